@@ -1,0 +1,132 @@
+"""Where rp keeps things: XDG data and runtime directories.  File names stand nowhere else.
+
+Layout (ARCHITECTURE.md, "On disk"): the data directory holds everything that survives a reboot, the
+runtime directory only what belongs to running containers.  Both are 0700 and owned by the user.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+from collections.abc import Mapping
+from typing import NamedTuple
+
+from rootlesspy.errors import Unsupported
+
+
+class Paths(NamedTuple):
+    """All directories of one user; nothing is created by making it."""
+
+    data: str
+    runtime: str | None
+    config: str
+
+    @property
+    def images(self) -> str:
+        """The OCI image layout."""
+        return f"{self.data}/images"
+
+    @property
+    def layers(self) -> str:
+        """Unpacked layers, one directory per diff ID."""
+        return f"{self.data}/layers"
+
+    @property
+    def containers(self) -> str:
+        """One directory per container."""
+        return f"{self.data}/containers"
+
+    @property
+    def names(self) -> str:
+        """One file per container name, holding the id."""
+        return f"{self.data}/names"
+
+    @property
+    def volumes(self) -> str:
+        """One directory per named volume."""
+        return f"{self.data}/volumes"
+
+    @property
+    def tmp(self) -> str:
+        """Half-made things, each locked by its owner."""
+        return f"{self.data}/tmp"
+
+    def container(self, container_id: str) -> str:
+        """The bundle directory of one container."""
+        return f"{self.containers}/{container_id}"
+
+    def container_runtime(self, container_id: str) -> str:
+        """The runtime directory of one running container.
+
+        Raises Unsupported when the user has no runtime directory.
+        """
+        return f"{self.require_runtime()}/{container_id}"
+
+    def require_runtime(self) -> str:
+        """The runtime directory; raises Unsupported when the user has none."""
+        if self.runtime is None:
+            raise Unsupported(
+                "no runtime directory: XDG_RUNTIME_DIR is not set and /run/user/"
+                f"{os.getuid()} does not exist",
+                hint=f"log in, or run as root: loginctl enable-linger {os.getuid()}",
+            )
+        return self.runtime
+
+
+def from_environment(environment: Mapping[str, str]) -> Paths:
+    """Compute the directories from XDG_DATA_HOME, XDG_RUNTIME_DIR, XDG_CONFIG_HOME and HOME.
+
+    Relative values are ignored, as the XDG base directory specification says.  A runtime directory
+    of another user (su, sudo) is refused with Unsupported.
+    """
+    home = environment.get("HOME", "")
+    if not home.startswith("/"):
+        raise Unsupported("HOME is not an absolute path", hint="export HOME=/home/YOU")
+    data = _absolute(environment, "XDG_DATA_HOME") or f"{home}/.local/share"
+    config = _absolute(environment, "XDG_CONFIG_HOME") or f"{home}/.config"
+    runtime = _absolute(environment, "XDG_RUNTIME_DIR")
+    if runtime is not None:
+        _refuse_foreign(runtime)
+    elif _owner(f"/run/user/{os.getuid()}") == os.getuid():
+        # cron and su leave the variable unset although the directory is there.
+        runtime = f"/run/user/{os.getuid()}"
+    return Paths(
+        data=f"{data}/rootlesspy",
+        runtime=None if runtime is None else f"{runtime}/rootlesspy",
+        config=config,
+    )
+
+
+def private_directory(path: str) -> None:
+    """Make path and its missing parents, 0700, and refuse one that others own or may enter.
+
+    Raises Unsupported for a symlink, a foreign owner or group/other permissions that cannot be
+    taken away; OSError when it cannot be made.
+    """
+    os.makedirs(path, mode=0o700, exist_ok=True)
+    status = os.lstat(path)
+    if not stat.S_ISDIR(status.st_mode) or status.st_uid != os.getuid():
+        raise Unsupported(f"{path} is not a directory of this user", hint=f"ls -ld {path}")
+    if status.st_mode & 0o077:
+        os.chmod(path, 0o700)
+
+
+def _absolute(environment: Mapping[str, str], name: str) -> str | None:
+    value = environment.get(name, "")
+    return value.rstrip("/") if value.startswith("/") and value != "/" else None
+
+
+def _owner(path: str) -> int | None:
+    try:
+        return os.stat(path).st_uid
+    except OSError:
+        return None
+
+
+def _refuse_foreign(runtime: str) -> None:
+    owner = _owner(runtime)
+    if owner is not None and owner != os.getuid():
+        raise Unsupported(
+            f"XDG_RUNTIME_DIR={runtime} belongs to uid {owner}, not to uid {os.getuid()}",
+            hint="log in as this user (machinectl shell USER@), do not use su or sudo",
+        )
