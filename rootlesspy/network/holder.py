@@ -1,0 +1,84 @@
+"""Who holds a port: looked up only to word the error, so it never raises.
+
+Source: proc_net(5) for the columns, proc(5) for /proc/PID/fd.
+"""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING, NamedTuple
+
+if TYPE_CHECKING:
+    from rootlesspy.network.ports import PortMapping
+
+_TCP_LISTEN = "0A"
+
+
+class _Socket(NamedTuple):
+    uid: int
+    inode: str
+
+
+def describe(mapping: PortMapping) -> str:
+    """Return ` by nginx (pid 123)`, ` by a process of root`, or nothing when it is unknown."""
+    sockets = _bound(mapping)
+    wanted = {f"socket:[{each.inode}]" for each in sockets}
+    pid = _process_with(wanted) if wanted else None
+    if pid is not None:
+        return f" by {_read(f'/proc/{pid}/comm').strip()} (pid {pid})"
+    for each in sockets:
+        return f" by a process of {_user(each.uid)}"
+    return ""
+
+
+def _bound(mapping: PortMapping) -> list[_Socket]:
+    found: list[_Socket] = []
+    for table in (mapping.protocol, f"{mapping.protocol}6"):
+        for line in _read(f"/proc/net/{table}").splitlines()[1:]:
+            fields = line.split()
+            if len(fields) < 10 or not fields[7].isdigit():
+                continue
+            _address, _colon, port = fields[1].rpartition(":")
+            if mapping.protocol == "tcp" and fields[3] != _TCP_LISTEN:
+                continue
+            if int(port, 16) == mapping.host_port:
+                found.append(_Socket(uid=int(fields[7]), inode=fields[9]))
+    return found
+
+
+def _process_with(links: set[str]) -> int | None:
+    """Return a process of this user (others cannot be read) that has one of these sockets open."""
+    for name in os.listdir("/proc"):
+        if not name.isdigit():
+            continue
+        try:
+            with os.scandir(f"/proc/{name}/fd") as entries:
+                if any(_link(entry.path) in links for entry in entries):
+                    return int(name)
+        except OSError:
+            continue
+    return None
+
+
+def _link(path: str) -> str:
+    try:
+        return os.readlink(path)
+    except OSError:
+        return ""
+
+
+def _read(path: str) -> str:
+    try:
+        with open(path, encoding="utf-8", errors="replace") as file:
+            return file.read()
+    except OSError:
+        return ""
+
+
+def _user(uid: int) -> str:
+    import pwd
+
+    try:
+        return pwd.getpwuid(uid).pw_name
+    except KeyError:
+        return f"uid {uid}"
