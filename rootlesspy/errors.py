@@ -6,7 +6,7 @@
     ├── Conflict                 125  a name, port or object is in use
     ├── ImageError               125  an image or archive is not what it claims to be
     ├── RegistryError            125  a registry cannot be reached, refuses, or breaks the protocol
-    ├── Unsupported              125  this machine lacks something: kernel, systemd, delegation, program
+    ├── Unsupported              125  this machine lacks a kernel feature, a program, a right
     └── RuntimeFailure           125  a step of starting a container failed
         ├── CommandNotExecutable 126
         └── CommandNotFound      127

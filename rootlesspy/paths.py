@@ -8,10 +8,12 @@ from __future__ import annotations
 
 import os
 import stat
-from collections.abc import Mapping
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from rootlesspy.errors import Unsupported
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
 
 
 class Paths(NamedTuple):
@@ -49,7 +51,7 @@ class Paths(NamedTuple):
     @property
     def tmp(self) -> str:
         """Half-made things, each locked by its owner."""
-        return f"{self.data}/tmp"
+        return f"{self.data}/tmp"  # noqa: S108 - a directory of the store
 
     def container(self, container_id: str) -> str:
         """The bundle directory of one container."""

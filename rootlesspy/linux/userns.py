@@ -1,0 +1,219 @@
+"""User namespaces: subordinate ids, id maps, and "run this function in a user namespace".
+
+Sources: user_namespaces(7), subuid(5), newuidmap(1).  Raises OSError only; the messages for people
+are made by the callers, which know what the maps were wanted for.
+"""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import stat
+from typing import TYPE_CHECKING, NamedTuple, TypeVar
+
+from rootlesspy.linux import process
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+T = TypeVar("T")
+
+_HELPER_DIRECTORIES = ("/usr/bin", "/bin", "/usr/local/bin", "/run/wrappers/bin")
+_ID_LIMIT = 2**32 - 1
+_SUBID_FILE_LIMIT = 4 * 1024 * 1024
+
+
+class IdMapping(NamedTuple):
+    """One line of /proc/PID/uid_map or gid_map: `size` ids from two starts on."""
+
+    container_id: int
+    host_id: int
+    size: int
+
+
+class IdMaps(NamedTuple):
+    """The uid map and the gid map of a user namespace."""
+
+    uids: tuple[IdMapping, ...]
+    gids: tuple[IdMapping, ...]
+
+    def is_single(self) -> bool:
+        """Say whether only one id is mapped, which needs neither helper nor subordinate ids."""
+        return all(len(ids) == 1 and ids[0].size == 1 for ids in self)
+
+
+class HelperError(OSError):
+    """newuidmap or newgidmap is missing or refused; filename is the program, strerror its words."""
+
+
+class ForeignError(OSError):
+    """A function that ran in a user namespace failed with something else than an OSError."""
+
+
+class MapHelpers(NamedTuple):
+    """newuidmap and newgidmap at work: (pid, program, read end of its stderr)."""
+
+    running: tuple[tuple[int, str, int], ...]
+
+
+def subordinate_ranges(path: str, name: str, number: int) -> tuple[tuple[int, int], ...]:
+    """Return the (first id, count) ranges that a subuid(5) file grants to a user.
+
+    Lines that are not name:number:number, that overflow 32 bits or repeat or overlap an earlier
+    range are left out: the map must never be wider than what newuidmap would accept.
+    """
+    try:
+        with open(path, "rb") as file:
+            content = file.read(_SUBID_FILE_LIMIT)
+    except FileNotFoundError:
+        return ()
+    owners = {os.fsencode(name), str(number).encode()}
+    ranges: list[tuple[int, int]] = []
+    for line in content.split(b"\n"):
+        fields = line.split(b":")
+        if len(fields) != 3 or fields[0] not in owners:
+            continue
+        if not (fields[1].isdigit() and fields[2].isdigit()):
+            continue
+        start, count = int(fields[1]), int(fields[2])
+        if count == 0 or start + count > _ID_LIMIT:
+            continue
+        if all(start + count <= first or first + size <= start for first, size in ranges):
+            ranges.append((start, count))
+    return tuple(ranges)
+
+
+def start_map_helpers(pid: int, maps: IdMaps) -> MapHelpers:
+    """Begin to write the id maps of pid's new user namespace; wait_map_helpers() ends it.
+
+    A map of the caller's own ids alone is written directly, with setgroups(2) denied as the kernel
+    demands.  Raises HelperError, OSError.
+    """
+    if maps.is_single():
+        _write(f"/proc/{pid}/setgroups", "deny")
+        for name, mappings in (("uid_map", maps.uids), ("gid_map", maps.gids)):
+            _write(f"/proc/{pid}/{name}", "{} {} {}".format(*mappings[0]))
+        return MapHelpers(())
+    programs = (find_helper("newuidmap"), find_helper("newgidmap"))
+    running = []
+    for program, mappings in zip(programs, maps, strict=True):
+        numbers = [str(number) for mapping in mappings for number in mapping]
+        reader, writer = os.pipe2(os.O_CLOEXEC)
+        try:
+            helper = os.posix_spawn(
+                program,
+                [program, str(pid), *numbers],
+                {"LC_ALL": "C"},
+                file_actions=[(os.POSIX_SPAWN_DUP2, writer, 2)],
+            )
+        finally:
+            os.close(writer)
+        running.append((helper, program, reader))
+    return MapHelpers(tuple(running))
+
+
+def wait_map_helpers(helpers: MapHelpers) -> None:
+    """Wait until both maps are written; raise HelperError with the first helper's words."""
+    failure = None
+    for pid, program, reader in helpers.running:
+        with open(reader, "rb") as file:
+            words = file.read(4096).decode("utf-8", "replace").strip()
+        if os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) != 0 and failure is None:
+            failure = HelperError(errno.EPERM, words or "failed without a message", program)
+    if failure is not None:
+        raise failure
+
+
+def find_helper(name: str) -> str:
+    """Return the absolute path of newuidmap or newgidmap.
+
+    Raises HelperError: ENOENT when it is not installed, EPERM when it is not root's.
+    """
+    for directory in _HELPER_DIRECTORIES:
+        path = f"{directory}/{name}"
+        try:
+            status = os.stat(path)
+        except OSError:
+            continue
+        if status.st_uid != 0 or status.st_mode & stat.S_IWOTH:
+            raise HelperError(errno.EPERM, "does not belong to root alone", path)
+        return path
+    raise HelperError(errno.ENOENT, "is not installed", name)
+
+
+def call_in_userns(maps: IdMaps, function: Callable[[], T]) -> T:
+    """Run function as root of a new user and mount namespace and return its JSON-able value.
+
+    function runs in a forked child: nothing that it changes in memory comes back.  Its OSError is
+    raised here again with errno and filename; any other exception becomes a ForeignError.
+    """
+    ready_reader, ready_writer = os.pipe2(os.O_CLOEXEC)
+    result_reader, result_writer = os.pipe2(os.O_CLOEXEC)
+    pid, pidfd = process.clone3(process.CLONE_NEWUSER | process.CLONE_NEWNS)
+    if pid == 0:
+        os.close(ready_writer)
+        _serve_call(ready_reader, result_writer, function)
+    os.close(pidfd)
+    os.close(ready_reader)
+    os.close(result_writer)
+    with open(result_reader, "rb") as results:
+        try:
+            wait_map_helpers(start_map_helpers(pid, maps))
+            os.write(ready_writer, b"1")
+        finally:
+            # Without the byte the child sees end of file and leaves.
+            os.close(ready_writer)
+            answer = results.read()
+            status = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+    return _unpack_answer(answer, status)
+
+
+def _serve_call(ready_fd: int, result_fd: int, function: Callable[[], object]) -> None:
+    """Be the child of call_in_userns(); never returns."""
+    answer: dict[str, object] = {}
+    try:
+        process.set_parent_death_signal(9)
+        if os.read(ready_fd, 1) != b"1":
+            os._exit(0)
+        os.setresgid(0, 0, 0)
+        os.setresuid(0, 0, 0)
+        process.set_parent_death_signal(9)
+        answer["value"] = function()
+        payload = json.dumps(answer)
+    except OSError as error:
+        name = error.filename
+        payload = json.dumps(
+            {
+                "errno": error.errno or errno.EIO,
+                "text": error.strerror or str(error),
+                "filename": os.fsdecode(name) if isinstance(name, (str, bytes)) else None,
+            }
+        )
+    except BaseException as error:  # noqa: BLE001 - the child's last line; the parent raises it
+        payload = json.dumps({"errno": 0, "text": f"{type(error).__name__}: {error}"})
+    try:
+        with open(result_fd, "wb") as file:
+            file.write(payload.encode())
+    finally:
+        os._exit(0)
+
+
+def _unpack_answer(answer: bytes, status: int) -> T:  # type: ignore[type-var]  # T is the caller's
+    if not answer:
+        raise ForeignError(errno.EIO, f"child in the user namespace ended with status {status}")
+    parsed = json.loads(answer)
+    if "value" in parsed:
+        value: T = parsed["value"]
+        return value
+    if parsed["errno"]:
+        raise OSError(parsed["errno"], parsed["text"], parsed["filename"])
+    raise ForeignError(errno.EIO, parsed["text"])
+
+
+def _write(path: str, text: str) -> None:
+    fd = os.open(path, os.O_WRONLY | os.O_CLOEXEC)
+    try:
+        os.write(fd, text.encode())
+    finally:
+        os.close(fd)
