@@ -1,0 +1,163 @@
+"""What a rig is made of: Debian packages, and the files written over them.
+
+The one place where packages are listed; the same list serves Debian 12 and 13 and the VM.
+"""
+
+from __future__ import annotations
+
+import uuid
+from typing import NamedTuple
+
+SUITES = ("trixie", "bookworm")
+
+# fmt: off
+PACKAGES = (
+    # The machine: a real systemd with user managers.
+    "systemd", "systemd-sysv", "dbus", "dbus-user-session", "libpam-systemd", "login",
+    # What rp uses.
+    "python3", "python3-pystemd", "python3-pyroute2", "python3-typer", "python3-tomli",
+    "python3-rich", "python3-urllib3", "python3-zstandard", "libseccomp2", "ca-certificates",
+    "uidmap", "passt", "slirp4netns", "fuse-overlayfs",
+    # Peers: to compare with, and to prove that what we write is read by others.
+    "podman", "crun", "bubblewrap", "skopeo", "umoci", "docker-registry",
+    # Instruments of the tests.
+    "busybox-static", "strace", "tmux", "procps", "psmisc", "iproute2", "openssl",
+)
+
+# Work that a fresh machine would begin by itself and no test wants, or that reaches out of
+# namespaces: sysctls, kernel modules and binfmt entries belong to the machine below.
+MASKED_UNITS = (
+    "systemd-sysctl.service", "systemd-modules-load.service", "systemd-binfmt.service",
+    "proc-sys-fs-binfmt_misc.automount", "systemd-udevd.service", "systemd-udev-trigger.service",
+    "sys-kernel-debug.mount", "sys-kernel-tracing.mount", "sys-kernel-config.mount",
+    "sys-fs-fuse-connections.mount", "dev-hugepages.mount", "dev-mqueue.mount", "tmp.mount",
+    "console-getty.service", "getty.target", "systemd-firstboot.service",
+    "systemd-logind-varlink.socket", "systemd-pcrphase.service", "systemd-timesyncd.service",
+    "apt-daily.timer", "apt-daily-upgrade.timer", "dpkg-db-backup.timer", "fstrim.timer",
+    "e2scrub_all.timer", "e2scrub_reap.service", "systemd-tmpfiles-clean.timer",
+    "podman.service", "podman.socket", "podman-restart.service", "podman-auto-update.timer",
+    "podman-auto-update.service", "podman-clean-transient.service", "netavark-dhcp-proxy.socket",
+)
+# fmt: on
+
+
+class User(NamedTuple):
+    """A user of the rig.
+
+    alice is an ordinary user of a well kept machine. bob has neither subordinate ids nor
+    lingering: the user of badly kept machines.
+    """
+
+    name: str
+    uid: int
+    subordinate_ids: bool
+    linger: bool
+
+
+ALICE = User(name="alice", uid=1000, subordinate_ids=True, linger=True)
+BOB = User(name="bob", uid=1001, subordinate_ids=False, linger=False)
+USERS = (ALICE, BOB)
+
+# The rig's own network: eth0 looks like the uplink of any machine, and "another host" lives in
+# the network namespace `outside` at the other end.
+ADDRESS = "10.99.0.2"
+OUTSIDE_ADDRESS = "10.99.0.1"
+REGISTRY = "localhost:5000"
+
+_READY_SERVICE = """\
+# A login session of alice, as a login would make it. The first thing it does is to tell the
+# starter of the rig that her user manager is up.
+[Unit]
+Requires=user@1000.service
+After=user@1000.service systemd-user-sessions.service
+
+[Service]
+User=alice
+PAMName=rig-login
+Type=exec
+ExecStart=/bin/sh -c 'echo "$XDG_SESSION_ID" >/run/rig/ready; exec sleep infinity'
+
+[Install]
+WantedBy=multi-user.target
+"""
+
+_LOGIN_PAM = """\
+account required pam_permit.so
+session required pam_unix.so
+session required pam_systemd.so
+"""
+
+_REGISTRIES = f"""\
+unqualified-search-registries = ["docker.io"]
+
+[[registry]]
+prefix = "docker.io"
+location = "docker.io"
+
+[[registry.mirror]]
+location = "{REGISTRY}"
+insecure = true
+"""
+
+_REGISTRY_CONFIG = """\
+version: 0.1
+log: {level: warn, accesslog: {disabled: true}}
+storage:
+  filesystem: {rootdirectory: /var/lib/docker-registry}
+  delete: {enabled: true}
+http: {addr: "127.0.0.1:5000"}
+"""
+
+# `-I`, as a distribution's package would start it: the user's own site-packages are not asked.
+_RP = """\
+#!/usr/bin/python3 -I
+import sys
+
+from rootlesspy.__main__ import main
+
+if __name__ == "__main__":
+    sys.exit(main())
+"""
+
+
+def files() -> dict[str, str]:
+    """Return the text files of a rig by absolute path; those below /usr/bin are executable."""
+    return {
+        "/etc/systemd/system/rig-ready.service": _READY_SERVICE,
+        "/etc/pam.d/rig-login": _LOGIN_PAM,
+        "/etc/containers/registries.conf.d/rig.conf": _REGISTRIES,
+        "/etc/containers/policy.json": '{"default": [{"type": "insecureAcceptAnything"}]}\n',
+        "/etc/docker/registry/config.yml": _REGISTRY_CONFIG,
+        "/etc/hostname": "rig\n",
+        "/etc/hosts": f"127.0.0.1 localhost\n::1 localhost\n{ADDRESS} rig\n"
+        f"{OUTSIDE_ADDRESS} outside.test\n",
+        "/etc/resolv.conf": f"nameserver {OUTSIDE_ADDRESS}\n",
+        "/etc/machine-id": uuid.uuid4().hex + "\n",
+        "/etc/fstab": "",
+        "/etc/subuid": _subordinate_ids(),
+        "/etc/subgid": _subordinate_ids(),
+        "/usr/bin/rp": _RP,
+    }
+
+
+def symlinks() -> dict[str, str]:
+    """Return the symbolic links of a rig: path to target."""
+    links = {f"/etc/systemd/system/{unit}": "/dev/null" for unit in MASKED_UNITS}
+    links["/etc/systemd/system/multi-user.target.wants/rig-ready.service"] = (
+        "/etc/systemd/system/rig-ready.service"
+    )
+    return links
+
+
+def account_lines(user: User) -> dict[str, str]:
+    """Return the line of a user in each account database, by path."""
+    return {
+        "/etc/passwd": f"{user.name}:x:{user.uid}:{user.uid}::/home/{user.name}:/bin/bash\n",
+        "/etc/group": f"{user.name}:x:{user.uid}:\n",
+        "/etc/shadow": f"{user.name}:*:19700:0:99999:7:::\n",
+        "/etc/gshadow": f"{user.name}:!::\n",
+    }
+
+
+def _subordinate_ids() -> str:
+    return "".join(f"{user.name}:100000:65536\n" for user in USERS if user.subordinate_ids)
