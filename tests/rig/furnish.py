@@ -6,16 +6,19 @@ import os
 import shutil
 from pathlib import Path
 
-from rig import recipe
+from rig import images, recipe
 
 
-def prepare(tree: Path, directory: Path) -> None:
-    """Make the directory of an instance over a root file system: upper layer, real directories."""
+def prepare(tree: Path, directory: Path) -> str:
+    """Make the directory of an instance over a root file system: upper layer, real directories.
+
+    Returns one line about the images in its registry.
+    """
     for name in ("root", "work", "upper"):
         (directory / name).mkdir(parents=True)
     os.mkfifo(directory / "ready")
     (directory / "ready").chmod(0o622)
-    furnish(tree, directory / "upper")
+    note = furnish(tree, directory / "upper")
     for path, mode in (("home", 0o755), ("var/tmp", 0o1777), ("var/lib/containers", 0o755)):
         real = directory / "real" / path
         real.mkdir(parents=True)
@@ -27,10 +30,14 @@ def prepare(tree: Path, directory: Path) -> None:
         for path, _directories, files in os.walk(home):
             for entry in (path, *(os.path.join(path, file) for file in files)):
                 os.chown(entry, user.uid, user.uid)
+    return note
 
 
-def furnish(tree: Path, upper: Path) -> None:
-    """Write the files of the rig below `upper`, which will lie over `tree`."""
+def furnish(tree: Path, upper: Path) -> str:
+    """Write the files of the rig below `upper`, which will lie over `tree`.
+
+    Returns one line about the images in its registry.
+    """
     for path, text in recipe.files().items():
         target = _place(tree, upper, path)
         target.write_text(text, encoding="utf-8")
@@ -49,6 +56,24 @@ def furnish(tree: Path, upper: Path) -> None:
     # Only a persistent journal is split by user, and only then has `journalctl --user` anything.
     journal = _place(tree, upper, "/var/log/journal/x").parent
     journal.chmod(0o2755)
+    # Newer than /usr: nothing is left to update at boot.
+    for path in ("/etc/.updated", "/var/.updated"):
+        _place(tree, upper, path).touch()
+    return _fill_registry(tree, upper)
+
+
+def _fill_registry(tree: Path, upper: Path) -> str:
+    storage = _place(tree, upper, "/var/lib/docker-registry/x").parent
+    note = images.fill_registry(tree, storage)
+    owner = next(
+        line.split(":")
+        for line in (tree / "etc/passwd").read_text(encoding="utf-8").splitlines()
+        if line.startswith("docker-registry:")
+    )
+    for path, _directories, files in os.walk(storage):
+        for entry in (path, *(os.path.join(path, file) for file in files)):
+            os.chown(entry, int(owner[2]), int(owner[3]))
+    return note
 
 
 def _place(tree: Path, upper: Path, path: str) -> Path:

@@ -70,8 +70,10 @@ def up(name: str, suite: str, say: Callable[[str], None], owner_pid: int = 0) ->
             return running
         _clean(name)
         started_s = time.monotonic()
+        furnish_note = furnish.prepare(tree, location.instances() / name)
         instance = _boot(name, suite, tree, owner_pid)
-        say(f"rig {name} ({suite}) booted in {time.monotonic() - started_s:.1f} s")
+        elapsed_s = time.monotonic() - started_s
+        say(f"rig {name} ({suite}) booted in {elapsed_s:.1f} s, {furnish_note}")
         return instance
 
 
@@ -79,7 +81,7 @@ def down(name: str) -> None:
     """End an instance and remove all of it; nothing happens when there is none."""
     with rootfs.locked(_lock(name)):
         _clean(name)
-    _lock(name).unlink(missing_ok=True)
+        _lock(name).unlink()
 
 
 def sweep() -> None:
@@ -141,7 +143,6 @@ def entry(instance: Instance, argv: list[str], *, user: str = "alice") -> Entry:
 
 def _boot(name: str, suite: str, tree: Path, owner_pid: int) -> Instance:
     directory = location.instances() / name
-    furnish.prepare(tree, directory)
     cgroup = _cgroup(name)
     for path in (cgroup, cgroup / "machine", cgroup / "entered"):
         path.mkdir()

@@ -29,7 +29,8 @@ PACKAGES = (
 MASKED_UNITS = (
     "systemd-sysctl.service", "systemd-modules-load.service", "systemd-binfmt.service",
     "proc-sys-fs-binfmt_misc.automount", "systemd-udevd.service", "systemd-udev-trigger.service",
-    "sys-kernel-debug.mount", "sys-kernel-tracing.mount", "sys-kernel-config.mount",
+    "modprobe@.service", "ldconfig.service", "systemd-journal-catalog-update.service",
+    "systemd-update-done.service", "sys-kernel-debug.mount", "sys-kernel-tracing.mount", "sys-kernel-config.mount",
     "sys-fs-fuse-connections.mount", "dev-hugepages.mount", "dev-mqueue.mount", "tmp.mount",
     "console-getty.service", "getty.target", "systemd-firstboot.service",
     "systemd-logind-varlink.socket", "systemd-pcrphase.service", "systemd-timesyncd.service",
@@ -84,7 +85,7 @@ WantedBy=multi-user.target
 _LOGIN_PAM = """\
 account required pam_permit.so
 session required pam_unix.so
-session required pam_systemd.so
+session required pam_systemd.so class=user type=tty
 """
 
 _REGISTRIES = f"""\
