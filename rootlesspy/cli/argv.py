@@ -1,0 +1,247 @@
+"""The fast parser: argv of the hot commands, from one table, without typer (90 to 220 ms).
+
+`parse` declines by returning None whatever it is not sure of: help, unknown options, missing
+arguments, other commands.  Then typer parses the same argv and reports.  The rules are those of
+podman's flag package (pflag): clusters of short options, `-eVALUE`, `-e=VALUE`, `--opt=VALUE`,
+`--flag=false`, the last value wins, and options end at `--` or, for run, at the image.
+The command modules make typer's options from the same table; a test runs many an argv through both.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from rootlesspy.engine.values import BOOLEANS
+
+FLAG, VALUE, LIST = "flag", "value", "list"
+
+
+class Option(NamedTuple):
+    """One option of a command."""
+
+    dest: str
+    kind: str
+    """FLAG: no argument; VALUE: one, the last given wins; LIST: one, all of them count."""
+    names: tuple[str, ...]
+
+
+class Command(NamedTuple):
+    """One command: its options and what may follow them."""
+
+    name: str
+    options: tuple[Option, ...]
+    operand: str | None
+    """Where the first operand goes; None: the command takes none."""
+    rest: str | None = None
+    """Where everything after the first operand goes."""
+
+
+class Values:
+    """What the options of one command were given, typed or not at all."""
+
+    __slots__ = ("_given",)
+
+    def __init__(self, given: dict[str, object]) -> None:
+        self._given = given
+
+    def flag(self, dest: str) -> bool:
+        """Whether a flag is on."""
+        return self._given.get(dest) is True
+
+    def value(self, dest: str) -> str | None:
+        """The text of an option, None when it was not given."""
+        text = self._given.get(dest)
+        return text if isinstance(text, str) else None
+
+    def values(self, dest: str) -> tuple[str, ...]:
+        """All texts of an option that may be repeated."""
+        texts = self._given.get(dest)
+        return tuple(texts) if isinstance(texts, (list, tuple)) else ()
+
+
+class Invocation(NamedTuple):
+    """An argv that was understood."""
+
+    command: Command
+    values: Values
+    debug: bool
+
+
+RUN = Command(
+    name="run",
+    operand="image",
+    rest="command",
+    options=(
+        Option("add_host", LIST, ("--add-host",)),
+        Option("cap_add", LIST, ("--cap-add",)),
+        Option("cap_drop", LIST, ("--cap-drop",)),
+        Option("cgroups", VALUE, ("--cgroups",)),
+        Option("cidfile", VALUE, ("--cidfile",)),
+        Option("cpu_shares", VALUE, ("--cpu-shares", "-c")),
+        Option("cpus", VALUE, ("--cpus",)),
+        Option("cpuset_cpus", VALUE, ("--cpuset-cpus",)),
+        Option("detach_keys", VALUE, ("--detach-keys",)),
+        Option("device", LIST, ("--device",)),
+        Option("dns", LIST, ("--dns",)),
+        Option("dns_option", LIST, ("--dns-option", "--dns-opt")),
+        Option("dns_search", LIST, ("--dns-search",)),
+        Option("entrypoint", VALUE, ("--entrypoint",)),
+        Option("env", LIST, ("--env", "-e")),
+        Option("env_file", LIST, ("--env-file",)),
+        Option("group_add", LIST, ("--group-add",)),
+        Option("hostname", VALUE, ("--hostname", "-h")),
+        Option("ignore_missing_limits", FLAG, ("--ignore-missing-limits",)),
+        Option("init", FLAG, ("--init",)),
+        Option("interactive", FLAG, ("--interactive", "-i")),
+        Option("label", LIST, ("--label", "-l")),
+        Option("label_file", LIST, ("--label-file",)),
+        Option("memory", VALUE, ("--memory", "-m")),
+        Option("memory_reservation", VALUE, ("--memory-reservation",)),
+        Option("memory_swap", VALUE, ("--memory-swap",)),
+        Option("mount", LIST, ("--mount",)),
+        Option("name", VALUE, ("--name",)),
+        Option("network", LIST, ("--network", "--net")),
+        Option("pids_limit", VALUE, ("--pids-limit",)),
+        Option("platform", VALUE, ("--platform",)),
+        Option("privileged", FLAG, ("--privileged",)),
+        Option("property", LIST, ("--property",)),
+        Option("publish", LIST, ("--publish", "-p")),
+        Option("pull", VALUE, ("--pull",)),
+        Option("quiet", FLAG, ("--quiet", "-q")),
+        Option("read_only", FLAG, ("--read-only",)),
+        Option("rm", FLAG, ("--rm",)),
+        Option("rootfs", FLAG, ("--rootfs",)),
+        Option("security_opt", LIST, ("--security-opt",)),
+        Option("shm_size", VALUE, ("--shm-size",)),
+        Option("stop_signal", VALUE, ("--stop-signal",)),
+        Option("stop_timeout", VALUE, ("--stop-timeout",)),
+        Option("sysctl", LIST, ("--sysctl",)),
+        Option("tmpfs", LIST, ("--tmpfs",)),
+        Option("tty", FLAG, ("--tty", "-t")),
+        Option("ulimit", LIST, ("--ulimit",)),
+        Option("umask", VALUE, ("--umask",)),
+        Option("user", VALUE, ("--user", "-u")),
+        Option("userns", VALUE, ("--userns",)),
+        Option("volume", LIST, ("--volume", "-v")),
+        Option("workdir", VALUE, ("--workdir", "-w")),
+    ),
+)
+
+PS = Command(
+    name="ps",
+    operand=None,
+    options=(
+        Option("all", FLAG, ("--all", "-a")),
+        Option("filter", LIST, ("--filter", "-f")),
+        Option("format", VALUE, ("--format",)),
+        Option("last", VALUE, ("--last", "-n")),
+        Option("latest", FLAG, ("--latest", "-l")),
+        Option("no_trunc", FLAG, ("--no-trunc",)),
+        Option("noheading", FLAG, ("--noheading",)),
+        Option("quiet", FLAG, ("--quiet", "-q")),
+        Option("sort", VALUE, ("--sort",)),
+    ),
+)
+
+HOT = (RUN, PS)
+
+
+def parse(argv: list[str]) -> Invocation | None:
+    """Parse the arguments of rp, the program's name left out; None when typer has to do it."""
+    debug = argv[:1] == ["--debug"]
+    words = argv[1:] if debug else argv
+    for command in HOT:
+        if words and words[0] == command.name:
+            given = _parse_command(command, words[1:])
+            return None if given is None else Invocation(command, Values(given), debug)
+    return None
+
+
+def _parse_command(command: Command, words: list[str]) -> dict[str, object] | None:
+    options = {name: option for option in command.options for name in option.names}
+    given: dict[str, object] = {}
+    position = 0
+    while position < len(words):
+        word = words[position]
+        position += 1
+        if word == "--":
+            break
+        if len(word) < 2 or word[0] != "-":
+            # Options end at the first operand; commands without operands have none to end at.
+            position -= 1
+            break
+        parse_word = _parse_long if word.startswith("--") else _parse_short
+        taken = parse_word(options, given, word, words[position : position + 1])
+        if taken is None:
+            return None
+        position += taken
+    return _parse_operands(command, given, words[position:])
+
+
+def _parse_operands(
+    command: Command, given: dict[str, object], operands: list[str]
+) -> dict[str, object] | None:
+    if command.operand is None:
+        return None if operands else given
+    if not operands:
+        return None
+    given[command.operand] = operands[0]
+    if command.rest is not None:
+        given[command.rest] = operands[1:]
+    elif len(operands) > 1:
+        return None
+    return given
+
+
+def _parse_long(
+    options: dict[str, Option], given: dict[str, object], word: str, following: list[str]
+) -> int | None:
+    """Take one --option; return how many of the following words it used, None when unsure."""
+    name, equals, text = word.partition("=")
+    option = options.get(name)
+    if option is None:
+        return None
+    if option.kind == FLAG:
+        return _set_flag(given, option, text if equals else "true")
+    if equals:
+        return _set_text(given, option, text, 0)
+    return _set_text(given, option, following[0], 1) if following else None
+
+
+def _parse_short(
+    options: dict[str, Option], given: dict[str, object], word: str, following: list[str]
+) -> int | None:
+    """Take a cluster of one-letter options, the last one perhaps with its argument."""
+    for index in range(1, len(word)):
+        option = options.get(f"-{word[index]}")
+        tail = word[index + 1 :]
+        if option is None:
+            return None
+        # As pflag: `=` stands before the argument when something follows it.
+        has_equals = len(tail) > 1 and tail[0] == "="
+        if option.kind == FLAG:
+            if has_equals:
+                return _set_flag(given, option, tail[1:])
+            _set_flag(given, option, "true")
+        elif tail:
+            return _set_text(given, option, tail[1:] if has_equals else tail, 0)
+        else:
+            return _set_text(given, option, following[0], 1) if following else None
+    return 0
+
+
+def _set_flag(given: dict[str, object], option: Option, text: str) -> int | None:
+    if text not in BOOLEANS:
+        return None
+    given[option.dest] = BOOLEANS[text]
+    return 0
+
+
+def _set_text(given: dict[str, object], option: Option, text: str, taken: int) -> int:
+    if option.kind == VALUE:
+        given[option.dest] = text
+    else:
+        texts = given.setdefault(option.dest, [])
+        if isinstance(texts, list):
+            texts.append(text)
+    return taken
