@@ -7,7 +7,8 @@ prctl(2); libcap is not needed.
 The caller's part, because the kernel clears sets when ids change (capabilities(7), "Effect of user
 ID changes on capabilities"):
 
-    keep_on_setuid()          # else setresuid() from 0 to another id empties the permitted set
+    linux.process.set_keep_capabilities(True)
+                              # else setresuid() from 0 to another id empties the permitted set
     setgroups, setresgid, setresuid
     seccomp.install(...)      # here when no_new_privs is off: it needs CAP_SYS_ADMIN
     apply(...)                # raises what setresuid() lowered, drops, sets
@@ -38,7 +39,6 @@ NUMBERS = {f"CAP_{name}": number for number, name in enumerate(_NAMES.split())}
 # <linux/prctl.h>
 PR_CAPBSET_READ = 23
 PR_CAPBSET_DROP = 24
-PR_SET_KEEPCAPS = 8
 PR_CAP_AMBIENT = 47
 PR_CAP_AMBIENT_IS_SET = 1
 PR_CAP_AMBIENT_RAISE = 2
@@ -109,11 +109,6 @@ def current() -> CapabilityMasks:
         bounding |= (_prctl(PR_CAPBSET_READ, number, 0, 0, 0) == 1) << number
         ambient |= (_prctl(PR_CAP_AMBIENT, PR_CAP_AMBIENT_IS_SET, number, 0, 0) == 1) << number
     return CapabilityMasks(bounding, effective, permitted, inheritable, ambient)
-
-
-def keep_on_setuid() -> None:
-    """Keep the permitted set when setresuid(2) leaves id 0; execve(2) ends it."""
-    _check(_prctl(PR_SET_KEEPCAPS, 1, 0, 0, 0), "PR_SET_KEEPCAPS")
 
 
 def apply(

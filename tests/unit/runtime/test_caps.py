@@ -13,6 +13,7 @@ import pytest
 
 from rootlesspy.engine import capabilities
 from rootlesspy.errors import RuntimeFailure
+from rootlesspy.linux import process
 from rootlesspy.runtime import caps
 
 if TYPE_CHECKING:
@@ -185,7 +186,7 @@ def test_other_user_after_setresuid() -> None:
     """CVE-2016-8867: no effective capabilities; the bounding set is still the default one."""
 
     def child() -> dict[str, int]:
-        caps.keep_on_setuid()
+        process.set_keep_capabilities(True)
         os.setresgid(1000, 1000, 1000)
         os.setresuid(1000, 1000, 1000)
         caps.apply(bounding=DEFAULT, effective=(), permitted=(), inheritable=(), ambient=())
@@ -201,7 +202,7 @@ def test_other_user_with_an_added_capability() -> None:
     sets = capabilities.for_user(DEFAULT, ("CAP_KILL",), root=False)
 
     def child() -> dict[str, int]:
-        caps.keep_on_setuid()
+        process.set_keep_capabilities(True)
         os.setresuid(1000, 1000, 1000)
         caps.apply(**sets._asdict())
         return kernel_sets()
