@@ -34,7 +34,9 @@ SCOPE = "org.freedesktop.systemd1.Scope"
 SERVICE = "org.freedesktop.systemd1.Service"
 DBUS = "org.freedesktop.DBus"
 
-CALL_TIMEOUT_S = 5.0
+# The broker answers hello at once unless it is frozen; the manager may be starting 200 units.
+CONNECT_TIMEOUT_S = 4.0
+CALL_TIMEOUT_S = 25.0
 
 
 class Property(NamedTuple):
@@ -243,9 +245,11 @@ class Bus:
         return found
 
     def close(self) -> None:
-        """Flush and close the connection; doing it twice is harmless."""
+        """Close the connection; doing it twice is harmless.
+
+        No sd_bus_flush: with a frozen broker it blocks for 90 s, and send() has already written.
+        """
         if self._handle.value is not None:
-            self._library.sd_bus_flush(self._handle)
             self._library.sd_bus_close_unref(self._handle)
             self._handle = sdbus.Handle()
             self.lost = self.lost or "closed"
@@ -343,7 +347,7 @@ class Bus:
 
 
 def connect(
-    runtime_dir: str | None, timeout_s: float = CALL_TIMEOUT_S, *, private: bool = False
+    runtime_dir: str | None, timeout_s: float = CONNECT_TIMEOUT_S, *, private: bool = False
 ) -> Bus:
     """Connect to the user manager whose runtime directory is runtime_dir (XDG_RUNTIME_DIR).
 

@@ -64,7 +64,6 @@ _DECLARATIONS: tuple[tuple[str, object, tuple[object, ...]], ...] = (
     ("sd_bus_process", _INT, (Handle, _OUT)),
     ("sd_bus_wait", _INT, (Handle, _U64)),
     ("sd_bus_send", _INT, (Handle, Handle, ctypes.POINTER(_U64))),
-    ("sd_bus_flush", _INT, (Handle,)),
     ("sd_bus_close_unref", Handle, (Handle,)),
     ("sd_bus_message_new_method_call", _INT, (Handle, _OUT, _TEXT, _TEXT, _TEXT, _TEXT)),
     ("sd_bus_message_unref", Handle, (Handle,)),
