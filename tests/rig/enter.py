@@ -130,7 +130,8 @@ def _relay_terminal(master_fd: int) -> None:
     resize(0, None)
     signal.signal(signal.SIGWINCH, resize)
     before = termios.tcgetattr(0)
-    tty.setraw(0)
+    # Not FLUSH: what was typed ahead stays.
+    tty.setraw(0, termios.TCSADRAIN)
     try:
         sources = {0: master_fd, master_fd: 1}
         while master_fd in sources:

@@ -8,9 +8,12 @@ import shutil
 import subprocess
 import sys
 import tomllib
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 from rig import enter, instance, location, rootfs
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 _DIST_PACKAGES = "usr/lib/python3/dist-packages"
 

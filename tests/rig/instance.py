@@ -12,7 +12,6 @@ import json
 import os
 import select
 import shutil
-import signal
 import subprocess
 import time
 from typing import TYPE_CHECKING, NamedTuple
@@ -149,21 +148,21 @@ def _boot(name: str, suite: str, tree: Path, owner_pid: int) -> Instance:
     _enable_controllers(cgroup)
     ready_fd = os.open(directory / "ready", os.O_RDWR | os.O_NONBLOCK | os.O_CLOEXEC)
     try:
-        starter = _start(tree, directory, cgroup / "machine")
-        session = _wait_ready(ready_fd, starter, directory)
+        starter_pid = _start(tree, directory, cgroup / "machine")
+        session = _wait_ready(ready_fd, starter_pid, directory)
     except BaseException:
         _clean(name)
         raise
     finally:
         os.close(ready_fd)
     # Outside the rig's pid namespace: systemd must not meet it in its own tree.
-    (cgroup / "entered" / "cgroup.procs").write_text(str(starter.pid), encoding="ascii")
+    (cgroup / "entered" / "cgroup.procs").write_text(str(starter_pid), encoding="ascii")
     instance = Instance(
         name=name,
         suite=suite,
-        starter_pid=starter.pid,
-        starter_start=_start_time(starter.pid),
-        init_pid=_only_child(starter.pid),
+        starter_pid=starter_pid,
+        starter_start=_start_time(starter_pid),
+        init_pid=_only_child(starter_pid),
         session=session,
         owner_pid=owner_pid,
         owner_start=_start_time(owner_pid) if owner_pid else 0,
@@ -174,26 +173,28 @@ def _boot(name: str, suite: str, tree: Path, owner_pid: int) -> Instance:
     return instance
 
 
-def _start(tree: Path, directory: Path, cgroup: Path) -> subprocess.Popen[bytes]:
+def _start(tree: Path, directory: Path, cgroup: Path) -> int:
+    """Start the rig as nobody's child and return the pid of the process that holds it."""
     # fmt: off
     unshare = ["unshare", "--mount", "--pid", "--cgroup", "--ipc", "--uts", "--net",
                "--fork", "--kill-child",
                "sh", os.fspath(location.REPOSITORY / "tests" / "rig" / "boot.sh"),
                os.fspath(tree), os.fspath(directory)]
     # fmt: on
-    join = ["sh", "-c", 'echo 0 >"$0" && exec "$@"', os.fspath(cgroup / "cgroup.procs")]
-    with (directory / "boot.log").open("wb") as log:
-        return subprocess.Popen(
-            [*join, *unshare],
-            stdin=subprocess.DEVNULL,
-            stdout=log,
-            stderr=log,
-            start_new_session=True,
-        )
+    script = 'echo 0 >"$1"; log=$2; shift 2; "$@" >"$log" 2>&1 & echo $!'
+    procs, log = cgroup / "cgroup.procs", directory / "boot.log"
+    started = subprocess.run(
+        ["sh", "-c", script, "sh", os.fspath(procs), os.fspath(log), *unshare],
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        start_new_session=True,
+        check=True,
+    )
+    return int(started.stdout)
 
 
-def _wait_ready(ready_fd: int, starter: subprocess.Popen[bytes], directory: Path) -> str:
-    pidfd = os.pidfd_open(starter.pid)
+def _wait_ready(ready_fd: int, starter_pid: int, directory: Path) -> str:
+    pidfd = os.pidfd_open(starter_pid)
     try:
         readable = select.select([ready_fd, pidfd], [], [], _BOOT_LIMIT_S)[0]
     finally:
@@ -277,8 +278,3 @@ def _start_time(pid: int) -> int:
 
 def _only_child(pid: int) -> int:
     return int((location.proc(pid) / "task" / str(pid) / "children").read_text(encoding="ascii"))
-
-
-def kill_starter(instance: Instance) -> None:
-    """Kill the process that started the rig, as an accident would (for the rig's own tests)."""
-    os.kill(instance.starter_pid, signal.SIGKILL)

@@ -1,0 +1,87 @@
+"""Fixtures and rules for all tests.
+
+`rig` is a machine with a user manager: this one where the tests run as an ordinary user who has
+one, else the namespace rig. RP_RIG_SUITE=bookworm chooses the other Debian; RP_RIG=NAME uses
+(and keeps) the rig of that name, which saves the boot. With RP_MUST_WORK=1 a skipped test is a
+failed one.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+from typing import TYPE_CHECKING
+
+import pytest
+from rig import install, instance, location, machine, recipe
+
+if TYPE_CHECKING:
+    from collections.abc import Generator, Iterator
+
+_MUST_WORK = os.environ.get("RP_MUST_WORK") == "1"
+
+
+@pytest.fixture(scope="session")
+def rig() -> Iterator[machine.Machine]:
+    """Return a machine with a user manager and the project installed on it."""
+    if user_manager_is_reachable():
+        yield machine.Machine(machine.DirectDoor(uid=os.geteuid()))
+        return
+    if os.geteuid() != 0:
+        pytest.skip("neither a user manager (systemctl --user) nor root for the namespace rig")
+    suite = os.environ.get("RP_RIG_SUITE", recipe.SUITES[0])
+    kept = os.environ.get("RP_RIG")
+    name = kept or f"pytest-{os.getpid()}"
+    try:
+        running = instance.up(name, suite, print, owner_pid=0 if kept else os.getpid())
+    except location.RigError as error:
+        pytest.skip(str(error))
+    try:
+        install.sync(running)
+        yield machine.Machine(machine.RigDoor(running))
+    finally:
+        if not kept:
+            instance.down(name)
+
+
+def user_manager_is_reachable() -> bool:
+    """Tell whether this process belongs to an ordinary user whose user manager answers."""
+    if os.geteuid() == 0 or shutil.which("systemctl") is None:
+        return False
+    argv = ["systemctl", "--user", "show", "--property=Version"]
+    return subprocess.run(argv, capture_output=True, check=False).returncode == 0
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark tests by the directory that they are in."""
+    for item in items:
+        for stage in ("namespace", "vm", "packaging"):
+            if f"/tests/{stage}/" in os.fspath(item.path):
+                item.add_marker(stage)
+        if item.get_closest_marker("root_only") and os.geteuid() != 0:
+            item.add_marker(pytest.mark.skip(reason="needs root"))
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(
+    item: pytest.Item, call: pytest.CallInfo[None]
+) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """Fail what was skipped where everything has to work."""
+    report = yield
+    if _MUST_WORK and report.skipped and not hasattr(report, "wasxfail"):
+        report.outcome = "failed"
+        report.longrepr = f"skipped although RP_MUST_WORK=1: {report.longrepr}"
+    return report
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_make_collect_report(
+    collector: pytest.Collector,
+) -> Generator[None, pytest.CollectReport, pytest.CollectReport]:
+    """Fail modules that skip themselves where everything has to work."""
+    report = yield
+    if _MUST_WORK and report.skipped:
+        report.outcome = "failed"
+        report.longrepr = f"skipped although RP_MUST_WORK=1: {report.longrepr}"
+    return report
