@@ -1,42 +1,127 @@
 """Which network a container gets, and the one place where the drivers are chosen.
 
-A driver is a module with `start(...) -> Pending`; its helper process is a child of the supervisor,
-an ordinary process of the user outside the container's namespaces.  The container's network
-namespace exists before the driver is called; the drivers bring `lo` up (in mode `none` the
-container's init does it).
+A driver is a file of this room; its helper process is a child of the supervisor, an ordinary
+process of the user outside the container's namespaces (process.py).  The order of calls:
+
+    parse_network    --network           → NetworkRequest
+    select           before anything is made: programs, ports, addresses → Selection
+    start            once the network namespace exists and its id maps are written → Pending
+    Pending.wait     while the scope is being made → NetworkStatus
+    stop             at the end; or, when status.helper.pidfd says that it died: stop and start
+
+pasta and slirp4netns bring `lo` up themselves; when the selected driver is none, the container's
+init has to.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, NamedTuple
+import _socket
+from typing import NamedTuple
 
-from rootlesspy.errors import UsageError
+from rootlesspy.errors import Error, RuntimeFailure, Unsupported, UsageError
+from rootlesspy.network import process
+from rootlesspy.network.ports import PortMapping, canonical_address, check_free
 
-if TYPE_CHECKING:
-    from rootlesspy.network.ports import PortMapping
+READY_TIMEOUT_S = 10.0
 
-DEFAULT_DRIVER = "pasta"
+DRIVERS = ("pasta", "slirp4netns", "host", "none")
 
 
 class NetworkRequest(NamedTuple):
     """The value of --network, parsed."""
 
-    driver: str = DEFAULT_DRIVER
-    """pasta, slirp4netns, host or none."""
+    driver: str = "pasta"
     options: tuple[str, ...] = ()
     """What stood behind the colon, cut at the commas."""
     chosen: bool = False
     """The user named the driver: no other one may stand in for it."""
 
 
+class Addresses(NamedTuple):
+    """What names resolve to inside the container; empty where there is no such address."""
+
+    container: tuple[str, ...] = ()
+    """The container's own addresses, as far as they are known before it starts."""
+    host: str = ""
+    """Leads to the host's services, those of its loopback excepted (host-gateway)."""
+    dns: str = ""
+    """Queries sent there are answered by the host's first resolver."""
+
+
+class Selection(NamedTuple):
+    """A network that can be started here: program found, ports free."""
+
+    request: NetworkRequest
+    ports: tuple[PortMapping, ...] = ()
+    addresses: Addresses = Addresses()
+    notice: str = ""
+    """One line for the user, when what was asked for is not quite what they get."""
+
+
 class NetworkStatus(NamedTuple):
-    """What a started network is; everything that the container's record keeps of it."""
+    """A started network."""
 
     driver: str
     ports: tuple[PortMapping, ...] = ()
-    helper_pid: int | None = None
-    helper_start_time: int | None = None
-    """Clock ticks after boot (proc_pid_stat(5), field 22): tells the helper from a reused pid."""
+    helper: process.Helper | None = None
+
+    @property
+    def helper_pid(self) -> int | None:
+        """The helper's process id, None where there is no helper."""
+        return self.helper.pid if self.helper else None
+
+    @property
+    def helper_start_time(self) -> int | None:
+        """Clock ticks after boot: tells the helper from a reused process id."""
+        return self.helper.start_time if self.helper else None
+
+    def record(self) -> dict[str, object]:
+        """Return what the container's record keeps, as JSON takes it."""
+        return {
+            "driver": self.driver,
+            "ports": [mapping._asdict() for mapping in self.ports],
+            "helper_pid": self.helper_pid,
+            "helper_start_time": self.helper_start_time,
+        }
+
+
+class Pending:
+    """A network that is being configured; `wait` or `cancel` must follow."""
+
+    def __init__(self, selection: Selection, helper: process.Helper | None, api: str) -> None:
+        self._selection = selection
+        self._helper = helper
+        self._api = api
+
+    def fileno(self) -> int:
+        """Return a descriptor that is readable once `wait` will not block; -1: it never blocks."""
+        return self._helper.ready_fd if self._helper else -1
+
+    def wait(self, timeout_s: float = READY_TIMEOUT_S) -> NetworkStatus:
+        """Return when the namespace has its addresses and routes and the ports are open.
+
+        Raises Conflict (a port was taken meanwhile), Unsupported or RuntimeFailure; the helper is
+        ended then.
+        """
+        request, ports = self._selection.request, self._selection.ports
+        status = NetworkStatus(driver=request.driver, ports=ports, helper=self._helper)
+        if self._helper is None:
+            return status
+        try:
+            _await(self._helper, self._selection, timeout_s)
+            if request.driver == "slirp4netns":
+                from rootlesspy.network import slirp4netns
+
+                slirp4netns.publish(self._api, ports, self._selection.addresses.container[0])
+        except BaseException:
+            process.stop(self._helper)
+            raise
+        return status
+
+    def cancel(self) -> None:
+        """End the helper before it was waited for."""
+        if self._helper is not None:
+            process.stop(self._helper)
 
 
 def parse_network(text: str) -> NetworkRequest:
@@ -47,11 +132,155 @@ def parse_network(text: str) -> NetworkRequest:
     if not text:
         return NetworkRequest()
     name, colon, option_text = text.partition(":")
-    if name not in ("pasta", "slirp4netns", "host", "none"):
-        raise UsageError(
-            f"network {text!r} is unknown", hint="one of pasta, slirp4netns, host, none"
-        )
-    options = tuple(option_text.split(",")) if option_text else ()
-    if colon and (name in ("host", "none") or not all(options) or not options):
+    if name not in DRIVERS:
+        raise UsageError(f"network {text!r} is unknown", hint=f"one of {', '.join(DRIVERS)}")
+    options = tuple(option_text.split(",")) if colon else ()
+    if colon and (name in ("host", "none") or not all(options)):
         raise UsageError(f"network {text!r}: {name} takes no such options")
+    if name == "pasta":
+        from rootlesspy.network import pasta
+
+        pasta.check_options(options)
+    elif name == "slirp4netns":
+        from rootlesspy.network import slirp4netns
+
+        slirp4netns.parse_options(options)
     return NetworkRequest(driver=name, options=options, chosen=True)
+
+
+def select(request: NetworkRequest, ports: tuple[PortMapping, ...]) -> Selection:
+    """Find out what can be started on this machine, before anything is made.
+
+    Raises Conflict (a port is in use), Unsupported (a program is missing, a port is privileged) and
+    UsageError.
+    """
+    if request.driver in ("host", "none"):
+        notice = f"-p has no effect with --network {request.driver}" if ports else ""
+        shared = Addresses(host="127.0.0.1") if request.driver == "host" else Addresses()
+        return Selection(request=request, addresses=shared, notice=notice)
+    notice = ""
+    if request.driver == "pasta":
+        request, notice = _pasta_or_else(request, published=bool(ports))
+    elif process.find_program("slirp4netns") is None:
+        raise Unsupported("slirp4netns is not installed", hint="sudo apt install slirp4netns")
+    if request.driver == "pasta":
+        from rootlesspy.network import pasta
+
+        addresses = pasta.addresses(request.options)
+        pasta.check_ports(ports)
+    elif request.driver == "slirp4netns":
+        from rootlesspy.network import slirp4netns
+
+        addresses = slirp4netns.addresses(request.options)
+        slirp4netns.check_ports(ports)
+    else:
+        addresses = Addresses()
+    return Selection(request=request, ports=check_free(ports), addresses=addresses, notice=notice)
+
+
+def start(selection: Selection, *, netns_path: str, userns_path: str, runtime_dir: str) -> Pending:
+    """Start the helper for a network namespace; the paths are /proc/PID/ns/… or /proc/PID/fd/N.
+
+    A path under /proc/self does not do: the helper resolves it for itself.  runtime_dir is the
+    container's private runtime directory.  Raises Unsupported and OSError.
+    """
+    driver = selection.request.driver
+    helper: process.Helper | None = None
+    api = ""
+    if driver == "pasta":
+        from rootlesspy.network import pasta
+
+        helper = process.start(
+            _require(driver),
+            pasta.arguments(
+                selection.request.options,
+                selection.ports,
+                guest_address=selection.addresses.host,
+                netns_path=netns_path,
+                userns_path=userns_path,
+            ),
+        )
+    elif driver == "slirp4netns":
+        from rootlesspy.network import slirp4netns
+
+        api = slirp4netns.api_socket(runtime_dir) if selection.ports else ""
+        helper = process.start(
+            _require(driver),
+            slirp4netns.arguments(
+                selection.request.options,
+                api=api,
+                netns_path=netns_path,
+                userns_path=userns_path,
+            ),
+        )
+    return Pending(selection, helper, api)
+
+
+def stop(status: NetworkStatus) -> None:
+    """End the helper of a network, whether or not it still runs; must be called once per status."""
+    if status.helper is not None:
+        process.stop(status.helper)
+
+
+def is_host_address(address: str) -> bool:
+    """Say whether an address is one of this host's: the only ones that bind(2) accepts."""
+    family = _socket.AF_INET6 if ":" in address else _socket.AF_INET
+    if canonical_address(address) is None:
+        return False
+    sock = _socket.socket(family, _socket.SOCK_DGRAM | _socket.SOCK_CLOEXEC)
+    try:
+        sock.bind((address, 0))
+    except OSError:
+        return False
+    else:
+        return True
+    finally:
+        sock.close()
+
+
+def _pasta_or_else(request: NetworkRequest, *, published: bool) -> tuple[NetworkRequest, str]:
+    """Return the request, or what stands in for pasta where it is missing or cannot work."""
+    from rootlesspy.network import pasta
+
+    program = process.find_program("pasta")
+    if program is None:
+        problem, cure = "pasta is not installed", "sudo apt install passt"
+    elif pasta.needs_default_route(program) and not pasta.has_default_route():
+        problem = "there is no default route, and this pasta does not start without one"
+        cure = "install passt of 2024 or newer, or slirp4netns"
+    else:
+        return request, ""
+    if not request.chosen and process.find_program("slirp4netns"):
+        return request._replace(driver="slirp4netns"), f"{problem}: using slirp4netns"
+    if program is None or request.chosen or published:
+        raise Unsupported(problem, hint=cure)
+    return request._replace(driver="none"), f"{problem}: the container has only its loopback"
+
+
+def _require(name: str) -> str:
+    program = process.find_program(name)
+    if program is None:
+        raise Unsupported(f"{name} is not installed any more")
+    return program
+
+
+def _await(helper: process.Helper, selection: Selection, timeout_s: float) -> None:
+    if not process.wait_ready(helper, timeout_s):
+        raise _failure(helper, selection)
+
+
+def _failure(helper: process.Helper, selection: Selection) -> Error:
+    """Turn a helper's last words into the error that names the cure."""
+    text = process.complaint(helper)
+    if "/dev/net/tun" in text or "tun socket" in text:
+        return Unsupported(
+            f"{helper.name} cannot open /dev/net/tun: {text}", hint="sudo modprobe tun"
+        )
+    if "bind" in text or "in use" in text:
+        # Raises the Conflict that names who was faster.
+        check_free(selection.ports)
+    return RuntimeFailure(
+        f"{helper.name} failed: {text or 'it gave no reason'}",
+        step="network",
+        hint="rp run --network none starts without it",
+    )
