@@ -1,27 +1,25 @@
 """A container's scope: start it with a process in it, look at it, stop it.
 
-The scope holds the payload alone.  With Delegate=yes its cgroup is ours to divide, and a cgroup
-with enabled controllers must hold no process itself, so the payload lives in the sub-cgroup
-`payload`.  OOMPolicy stays as it is: for delegated scopes systemd's default is `continue`.
+The scope holds the payload alone.  OOMPolicy stays as it is: for delegated scopes systemd's default
+is `continue`, which leaves it to the payload what the kill of one process means.
 
 Order that the caller must keep (runtime.create): start() while the process still has the user's own
 UID (before v258 systemd moves no process of another UID out of a login session), then
-enter_payload(), and only then may the process unshare its cgroup namespace.
+cgroup.enter_payload(), and only then may the process unshare its cgroup namespace.
 """
 
 from __future__ import annotations
 
-import errno
 import os
 from typing import TYPE_CHECKING, NamedTuple
 
 from rootlesspy.errors import Conflict, Error, RuntimeFailure, Unsupported, UsageError
 from rootlesspy.systemd.bus import SCOPE, UNIT, Bus, BusError, Property
+from rootlesspy.systemd.cgroup import PAYLOAD
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-PAYLOAD = "payload"
 START_TIMEOUT_S = 25.0
 
 _ERROR_PREFIX = "org.freedesktop.systemd1."
@@ -44,15 +42,6 @@ class Scope(NamedTuple):
     memory_peak_bytes: int | None
     cpu_usage_ns: int | None
     tasks: int | None
-
-
-class Usage(NamedTuple):
-    """What a cgroup has used so far; None where its controller is not delegated."""
-
-    memory_peak_bytes: int | None
-    cpu_usage_us: int | None
-    pids_peak: int | None
-    oom_kills: int | None
 
 
 def start(
@@ -179,91 +168,6 @@ def set_properties(bus: Bus, unit: str, properties: Sequence[Property]) -> None:
         raise _explain(error, unit) from error
 
 
-def control_group(pid: int) -> str:
-    """Return the cgroup v2 path of a process, as its "0::" line says (cgroups(7))."""
-    with open(f"/proc/{pid}/cgroup", encoding="utf-8", errors="surrogateescape") as file:
-        for line in file:
-            if line.startswith("0::"):
-                return line[3:].rstrip("\n")
-    raise Unsupported("this machine has no cgroup v2", hint="boot with systemd 252 or newer")
-
-
-def enter_payload(directory: str, pid: int) -> str:
-    """Move a process of the scope whose cgroup is directory into its payload sub-cgroup.
-
-    Return the sub-cgroup's path; raises RuntimeFailure.
-    """
-    payload = f"{directory}/{PAYLOAD}"
-    try:
-        os.makedirs(payload, exist_ok=True)
-        fd = os.open(f"{payload}/cgroup.procs", os.O_WRONLY | os.O_CLOEXEC)
-        try:
-            os.write(fd, b"%d" % pid)
-        finally:
-            os.close(fd)
-    except OSError as error:
-        raise RuntimeFailure(
-            f"cannot move the container into {payload}: {error.strerror}",
-            step="cgroup",
-            errno=error.errno or 0,
-            path=payload,
-        ) from error
-    return payload
-
-
-class Meter:
-    """Reads what a scope's cgroup uses, and remembers it beyond the cgroup's end.
-
-    systemd removes the cgroup as soon as its last process is gone, which races with whoever wants
-    to know how it ended.  So the files are opened early, and the supervisor polls fileno() for
-    POLLPRI: the kernel counts an OOM kill, and wakes the poller, before the victim dies.
-    """
-
-    def __init__(self, directory: str) -> None:
-        self._fds = {
-            name: fd
-            for name in ("memory.events", "memory.peak", "cpu.stat", "pids.peak")
-            if (fd := _open(f"{directory}/{name}")) is not None
-        }
-        self.usage = Usage(None, None, None, None)
-        self.read()
-
-    def fileno(self) -> int:
-        """Return the descriptor to poll for POLLPRI; -1 without the memory controller."""
-        return self._fds.get("memory.events", -1)
-
-    def read(self) -> Usage:
-        """Read again; what cannot be read any more keeps its last value."""
-        new = Usage(
-            memory_peak_bytes=_first_number(self._text("memory.peak")),
-            cpu_usage_us=_keyed_number(self._text("cpu.stat"), "usage_usec"),
-            pids_peak=_first_number(self._text("pids.peak")),
-            oom_kills=_keyed_number(self._text("memory.events"), "oom_kill"),
-        )
-        self.usage = Usage._make(
-            old if fresh is None else fresh for old, fresh in zip(self.usage, new, strict=True)
-        )
-        return self.usage
-
-    def close(self) -> None:
-        """Close the files; doing it twice is harmless."""
-        for fd in self._fds.values():
-            os.close(fd)
-        self._fds = {}
-
-    def _text(self, name: str) -> str:
-        fd = self._fds.get(name)
-        if fd is None:
-            return ""
-        try:
-            return os.pread(fd, 4096, 0).decode("ascii", "replace")
-        except OSError as error:
-            if error.errno != errno.ENODEV:
-                raise
-            # The cgroup has been removed.
-            return ""
-
-
 def _ask(bus: Bus, member: str, signature: str, *arguments: object) -> bool:
     try:
         bus.call(member, signature, *arguments)
@@ -305,23 +209,3 @@ def _explain(error: BusError, unit: str) -> Error:
 
 def _set(value: object) -> int | None:
     return value if isinstance(value, int) and value != _NOT_SET else None
-
-
-def _open(path: str) -> int | None:
-    try:
-        return os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-    except FileNotFoundError:
-        return None
-
-
-def _first_number(text: str) -> int | None:
-    word = text.strip()
-    return int(word) if word.isdigit() else None
-
-
-def _keyed_number(text: str, key: str) -> int | None:
-    for line in text.splitlines():
-        name, _, number = line.partition(" ")
-        if name == key and number.isdigit():
-            return int(number)
-    return None
