@@ -33,8 +33,13 @@ Snapshot = dict[str, list[str]]
 class Door(Protocol):
     """How argv becomes the argv of a local process that runs it on the machine."""
 
-    uid: int
-    has_root: bool
+    @property
+    def uid(self) -> int:
+        """Return the user id of the unprivileged user."""
+
+    @property
+    def has_root(self) -> bool:
+        """Tell whether commands can be run as root."""
 
     def argv(self, argv: Sequence[str], user: str, env: Mapping[str, str]) -> list[str]:
         """Return the local argv. `user` is alice, bob or root."""

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from rig import instance, location, recipe
+from rig import furnish, instance, location, recipe, rootfs
 from rig.machine import Machine, RigDoor
 
 if TYPE_CHECKING:
@@ -203,10 +203,10 @@ def test_rig_of_a_dead_owner_is_removed_by_the_next_use(name: str) -> None:
 def test_broken_boot_says_why_and_leaves_nothing(
     name: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    monkeypatch.setattr(instance.rootfs, "ensure", lambda _suite, _say: tmp_path)
+    monkeypatch.setattr(rootfs, "ensure", lambda _suite, _say: tmp_path)
     for path in ("etc/skel", "usr/bin"):
         (tmp_path / path).mkdir(parents=True)
-    monkeypatch.setattr(instance.furnish, "furnish", lambda _tree, _upper: "")
+    monkeypatch.setattr(furnish, "furnish", lambda _tree, _upper: "")
     with pytest.raises(location.RigError, match="died while booting"):
         start(name)
     assert [trace for trace in traces(name) if not trace.endswith(".lock")] == []
