@@ -15,12 +15,12 @@ init has to.
 
 from __future__ import annotations
 
-import _socket
 from typing import NamedTuple
 
 from rootlesspy.errors import Error, RuntimeFailure, Unsupported, UsageError
 from rootlesspy.network import process
-from rootlesspy.network.ports import PortMapping, canonical_address, check_free
+from rootlesspy.network.addresses import Addresses, outbound_addresses
+from rootlesspy.network.ports import PortMapping, check_free
 
 READY_TIMEOUT_S = 10.0
 
@@ -35,17 +35,6 @@ class NetworkRequest(NamedTuple):
     """What stood behind the colon, cut at the commas."""
     chosen: bool = False
     """The user named the driver: no other one may stand in for it."""
-
-
-class Addresses(NamedTuple):
-    """What names resolve to inside the container; empty where there is no such address."""
-
-    container: tuple[str, ...] = ()
-    """The container's own addresses, as far as they are known before it starts."""
-    host: str = ""
-    """Leads to the host's services, those of its loopback excepted (host-gateway)."""
-    dns: str = ""
-    """Queries sent there are answered by the host's first resolver."""
 
 
 class Selection(NamedTuple):
@@ -179,10 +168,11 @@ def select(request: NetworkRequest, ports: tuple[PortMapping, ...]) -> Selection
 
 
 def start(selection: Selection, *, netns_path: str, userns_path: str, runtime_dir: str) -> Pending:
-    """Start the helper for a network namespace; the paths are /proc/PID/ns/… or /proc/PID/fd/N.
+    """Start the helper for a network namespace; the paths are /proc/PID/ns/net and …/ns/user.
 
-    A path under /proc/self does not do: the helper resolves it for itself.  runtime_dir is the
-    container's private runtime directory.  Raises Unsupported and OSError.
+    The process must stay dumpable until `wait` has returned.  (pasta also takes /proc/PID/fd/N, but
+    nothing below /proc/self, which it would resolve for itself.)  runtime_dir is the container's
+    private runtime directory.  Raises Unsupported and OSError.
     """
     driver = selection.request.driver
     helper: process.Helper | None = None
@@ -199,6 +189,7 @@ def start(selection: Selection, *, netns_path: str, userns_path: str, runtime_di
                 netns_path=netns_path,
                 userns_path=userns_path,
             ),
+            ready_fd=1,
         )
     elif driver == "slirp4netns":
         from rootlesspy.network import slirp4netns
@@ -206,12 +197,8 @@ def start(selection: Selection, *, netns_path: str, userns_path: str, runtime_di
         api = slirp4netns.api_socket(runtime_dir) if selection.ports else ""
         helper = process.start(
             _require(driver),
-            slirp4netns.arguments(
-                selection.request.options,
-                api=api,
-                netns_path=netns_path,
-                userns_path=userns_path,
-            ),
+            slirp4netns.arguments(selection.request.options, api=api, netns_path=netns_path),
+            ready_fd=3,
         )
     return Pending(selection, helper, api)
 
@@ -222,22 +209,6 @@ def stop(status: NetworkStatus) -> None:
         process.stop(status.helper)
 
 
-def is_host_address(address: str) -> bool:
-    """Say whether an address is one of this host's: the only ones that bind(2) accepts."""
-    family = _socket.AF_INET6 if ":" in address else _socket.AF_INET
-    if canonical_address(address) is None:
-        return False
-    sock = _socket.socket(family, _socket.SOCK_DGRAM | _socket.SOCK_CLOEXEC)
-    try:
-        sock.bind((address, 0))
-    except OSError:
-        return False
-    else:
-        return True
-    finally:
-        sock.close()
-
-
 def _pasta_or_else(request: NetworkRequest, *, published: bool) -> tuple[NetworkRequest, str]:
     """Return the request, or what stands in for pasta where it is missing or cannot work."""
     from rootlesspy.network import pasta
@@ -245,7 +216,7 @@ def _pasta_or_else(request: NetworkRequest, *, published: bool) -> tuple[Network
     program = process.find_program("pasta")
     if program is None:
         problem, cure = "pasta is not installed", "sudo apt install passt"
-    elif pasta.needs_default_route(program) and not pasta.has_default_route():
+    elif not outbound_addresses() and pasta.needs_default_route(program):
         problem = "there is no default route, and this pasta does not start without one"
         cure = "install passt of 2024 or newer, or slirp4netns"
     else:

@@ -6,10 +6,8 @@ knows is looked up in the program file, which costs less than running it.
 
 from __future__ import annotations
 
-import _socket
-
 from rootlesspy.errors import UsageError
-from rootlesspy.network.driver import Addresses
+from rootlesspy.network.addresses import Addresses, outbound_addresses
 from rootlesspy.network.ports import PortMapping, canonical_address
 from rootlesspy.network.process import find_program
 
@@ -27,8 +25,6 @@ _OWN_OPTIONS = frozenset(
 )  # fmt: skip
 # Podman's word for "do not pass --no-map-gw": it makes the host's loopback reachable.
 _MAP_GATEWAY = "--map-gw"
-# Documentation addresses (RFC 5737, RFC 3849): nothing is sent there, only the route is looked up.
-_ANYWHERE = ((_socket.AF_INET, "192.0.2.1"), (_socket.AF_INET6, "2001:db8::1"))
 
 
 def check_options(options: tuple[str, ...]) -> None:
@@ -106,9 +102,6 @@ def arguments(
 
 def addresses(options: tuple[str, ...]) -> Addresses:
     """Say which addresses the container will have and which ones pasta answers for."""
-    own = tuple(
-        address for family, anywhere in _ANYWHERE if (address := _source_address(family, anywhere))
-    )
     given = tuple(
         canonical_address(value.partition("/")[0]) or ""
         for option, value in zip(options, options[1:], strict=False)  # noqa: RUF007 no itertools
@@ -116,32 +109,12 @@ def addresses(options: tuple[str, ...]) -> Addresses:
     )
     program = find_program("pasta") or ""
     host = HOST_ADDRESS if _knows(program, b"map-guest-addr") else ""
-    return Addresses(container=given or own, host=host, dns=DNS_ADDRESS)
+    return Addresses(container=given or outbound_addresses(), host=host, dns=DNS_ADDRESS)
 
 
 def needs_default_route(program: str) -> bool:
     """Say whether this pasta is older than the local mode (2024), which works without a route."""
     return not _knows(program, b"map-guest-addr")
-
-
-def has_default_route() -> bool:
-    """Say whether the host has a route to anywhere, IPv4 or IPv6."""
-    return any(_source_address(family, anywhere) for family, anywhere in _ANYWHERE)
-
-
-def _source_address(family: int, destination: str) -> str:
-    """Return the address that the kernel would send from; no packet is sent."""
-    try:
-        sock = _socket.socket(family, _socket.SOCK_DGRAM | _socket.SOCK_CLOEXEC)
-    except OSError:
-        return ""
-    try:
-        sock.connect((destination, 9))
-        return str(sock.getsockname()[0])
-    except OSError:
-        return ""
-    finally:
-        sock.close()
 
 
 def _knows(program: str, option: bytes) -> bool:

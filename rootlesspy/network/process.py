@@ -6,9 +6,10 @@ It is a child of the supervisor in a session of its own, with three pipes:
             kill -9, and the kernel then sends SIGKILL to the helper (F_SETSIG on an O_ASYNC pipe,
             fcntl(2)).  A parent-death signal would not do: AppArmor clears it when the helper's
             profile is entered (security/apparmor/lsm.c, bprm_committing_creds).
-    stdout  ready: the first byte says that the network is configured
-    stderr  what the helper complains about; non-blocking, so that a full pipe loses lines instead
-            of stopping the network
+    ready   stdout or 3: the first byte says that the network is configured.  pasta closes every
+            descriptor above stderr; slirp4netns writes warnings to stdout
+    stderr  (and stdout when it is free) what the helper complains about; non-blocking, so that a
+            full pipe loses lines instead of stopping the network
 """
 
 from __future__ import annotations
@@ -30,6 +31,8 @@ _DEFAULT_SIGNALS = (1, 2, 3, 13, SIGTERM, 17, 25)
 # <asm-generic/fcntl.h>
 _F_SETSIG = 10
 _LOG_BYTES = 65536
+# pasta of 2023 where there is no /dev/log; slirp4netns about its own features.
+_NOISE = ("to syslog", "WARNING: Support for ", "sent tapfd=", "received tapfd=")
 
 
 class Helper(NamedTuple):
@@ -59,10 +62,11 @@ def find_program(name: str, search: str | None = None) -> str | None:
     return None
 
 
-def start(program: str, arguments: list[str]) -> Helper:
+def start(program: str, arguments: list[str], *, ready_fd: int) -> Helper:
     """Start the helper with nothing of our environment; it is ready when `wait_ready` says so.
 
-    Raises OSError.
+    ready_fd (1 or 3) is where the helper finds the ready pipe.  Our own descriptors 0 to 2 must be
+    open.  Raises OSError.
     """
     name = program.rpartition("/")[2]
     lifeline_read, lifeline = os.pipe2(os.O_CLOEXEC)
@@ -76,8 +80,10 @@ def start(program: str, arguments: list[str]) -> Helper:
             {},
             file_actions=(
                 (os.POSIX_SPAWN_DUP2, lifeline_read, 0),
-                (os.POSIX_SPAWN_DUP2, ready_write, 1),
+                (os.POSIX_SPAWN_DUP2, log_write, 1),
                 (os.POSIX_SPAWN_DUP2, log_write, 2),
+                # Last: number 3 may be one of the others.
+                (os.POSIX_SPAWN_DUP2, ready_write, ready_fd),
             ),
             setsid=True,
             setsigmask=(),
@@ -134,7 +140,7 @@ def complaint(helper: Helper) -> str:
     except BlockingIOError:
         return ""
     lines = [line.strip() for line in text.splitlines()]
-    return "; ".join(line for line in lines if line and "to syslog" not in line)
+    return "; ".join(line for line in lines if line and not any(word in line for word in _NOISE))
 
 
 def stop(helper: Helper) -> None:

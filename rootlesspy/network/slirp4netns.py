@@ -10,7 +10,7 @@ import os
 from typing import NamedTuple
 
 from rootlesspy.errors import Conflict, RuntimeFailure, Unsupported, UsageError
-from rootlesspy.network.driver import Addresses
+from rootlesspy.network.addresses import Addresses, outbound_addresses
 from rootlesspy.network.ports import PortMapping, canonical_address
 
 _DEFAULT_NETWORK = "10.0.2.0"
@@ -69,10 +69,12 @@ def api_socket(runtime_dir: str) -> str:
     return f"{runtime_dir}/slirp"
 
 
-def arguments(
-    options: tuple[str, ...], *, api: str, netns_path: str, userns_path: str
-) -> list[str]:
-    """Return slirp4netns's command line: stdin is its exit pipe, stdout tells readiness."""
+def arguments(options: tuple[str, ...], *, api: str, netns_path: str) -> list[str]:
+    """Return slirp4netns's command line: stdin is its exit pipe, descriptor 3 tells readiness.
+
+    The namespaces are given by process id: with paths, version 1.2 forgets the user namespace when
+    it makes its sandbox.
+    """
     parsed = parse_options(options)
     result = [
         "--configure",
@@ -80,9 +82,7 @@ def arguments(
         "--enable-sandbox",
         "--enable-seccomp",
         "--exit-fd=0",
-        "--ready-fd=1",
-        "--netns-type=path",
-        f"--userns-path={userns_path}",
+        "--ready-fd=3",
     ]
     if not parsed.allow_host_loopback:
         result.append("--disable-host-loopback")
@@ -98,21 +98,22 @@ def arguments(
         # Left behind by a supervisor that was killed; bind(2) would refuse the name.
         _remove(api)
         result.append(f"--api-socket={api}")
-    return [*result, netns_path, "tap0"]
+    pid = netns_path.removeprefix("/proc/").removesuffix("/ns/net")
+    return [*result, pid, "tap0"]
 
 
 def addresses(options: tuple[str, ...]) -> Addresses:
     """Say which addresses the container will have and which ones slirp4netns answers for."""
     network = parse_options(options).cidr.partition("/")[0] or _DEFAULT_NETWORK
-    # slirp4netns takes the second, third and hundredth address of its network.
-    packed = _socket.inet_pton(_socket.AF_INET, network)
-    gateway, dns, guest = (
-        _socket.inet_ntop(
-            _socket.AF_INET, (int.from_bytes(packed, "big") + offset).to_bytes(4, "big")
-        )
-        for offset in (2, 3, 100)
+    # slirp4netns answers for the third address of its network; the hundredth is the container's.
+    packed = int.from_bytes(_socket.inet_pton(_socket.AF_INET, network), "big")
+    dns, guest = (
+        _socket.inet_ntop(_socket.AF_INET, (packed + offset).to_bytes(4, "big"))
+        for offset in (3, 100)
     )
-    return Addresses(container=(guest,), host=gateway, dns=dns)
+    # Its gateway address stands for 127.0.0.1, which is closed; the host's own address is not.
+    host = next((address for address in outbound_addresses() if ":" not in address), "")
+    return Addresses(container=(guest,), host=host, dns=dns)
 
 
 def publish(api: str, ports: tuple[PortMapping, ...], guest_address: str) -> None:

@@ -1,0 +1,62 @@
+"""Addresses: those that a container's names resolve to, and which ones are the host's own."""
+
+from __future__ import annotations
+
+import _socket
+from typing import NamedTuple
+
+from rootlesspy.network.ports import canonical_address
+
+# Documentation addresses (RFC 5737, RFC 3849): nothing is sent there, only the route is looked up.
+_ANYWHERE = ((_socket.AF_INET, "192.0.2.1"), (_socket.AF_INET6, "2001:db8::1"))
+
+
+class Addresses(NamedTuple):
+    """What names resolve to inside the container; empty where there is no such address."""
+
+    container: tuple[str, ...] = ()
+    """The container's own addresses, as far as they are known before it starts."""
+    host: str = ""
+    """Leads to the host's services, those of its loopback excepted (host-gateway)."""
+    dns: str = ""
+    """Queries sent there are answered by the host's first resolver."""
+
+
+def outbound_addresses() -> tuple[str, ...]:
+    """Return the host's address towards the rest of the world, per family that has a route."""
+    return tuple(
+        address
+        for family, destination in _ANYWHERE
+        if (address := _source_address(family, destination))
+    )
+
+
+def is_host_address(address: str) -> bool:
+    """Say whether an address is one of this host's: the only ones that bind(2) accepts."""
+    if canonical_address(address) is None:
+        return False
+    family = _socket.AF_INET6 if ":" in address else _socket.AF_INET
+    sock = _socket.socket(family, _socket.SOCK_DGRAM | _socket.SOCK_CLOEXEC)
+    try:
+        sock.bind((address, 0))
+    except OSError:
+        return False
+    else:
+        return True
+    finally:
+        sock.close()
+
+
+def _source_address(family: int, destination: str) -> str:
+    """Return the address that the kernel would send from; no packet is sent."""
+    try:
+        sock = _socket.socket(family, _socket.SOCK_DGRAM | _socket.SOCK_CLOEXEC)
+    except OSError:
+        return ""
+    try:
+        sock.connect((destination, 9))
+        return str(sock.getsockname()[0])
+    except OSError:
+        return ""
+    finally:
+        sock.close()
