@@ -1,0 +1,10 @@
+# Few words; each works on a fresh clone and says what it needs.
+.PHONY: check test bench docs
+check:
+	scripts/test linters unit
+test:
+	scripts/test
+bench:
+	bench/run
+docs:
+	docs/build
