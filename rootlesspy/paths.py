@@ -49,6 +49,11 @@ class Paths(NamedTuple):
         return f"{self.data}/volumes"
 
     @property
+    def cache(self) -> str:
+        """What can be made again at any time: compiled seccomp programs."""
+        return f"{self.data}/cache"
+
+    @property
     def tmp(self) -> str:
         """Half-made things, each locked by its owner."""
         return f"{self.data}/tmp"  # noqa: S108 - a directory of the store

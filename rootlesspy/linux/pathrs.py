@@ -18,6 +18,7 @@ _RESOLVE_NO_XDEV = 0x01
 _RESOLVE_NO_MAGICLINKS = 0x02
 _RESOLVE_IN_ROOT = 0x10
 _RETRIES = 128
+_LINKS = 40  # as the kernel's own MAXSYMLINKS
 
 
 class _OpenHow(ctypes.Structure):
@@ -97,19 +98,28 @@ def make_directories(root_fd: int, path: str | bytes, mode: int = 0o755) -> int:
 
 
 def make_file(root_fd: int, path: str | bytes, mode: int = 0o644) -> int:
-    """Open the file at path below root_fd as O_PATH, making an empty one when it is missing."""
-    try:
-        return open_in_root(root_fd, path, os.O_PATH)
-    except FileNotFoundError:
-        pass
-    head, _, last = os.fsencode(path).rstrip(b"/").rpartition(b"/")
-    directory = make_directories(root_fd, head)
-    try:
-        flags = os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_NOFOLLOW | os.O_CLOEXEC
-        os.close(os.open(last, flags, mode, dir_fd=directory))
-        return os.open(last, os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=directory)
-    finally:
-        os.close(directory)
+    """Open the file at path below root_fd as O_PATH, making an empty one when it is missing.
+
+    A dangling link is followed inside the root, as its target is what a reader would open.
+    """
+    encoded = os.fsencode(path)
+    for _ in range(_LINKS):
+        try:
+            return open_in_root(root_fd, encoded, os.O_PATH)
+        except FileNotFoundError:
+            pass
+        head, _, last = encoded.rstrip(b"/").rpartition(b"/")
+        directory = make_directories(root_fd, head)
+        try:
+            flags = os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_NOFOLLOW | os.O_CLOEXEC
+            os.close(os.open(last, flags, mode, dir_fd=directory))
+            return os.open(last, os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=directory)
+        except FileExistsError:
+            link = os.readlink(last, dir_fd=directory)
+            encoded = link if link.startswith(b"/") else head + b"/" + link
+        finally:
+            os.close(directory)
+    raise OSError(errno.ELOOP, os.strerror(errno.ELOOP), path)
 
 
 def read_file(root_fd: int, path: str | bytes, limit_bytes: int) -> bytes:

@@ -1,0 +1,243 @@
+"""Make a container on disk: record, writable layer, /etc files and config.json.
+
+Everything that was asked for is decided here for good: whoever starts the container reads only what
+is written here.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import resource
+import time
+from typing import TYPE_CHECKING, NamedTuple
+
+from rootlesspy.engine import names, record, seccomp_profile, specgen, storage, tty, values
+from rootlesspy.errors import Conflict, Error, Unsupported, UsageError
+from rootlesspy.network import addresses, resolver
+from rootlesspy.oci import validate
+from rootlesspy.paths import private_directory
+
+if TYPE_CHECKING:
+    from rootlesspy.engine.record import ContainerRecord
+    from rootlesspy.engine.request import RunRequest
+    from rootlesspy.engine.root import Root
+    from rootlesspy.linux.userns import IdMaps
+    from rootlesspy.network.driver import Selection
+    from rootlesspy.oci.runtime_spec import LinuxSeccomp, Mount, Spec
+    from rootlesspy.paths import Paths
+
+_STOP_TIMEOUT_S = 10
+_INIT_PROGRAMS = ("/usr/libexec/podman/catatonit", "/usr/bin/catatonit", "/usr/bin/tini-static")
+_HOST_FILE_BYTES = 1 << 20
+
+
+class Created(NamedTuple):
+    """A container on disk; lock_fd holds it until the supervisor does."""
+
+    record: ContainerRecord
+    spec: Spec
+    lock_fd: int
+
+
+def create(
+    request: RunRequest, root: Root, paths: Paths, maps: IdMaps, selection: Selection
+) -> Created:
+    """Write the container's record, bundle and spec."""
+    container_id = names.new_id()
+    volumes, anonymous = _volumes(request, root, paths, maps)
+    found = _record(request, root, paths, container_id, selection, anonymous)
+    lock_fd = record.create(paths, found, durable=not request.remove)
+    try:
+        directory = paths.container(container_id)
+        if request.rootfs is None:
+            storage.prepare_overlay(directory, root.layers)
+        files = _etc_files(request, found, paths, selection)
+        spec = specgen.generate(
+            request,
+            root.config,
+            container_id=container_id,
+            maps=maps,
+            volumes=volumes,
+            files=files,
+            caller=_caller(request),
+            seccomp=_seccomp(request),
+        )
+        _validate(spec)
+        _write_spec(f"{directory}/config.json", spec)
+        if request.cidfile:
+            _write_cidfile(request.cidfile, container_id)
+    except BaseException:
+        storage.remove(paths, found)
+        os.close(lock_fd)
+        raise
+    return Created(found, spec, lock_fd)
+
+
+def _record(
+    request: RunRequest,
+    root: Root,
+    paths: Paths,
+    container_id: str,
+    selection: Selection,
+    anonymous_volumes: tuple[str, ...],
+) -> ContainerRecord:
+    config = root.config
+    name = names.check_name(request.name) if request.name else record.free_name(paths)
+    stop_signal = request.stop_signal
+    if stop_signal is None:
+        stop_signal = values.parse_signal(
+            config.get("StopSignal") or "SIGTERM", "the image's StopSignal"
+        )
+    overlay: dict[str, object] = {"kind": "overlay", "lower": list(root.layers)}
+    directory: dict[str, object] = {"kind": "directory", "path": root.name}
+    return record.ContainerRecord(
+        id=container_id,
+        name=name,
+        image=root.name,
+        image_id=root.image_id,
+        command=specgen.arguments(request, config),
+        created_s=time.time(),
+        labels={**(config.get("Labels") or {}), **dict(request.labels)},
+        network=dict(selection.request._asdict()),
+        ports=[list(mapping) for mapping in selection.ports],
+        remove=request.remove,
+        tty=request.tty,
+        interactive=request.interactive,
+        unit=f"rp-{name}.scope" if request.cgroups == "enabled" else "",
+        properties=list(request.properties),
+        default_limits=["TasksMax"] if request.pids_limit is None else [],
+        ignore_missing_limits=request.ignore_missing_limits,
+        stop_signal=stop_signal,
+        stop_timeout_s=(
+            _STOP_TIMEOUT_S if request.stop_timeout_s is None else request.stop_timeout_s
+        ),
+        user=request.user if request.user is not None else config.get("User") or "",
+        group_add=list(request.group_add),
+        make_cwd=request.workdir is None,
+        storage=overlay if request.rootfs is None else directory,
+        anonymous_volumes=list(anonymous_volumes),
+        userns=request.userns,
+    )
+
+
+def _etc_files(
+    request: RunRequest, found: ContainerRecord, paths: Paths, selection: Selection
+) -> specgen.Files:
+    """Write the files that are bound over /etc/hosts, /etc/resolv.conf and /etc/hostname."""
+    private_directory(paths.require_runtime())
+    directory = paths.container_runtime(found.id)
+    os.mkdir(directory, 0o700)
+    host_name = specgen.hostname(request, found.id, _caller(request))
+    chosen = selection.request.driver
+    hosts = resolver.hosts(
+        _read_host_file("/etc/hosts"),
+        driver=chosen,
+        addresses=selection.addresses,
+        hostname=host_name,
+        name=found.name,
+        add_hosts=request.add_hosts,
+    )
+    contents = {"hosts": hosts, "hostname": host_name + "\n"}
+    resolv_conf = resolver.resolv_conf(
+        _read_host_file("/etc/resolv.conf"),
+        driver=chosen,
+        addresses=selection.addresses,
+        is_host_address=addresses.is_host_address,
+        dns=request.dns,
+        dns_search=request.dns_search,
+        dns_options=request.dns_options,
+    )
+    if resolv_conf is not None:
+        contents["resolv.conf"] = resolv_conf
+    for name, content in contents.items():
+        fd = os.open(f"{directory}/{name}", os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC)
+        os.fchmod(fd, 0o644)
+        os.write(fd, content.encode())
+        os.close(fd)
+    return specgen.Files(
+        hosts=f"{directory}/hosts",
+        resolv_conf=f"{directory}/resolv.conf" if "resolv.conf" in contents else "",
+        hostname=f"{directory}/hostname",
+        init=_init_program() if request.init else "",
+    )
+
+
+def _read_host_file(path: str) -> str:
+    try:
+        with open(path, encoding="utf-8", errors="replace") as file:
+            return file.read(_HOST_FILE_BYTES)
+    except FileNotFoundError:
+        return ""
+
+
+def _init_program() -> str:
+    for path in _INIT_PROGRAMS:
+        if os.access(path, os.X_OK):
+            return path
+    raise Unsupported(
+        "--init: no static init program is installed", hint="as root: apt-get install catatonit"
+    )
+
+
+def _caller(request: RunRequest) -> specgen.Caller:
+    found = {
+        name: resource.getrlimit(getattr(resource, name))
+        for name in dir(resource)
+        if name.startswith("RLIMIT_") and name != "RLIMIT_OFILE"
+    }
+    return specgen.Caller(
+        host_name=os.uname().nodename,
+        rlimits=found,
+        terminal_size=tty.size_of(0, 1) if request.tty else (0, 0),
+    )
+
+
+def _seccomp(request: RunRequest) -> LinuxSeccomp | None:
+    chosen = specgen.parse_security_opts(request).seccomp
+    if chosen == "unconfined":
+        return None
+    machine = os.uname()
+    return seccomp_profile.resolve(
+        seccomp_profile.load(chosen or None),
+        frozenset(specgen.capability_names(request)),
+        machine.machine,
+        machine.release,
+    )
+
+
+def _validate(spec: Spec) -> None:
+    try:
+        validate.validate(spec)
+    except validate.SpecError as error:
+        raise UsageError(f"the container cannot be described: {error}") from error
+
+
+def _write_spec(path: str, spec: Spec) -> None:
+    fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+    with open(fd, "w", encoding="utf-8") as file:
+        json.dump(spec, file, separators=(",", ":"))
+
+
+def _write_cidfile(path: str, container_id: str) -> None:
+    try:
+        fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o644)
+    except FileExistsError as error:
+        raise Conflict(f"--cidfile {path} exists", hint=f"rm {path}") from error
+    except OSError as error:
+        raise Error(f"--cidfile {path}: {error.strerror}") from error
+    os.write(fd, container_id.encode())
+    os.close(fd)
+
+
+def _volumes(
+    request: RunRequest, root: Root, paths: Paths, maps: IdMaps
+) -> tuple[tuple[Mount, ...], tuple[str, ...]]:
+    from rootlesspy.engine import volume
+
+    image_volumes = tuple(root.config.get("Volumes") or ())
+    if not (request.volumes or image_volumes):
+        return (), ()
+    return volume.prepare(
+        request.volumes, image_volumes, paths=paths, maps=maps, layers=root.layers
+    )

@@ -1,0 +1,157 @@
+"""The root file system that a container is made of: an image of the store, pulled when missing, or
+a directory of the user's.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from typing import TYPE_CHECKING, NamedTuple, NoReturn
+
+from rootlesspy.errors import Error, NotFound
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from rootlesspy.engine.request import RunRequest
+    from rootlesspy.image.progress import Progress
+    from rootlesspy.image.store import Image, Store
+    from rootlesspy.linux.userns import IdMaps
+    from rootlesspy.oci.image_spec import ContainerConfig
+    from rootlesspy.paths import Paths
+    from rootlesspy.report import Reporter
+
+
+class Root(NamedTuple):
+    """What a container is made of."""
+
+    name: str
+    """The image's name, or the directory of --rootfs."""
+    image_id: str
+    """Empty with --rootfs."""
+    config: ContainerConfig
+    layers: tuple[str, ...]
+    """Unpacked layers, base first; none with --rootfs."""
+
+
+def find(
+    request: RunRequest,
+    paths: Paths,
+    maps: IdMaps,
+    reporter: Reporter,
+    make_progress: Callable[[], Progress] | None,
+) -> Root:
+    """Return the root that was asked for, pulling its image when the policy says so.
+
+    Raises NotFound, Error with the words of the pull.
+    """
+    if request.rootfs is not None:
+        path = os.path.abspath(request.rootfs)
+        if os.path.islink(path) or not os.path.isdir(path):
+            raise NotFound(f"--rootfs {request.rootfs} is not a directory", hint=f"ls -ld {path}")
+        return Root(name=path, image_id="", config={}, layers=())
+    from rootlesspy.image.store import Store
+
+    store = Store(paths)
+    present = None
+    if request.pull == "missing" and request.platform is None:
+        present = _present(store, request.image, maps)
+    if present is None:
+        _pull_in_child(request, paths, maps, reporter, make_progress)
+        present = _present(store, request.image, maps)
+    if present is None:
+        raise NotFound(f"image {request.image} was removed while it was pulled")
+    image, layers = present
+    return Root(
+        name=image.names[0] if image.names else request.image,
+        image_id=image.id,
+        config=image.config.get("config", {}),
+        layers=layers,
+    )
+
+
+def _present(store: Store, reference: str, maps: IdMaps) -> tuple[Image, tuple[str, ...]] | None:
+    """Return an image of the store with its layers, or None when it is not all there."""
+    try:
+        image = store.resolve(reference)
+    except NotFound:
+        return None
+    layers = store.layers(image, maps)
+    return None if layers is None else (image, layers)
+
+
+def _pull_in_child(
+    request: RunRequest,
+    paths: Paths,
+    maps: IdMaps,
+    reporter: Reporter,
+    make_progress: Callable[[], Progress] | None,
+) -> None:
+    """Pull in a forked child, so that what it imports is gone before the container is started."""
+    reader, writer = os.pipe2(os.O_CLOEXEC)
+    pid = os.fork()
+    if pid == 0:
+        os.close(reader)
+        _serve_pull(request, paths, maps, reporter, make_progress, writer)
+    os.close(writer)
+    with open(reader, "rb") as file:
+        answer = file.read()
+    status = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+    if answer:
+        message, hint = json.loads(answer)
+        raise Error(message, hint=hint)
+    if status != 0:
+        error = Error("the pull was interrupted")
+        error.exit_code = 128 - status if status < 0 else status
+        raise error
+
+
+def _serve_pull(
+    request: RunRequest,
+    paths: Paths,
+    maps: IdMaps,
+    reporter: Reporter,
+    make_progress: Callable[[], Progress] | None,
+    writer: int,
+) -> NoReturn:
+    """Be the child of _pull_in_child(); never returns."""
+    status = 0
+    try:
+        _pull(request, paths, maps, reporter, make_progress)
+    except KeyboardInterrupt:
+        status = 130
+    except Error as error:
+        os.write(writer, json.dumps([error.message, error.hint]).encode())
+    except Exception as error:  # noqa: BLE001 - the child's last line; the parent raises it
+        if reporter.debug:
+            import traceback
+
+            traceback.print_exc()
+        text = f"internal error while pulling: {type(error).__name__}: {error}"
+        os.write(writer, json.dumps([text, None]).encode())
+    finally:
+        os._exit(status)
+
+
+def _pull(
+    request: RunRequest,
+    paths: Paths,
+    maps: IdMaps,
+    reporter: Reporter,
+    make_progress: Callable[[], Progress] | None,
+) -> None:
+    from rootlesspy import settings
+    from rootlesspy.image.progress import NoProgress
+    from rootlesspy.image.pull import ensure
+
+    silent = make_progress is None or request.quiet
+    ensure(
+        request.image,
+        paths=paths,
+        settings=settings.load(paths),
+        maps=maps,
+        policy=request.pull,
+        platform=request.platform,
+        progress=NoProgress() if silent or make_progress is None else make_progress(),
+        reporter=reporter,
+    )

@@ -1,0 +1,149 @@
+"""The files of one container: its writable layer, its runtime directory, and their removal.
+
+A removed container first leaves `containers/` by a rename into `tmp/`, still locked: it is gone for
+everybody at once, and what a killed removal left there the next sweep finishes.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import stat
+from typing import TYPE_CHECKING
+
+from rootlesspy.engine import idmap, record
+from rootlesspy.linux import pathrs, userns
+from rootlesspy.network.ports import PortMapping
+from rootlesspy.paths import private_directory
+from rootlesspy.runtime.rootfs import Directory, Overlay
+
+if TYPE_CHECKING:
+    from rootlesspy.engine.record import ContainerRecord
+    from rootlesspy.paths import Paths
+
+_ROOT_MODE = 0o755
+# Any map of the caller's subordinate ids can remove all that they own.
+_HOST_MAP = "host-map"
+_NO_USERNS = ""
+
+
+def prepare_overlay(directory: str, lower: tuple[str, ...]) -> None:
+    """Make the writable layer of a container over unpacked layers.  Raises OSError."""
+    top = stat.S_IMODE(os.stat(lower[-1]).st_mode) if lower else _ROOT_MODE
+    for name, mode in (("upper", top), ("work", 0o700), ("rootfs", 0o700)):
+        os.mkdir(f"{directory}/{name}", 0o700)
+        # mkdir(2) obeys the umask; the root of the container has the image's own mode.
+        os.chmod(f"{directory}/{name}", mode)
+
+
+def root_of(found: ContainerRecord, directory: str) -> Overlay | Directory:
+    """Return what init mounts as the container's root."""
+    storage = found.storage
+    if storage["kind"] == "directory":
+        return Directory(str(storage["path"]))
+    lower = storage["lower"]
+    return Overlay(
+        lower=tuple(lower) if isinstance(lower, list) else (),
+        upper=f"{directory}/upper",
+        work=f"{directory}/work",
+    )
+
+
+def ports(found: ContainerRecord) -> tuple[PortMapping, ...]:
+    """Return the published ports of a record."""
+    return tuple(PortMapping(*fields) for fields in found.ports)  # type: ignore[arg-type]  # as written
+
+
+def release(paths: Paths, found: ContainerRecord) -> None:
+    """Remove what belongs to the running container alone; doing it twice is harmless."""
+    if paths.runtime is not None:
+        _remove_below(paths.runtime, found.id, _NO_USERNS)
+
+
+def remove(paths: Paths, found: ContainerRecord) -> None:
+    """Remove a container with its name and everything it has written.  Raises OSError."""
+    release(paths, found)
+    record.release_name(paths, found.name, found.id)
+    private_directory(paths.tmp)
+    gone = f"removed-{found.id}"
+    try:
+        os.rename(paths.container(found.id), f"{paths.tmp}/{gone}")
+    except FileNotFoundError:
+        pass
+    _remove_below(paths.tmp, gone, found.userns)
+    if found.anonymous_volumes:
+        from rootlesspy.engine import volume
+
+        maps = idmap.maps_for(found.userns)
+        volume.remove_anonymous(paths, tuple(found.anonymous_volumes), maps)
+
+
+def remove_damaged(paths: Paths, container_id: str) -> None:
+    """Remove a container whose record cannot be read, with every name that leads to it."""
+    for name in _names(paths.names):
+        record.release_name(paths, name, container_id)
+    _remove_below(paths.containers, container_id, _HOST_MAP)
+
+
+def sweep(paths: Paths) -> None:
+    """Finish what killed commands left: removals, half-made containers, ended --rm containers.
+
+    Whatever is locked has a living owner and is left alone.
+    """
+    for name in _names(paths.tmp):
+        if name.startswith("removed-") and _try_lock(f"{paths.tmp}/{name}"):
+            _remove_below(paths.tmp, name, _HOST_MAP)
+    for container_id in record.ids(paths):
+        directory = paths.container(container_id)
+        if record.is_locked(directory):
+            continue
+        found = record.load(paths, container_id)
+        if found is None:
+            _remove_half_made(paths, container_id)
+        elif found.record.remove and found.state in ("exited", "created"):
+            remove(paths, found.record)
+
+
+def _remove_half_made(paths: Paths, container_id: str) -> None:
+    """Remove a directory whose maker died before the record was written."""
+    if _try_lock(paths.container(container_id)):
+        _remove_below(paths.containers, container_id, _HOST_MAP)
+
+
+def _try_lock(directory: str) -> bool:
+    """Say whether nobody holds this directory now."""
+    try:
+        fd = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    except OSError:
+        return False
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    finally:
+        os.close(fd)
+    return True
+
+
+def _names(directory: str) -> list[str]:
+    try:
+        return os.listdir(directory)
+    except FileNotFoundError:
+        return []
+
+
+def _remove_below(parent: str, name: str, userns_mode: str) -> None:
+    try:
+        parent_fd = os.open(parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    except FileNotFoundError:
+        return
+    try:
+        pathrs.remove_tree(parent_fd, name)
+    except PermissionError:
+        if not userns_mode:
+            raise
+        maps = idmap.maps_for(userns_mode)
+        # Files of subordinate ids: only root of a user namespace with those ids may remove them.
+        userns.call_in_userns(maps, lambda: pathrs.remove_tree(parent_fd, name))
+    finally:
+        os.close(parent_fd)

@@ -1,0 +1,226 @@
+"""Carry out a spec: make the container's init in its namespaces and lead it to execve.
+
+Runs in the supervisor.  `launch` forks; the methods of Init are the supervisor's half of the
+hand-shake drawn in runtime.sync, in the order of calling.  Could serve any caller that has an OCI
+spec: reads no settings, no store, no network.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+from typing import TYPE_CHECKING
+
+from rootlesspy.errors import (
+    CommandNotExecutable,
+    CommandNotFound,
+    RuntimeFailure,
+    Unsupported,
+)
+from rootlesspy.linux import process, userns
+from rootlesspy.runtime import init, sync
+
+if TYPE_CHECKING:
+    from rootlesspy.linux.userns import IdMaps
+
+_FLAGS = {
+    "user": process.CLONE_NEWUSER,
+    "mount": process.CLONE_NEWNS,
+    "pid": process.CLONE_NEWPID,
+    "network": process.CLONE_NEWNET,
+    "uts": process.CLONE_NEWUTS,
+    "ipc": process.CLONE_NEWIPC,
+}
+
+
+class Init:
+    """The container's init, from clone3 to execve; owns its pidfd and the channel to it."""
+
+    def __init__(self, pid: int, pidfd: int, channel: sync.Channel, arguments: list[str]) -> None:
+        self.pid = pid
+        self.pidfd = pidfd
+        self._channel = channel
+        self._command = arguments[0] if arguments else ""
+
+    def ids_mapped(self) -> None:
+        """Say that the id maps are written."""
+        self._send(sync.IDS_MAPPED)
+
+    def placed(self) -> None:
+        """Say that the scope holds the process and the network is there."""
+        self._send(sync.PLACED)
+
+    def wait_ready(self) -> int:
+        """Wait until everything but execve is done; return the pty's master, or -1.
+
+        Raises RuntimeFailure with init's own words.
+        """
+        try:
+            return self._channel.expect(sync.READY)
+        except sync.FailedError as error:
+            raise self._explain(error.failed) from error
+
+    def execute(self) -> None:
+        """Let init execute the payload and wait until it did.
+
+        Raises CommandNotFound, CommandNotExecutable, RuntimeFailure.
+        """
+        self._send(sync.EXEC)
+        try:
+            self._channel.expect_end()
+        except sync.FailedError as error:
+            raise self._explain(error.failed) from error
+        finally:
+            self._channel.close()
+
+    def _send(self, message: bytes) -> None:
+        try:
+            self._channel.send(message)
+        except (BrokenPipeError, ConnectionResetError):
+            # Init died; what it said before is still to be read.
+            self.wait_ready()
+
+    def _explain(self, failed: sync.Failed) -> RuntimeFailure | Unsupported:
+        return explain(failed, self._command)
+
+
+def launch(plan: init.Plan) -> Init:
+    """Fork the container's init into the namespaces that the spec names.
+
+    Raises Unsupported when user namespaces are forbidden, RuntimeFailure otherwise.
+    """
+    flags = 0
+    for namespace in plan.spec["linux"]["namespaces"]:
+        # The cgroup namespace is made by init itself, once it is in its scope.
+        flags |= _FLAGS.get(namespace["type"], 0)
+    ours, theirs = sync.channel_pair()
+    try:
+        pid, pidfd = process.clone3(flags)
+    except OSError as error:
+        ours.close()
+        theirs.close()
+        raise _explain_clone(error) from error
+    if pid == 0:
+        ours.close()
+        init.run(plan, theirs)
+    theirs.close()
+    return Init(pid, pidfd, ours, plan.spec["process"]["args"])
+
+
+def explain(failed: sync.Failed, command: str) -> RuntimeFailure | Unsupported:
+    """Turn init's report into the error that a person can act on."""
+    step, number, path = failed.step, failed.errno, failed.path
+    reason = failed.text or os.strerror(number)
+    if step == "exec":
+        return _explain_exec(number, command)
+    if step == "change to the working directory":
+        return CommandNotFound(
+            f"working directory {path!r} cannot be entered: {reason}",
+            step=step,
+            errno=number,
+            path=path,
+        )
+    if step == "hand-shake":
+        return RuntimeFailure(
+            "the container's init ended without a word",
+            step=step,
+            errno=number,
+            hint="was it killed? see: journalctl --user -n 20; dmesg",
+        )
+    if step == "look up the user":
+        message = failed.text or f"{path}: {reason}"
+    elif path:
+        message = f"cannot {step} {path}: {reason}"
+    else:
+        message = f"cannot {step}: {reason}"
+    return RuntimeFailure(message, step=step, errno=number, path=path, hint=_hint(step, number))
+
+
+def _explain_exec(number: int, command: str) -> RuntimeFailure:
+    if number in (errno.ENOENT, errno.ENOTDIR):
+        return CommandNotFound(
+            f"command {command!r} is not found in the image (or its interpreter is not)",
+            step="exec",
+            errno=number,
+            path=command,
+        )
+    reason = {
+        errno.ENOEXEC: "wrong architecture or no interpreter line",
+        errno.EACCES: "permission denied",
+    }.get(number, os.strerror(number))
+    return CommandNotExecutable(
+        f"command {command!r} cannot be executed: {reason}",
+        step="exec",
+        errno=number,
+        path=command,
+    )
+
+
+def _explain_clone(error: OSError) -> Unsupported | RuntimeFailure:
+    if error.errno in (errno.EPERM, errno.ENOSPC, errno.EACCES):
+        return Unsupported(
+            "user namespaces are forbidden on this machine",
+            hint=userns_hint(),
+        )
+    if error.errno == errno.ENOSYS:
+        return Unsupported("clone3 is forbidden: kernel before 5.3, or a seccomp filter around rp")
+    return RuntimeFailure(
+        f"cannot make the container's process: {error.strerror}",
+        step="clone",
+        errno=error.errno or 0,
+        hint="see the limits: ulimit -u; systemctl show user-$UID.slice -p TasksMax",
+    )
+
+
+def userns_hint() -> str:
+    """Name the setting that forbids user namespaces, and its cure."""
+    for path, bad in (
+        ("/proc/sys/user/max_user_namespaces", "0"),
+        ("/proc/sys/kernel/unprivileged_userns_clone", "0"),
+        ("/proc/sys/kernel/apparmor_restrict_unprivileged_userns", "1"),
+    ):
+        try:
+            with open(path, encoding="ascii") as file:
+                value = file.read().strip()
+        except OSError:
+            continue
+        if value == bad:
+            key = path.removeprefix("/proc/sys/").replace("/", ".")
+            good = {"max_user_namespaces": "15000", "unprivileged_userns_clone": "1"}
+            return f"as root: sysctl -w {key}={good.get(path.rpartition('/')[2], '0')}"
+    return "see user_namespaces(7); is rp itself inside a container or a sandbox?"
+
+
+def _hint(step: str, number: int) -> str | None:
+    if number == errno.ENOSPC and step.startswith(("mount", "make")):
+        return "the limit of mounts is reached: sysctl fs.mount-max"
+    if step == "mount the root file system":
+        return "see: rp info (storage)"
+    return None
+
+
+def write_id_maps(pid: int, maps: IdMaps) -> userns.MapHelpers:
+    """Begin to write init's id maps; finish_id_maps() waits for them.  Raises Unsupported."""
+    try:
+        return userns.start_map_helpers(pid, maps)
+    except userns.HelperError as error:
+        raise _explain_helper(error) from error
+
+
+def finish_id_maps(helpers: userns.MapHelpers) -> None:
+    """Wait until the id maps are written.  Raises Unsupported with the helper's words."""
+    try:
+        userns.wait_map_helpers(helpers)
+    except userns.HelperError as error:
+        raise _explain_helper(error) from error
+
+
+def _explain_helper(error: userns.HelperError) -> Unsupported:
+    if error.errno == errno.ENOENT:
+        return Unsupported(
+            f"{error.filename} is not installed", hint="as root: apt-get install uidmap"
+        )
+    return Unsupported(
+        f"cannot map ids: {error.filename}: {error.strerror}",
+        hint="compare /etc/subuid and /etc/subgid with: rp info",
+    )

@@ -1,0 +1,303 @@
+"""The container's file system, built in its own mount namespace before the pivot.
+
+Runs in the container's init.  Every mount is made detached and attached to a descriptor that was
+resolved inside the root (linux.pathrs): no path of the container is looked up twice, and nothing
+outside the root can be reached through its links.  Source: OCI runtime-spec, config.md "Mounts",
+config-linux.md "Default Devices".
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import stat
+from typing import TYPE_CHECKING, NamedTuple
+
+from rootlesspy.linux import mount, pathrs
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping, Sequence
+
+# name → (major, minor): the default devices of the OCI runtime specification.
+_DEVICES = {
+    "null": (1, 3),
+    "zero": (1, 5),
+    "full": (1, 7),
+    "random": (1, 8),
+    "urandom": (1, 9),
+    "tty": (5, 0),
+}
+_DEVICE_LINKS = {
+    "fd": "/proc/self/fd",
+    "stdin": "/proc/self/fd/0",
+    "stdout": "/proc/self/fd/1",
+    "stderr": "/proc/self/fd/2",
+    "ptmx": "pts/ptmx",
+}
+
+_NEGATED = {
+    "ro": (mount.MOUNT_ATTR_RDONLY, 0),
+    "rw": (0, mount.MOUNT_ATTR_RDONLY),
+    "nosuid": (mount.MOUNT_ATTR_NOSUID, 0),
+    "suid": (0, mount.MOUNT_ATTR_NOSUID),
+    "nodev": (mount.MOUNT_ATTR_NODEV, 0),
+    "dev": (0, mount.MOUNT_ATTR_NODEV),
+    "noexec": (mount.MOUNT_ATTR_NOEXEC, 0),
+    "exec": (0, mount.MOUNT_ATTR_NOEXEC),
+    "nosymfollow": (mount.MOUNT_ATTR_NOSYMFOLLOW, 0),
+    "symfollow": (0, mount.MOUNT_ATTR_NOSYMFOLLOW),
+    "noatime": (mount.MOUNT_ATTR_NOATIME, mount.MOUNT_ATTR__ATIME),
+    "relatime": (0, mount.MOUNT_ATTR__ATIME),
+    "strictatime": (mount.MOUNT_ATTR_STRICTATIME, mount.MOUNT_ATTR__ATIME),
+    "nodiratime": (mount.MOUNT_ATTR_NODIRATIME, 0),
+    "diratime": (0, mount.MOUNT_ATTR_NODIRATIME),
+}
+_PROPAGATION = {
+    "private": mount.MS_PRIVATE,
+    "slave": mount.MS_SLAVE,
+    "shared": mount.MS_SHARED,
+}
+_EMPTY_OPTIONS = ((b"size", b"4k"), (b"mode", b"0555"))
+_EMPTY_FLAGS = mount.MOUNT_ATTR_RDONLY | mount.MOUNT_ATTR_NODEV | mount.MOUNT_ATTR_NOSUID
+_IGNORED = frozenset(("defaults", "async", "loud", "nomand", "bind", "rbind"))
+
+
+class Overlay(NamedTuple):
+    """An overlay of unpacked layers, base first, below a writable directory."""
+
+    lower: tuple[str, ...]
+    upper: str
+    work: str
+
+
+class Directory(NamedTuple):
+    """A directory that is the root file system itself (--rootfs, or a copy of the layers)."""
+
+    path: str
+
+
+class MountOptions(NamedTuple):
+    """Mount options, sorted by what the kernel calls want."""
+
+    set_flags: int = 0
+    clear_flags: int = 0
+    recursive_set: int = 0
+    recursive_clear: int = 0
+    propagation: int = 0
+    propagation_recursive: bool = False
+    bind: bool = False
+    recursive_bind: bool = False
+    data: tuple[tuple[bytes, bytes | None], ...] = ()
+
+
+def parse_options(options: Iterable[str]) -> MountOptions:
+    """Sort the options of one mount; what is no flag becomes data for the file system."""
+    set_flags = clear_flags = recursive_set = recursive_clear = propagation = 0
+    propagation_recursive = bind = recursive_bind = False
+    data: list[tuple[bytes, bytes | None]] = []
+    for option in options:
+        plain = option[1:] if option[:1] == "r" else ""
+        bind = bind or option in ("bind", "rbind")
+        recursive_bind = recursive_bind or option == "rbind"
+        if option in _NEGATED:
+            set_flags |= _NEGATED[option][0]
+            clear_flags |= _NEGATED[option][1]
+        elif plain in _NEGATED:
+            recursive_set |= _NEGATED[plain][0]
+            recursive_clear |= _NEGATED[plain][1]
+        elif option in _PROPAGATION or plain in _PROPAGATION:
+            propagation = _PROPAGATION.get(option) or _PROPAGATION[plain]
+            propagation_recursive = plain in _PROPAGATION
+        elif option not in _IGNORED:
+            key, equals, value = option.partition("=")
+            data.append((os.fsencode(key), os.fsencode(value) if equals else None))
+    return MountOptions(
+        set_flags=set_flags,
+        # A flag that is both set and cleared is set: "ro" after "rw" is what was asked for last.
+        clear_flags=clear_flags & ~set_flags | (mount.MOUNT_ATTR__ATIME & clear_flags),
+        recursive_set=recursive_set,
+        recursive_clear=recursive_clear & ~recursive_set,
+        propagation=propagation,
+        propagation_recursive=propagation_recursive,
+        bind=bind,
+        recursive_bind=recursive_bind,
+        data=tuple(data),
+    )
+
+
+def mount_root(root: Overlay | Directory, merged: str) -> int:
+    """Mount the root file system and return a descriptor of its top.
+
+    merged is the empty directory of the bundle where an overlay is mounted.  Raises OSError.
+    """
+    flags = os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+    if isinstance(root, Directory):
+        source = os.open(root.path, flags)
+        tree = mount.open_tree(b"", dir_fd=source, recursive=True)
+        mount.mount_setattr(tree, propagation=mount.MS_PRIVATE, recursive=True)
+        mount.move_mount(tree, source)
+        os.close(source)
+        return tree
+    # Through descriptors, as mount(2) takes one page of options: enough for 128 short paths.
+    opened = [os.open(path, flags) for path in (*root.lower, root.upper, root.work)]
+    *lower, upper, work = [f"/proc/self/fd/{fd}" for fd in opened]
+    options = f"lowerdir={':'.join(reversed(lower))},upperdir={upper},workdir={work},userxattr"
+    mount.mount(b"overlay", os.fsencode(merged), b"overlay", 0, options.encode())
+    for fd in opened:
+        os.close(fd)
+    return os.open(merged, flags)
+
+
+def mount_all(root_fd: int, mounts: Sequence[Mapping[str, object]]) -> None:
+    """Carry out the spec's mounts in order, except cgroup, which waits for its namespace."""
+    for entry in mounts:
+        if entry.get("type") not in ("cgroup", "cgroup2"):
+            mount_one(root_fd, entry)
+
+
+def mount_one(root_fd: int, entry: Mapping[str, object]) -> None:
+    """Carry out one mount of the spec.  Raises OSError with the destination as its path."""
+    destination = str(entry["destination"])
+    kind = str(entry.get("type", ""))
+    given = entry.get("options", ())
+    options = parse_options(given if isinstance(given, (list, tuple)) else ())
+    try:
+        if kind == "bind" or options.bind:
+            _bind(root_fd, str(entry["source"]), destination, options)
+            return
+        detached = mount.new_filesystem(os.fsencode(kind), options.data, options.set_flags)
+        target = _target_directory(root_fd, destination, strict=kind in ("proc", "sysfs"))
+        mount.move_mount(detached, target)
+        os.close(target)
+        os.close(detached)
+    except OSError as error:
+        if error.errno == errno.ENOENT and error.filename == str(entry.get("source")):
+            raise
+        raise OSError(error.errno, error.strerror, destination) from error
+
+
+def mount_cgroup(root_fd: int, mounts: Sequence[Mapping[str, object]]) -> None:
+    """Mount the cgroup entries of the spec; the caller is in its new cgroup namespace."""
+    for entry in mounts:
+        if entry.get("type") in ("cgroup", "cgroup2"):
+            mount_one(root_fd, {**entry, "type": "cgroup2"})
+
+
+def add_devices(root_fd: int) -> None:
+    """Put the default devices and links into /dev.
+
+    Nodes are bound from the host's, which a user namespace cannot make; each source is checked
+    after opening to be the device that its name promises.
+    """
+    for name, number in _DEVICES.items():
+        source = open_device(name, number)
+        target = pathrs.make_file(root_fd, f"dev/{name}", 0o666)
+        tree = mount.open_tree(b"", dir_fd=source)
+        mount.move_mount(tree, target)
+        for fd in (source, target, tree):
+            os.close(fd)
+    directory = pathrs.make_directories(root_fd, "dev")
+    for name, link in _DEVICE_LINKS.items():
+        try:
+            os.symlink(link, name, dir_fd=directory)
+        except FileExistsError:
+            # A volume over /dev brings its own; nothing of ours is behind these names.
+            continue
+    os.close(directory)
+
+
+def open_device(name: str, number: tuple[int, int]) -> int:
+    """Open a device node of the host as O_PATH; raise ENODEV when it is not that device."""
+    path = f"/dev/{name}"
+    fd = os.open(path, os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC)
+    status = os.fstat(fd)
+    if not stat.S_ISCHR(status.st_mode) or status.st_rdev != os.makedev(*number):
+        os.close(fd)
+        raise OSError(errno.ENODEV, os.strerror(errno.ENODEV), path)
+    return fd
+
+
+def mask(root_fd: int, paths: Sequence[str]) -> None:
+    """Hide paths: a file behind /dev/null, a directory behind an empty read-only tmpfs."""
+    empty = -1
+    for path in paths:
+        try:
+            target = pathrs.open_in_root(root_fd, path, os.O_PATH)
+        except (FileNotFoundError, NotADirectoryError):
+            continue
+        if not stat.S_ISDIR(os.fstat(target).st_mode):
+            source = open_device("null", _DEVICES["null"])
+            tree = mount.open_tree(b"", dir_fd=source)
+            os.close(source)
+        elif empty < 0:
+            tree = mount.new_filesystem(b"tmpfs", _EMPTY_OPTIONS, _EMPTY_FLAGS)
+            empty = os.dup(tree)
+        else:
+            # Cloned from where it is attached: before Linux 6.15 a detached mount has no clones.
+            tree = mount.open_tree(b"", dir_fd=empty)
+        mount.move_mount(tree, target)
+        os.close(tree)
+        os.close(target)
+    if empty >= 0:
+        os.close(empty)
+
+
+def make_read_only(root_fd: int, paths: Sequence[str]) -> None:
+    """Bind each path onto itself, read-only with everything below it."""
+    for path in paths:
+        try:
+            target = pathrs.open_in_root(root_fd, path, os.O_PATH)
+        except (FileNotFoundError, NotADirectoryError):
+            continue
+        tree = mount.open_tree(b"", dir_fd=target, recursive=True)
+        mount.mount_setattr(tree, set_flags=mount.MOUNT_ATTR_RDONLY, recursive=True)
+        mount.move_mount(tree, target)
+        os.close(tree)
+        os.close(target)
+
+
+def write_sysctls(root_fd: int, sysctls: Mapping[str, str]) -> None:
+    """Set namespaced kernel parameters through the container's own /proc."""
+    for key, value in sysctls.items():
+        path = "proc/sys/" + key.replace(".", "/")
+        fd = pathrs.open_in_root(root_fd, path, os.O_WRONLY)
+        try:
+            os.write(fd, value.encode())
+        except OSError as error:
+            raise OSError(error.errno, error.strerror, "/" + path) from error
+        finally:
+            os.close(fd)
+
+
+def _bind(root_fd: int, source: str, destination: str, options: MountOptions) -> None:
+    source_fd = os.open(source, os.O_PATH | os.O_CLOEXEC)
+    tree = mount.open_tree(b"", dir_fd=source_fd, recursive=options.recursive_bind)
+    mount.mount_setattr(
+        tree,
+        set_flags=options.recursive_set,
+        clear_flags=options.recursive_clear,
+        # Nothing that happens below on the host appears inside, unless asked for.
+        propagation=options.propagation or mount.MS_PRIVATE,
+        recursive=True,
+    )
+    if options.set_flags or options.clear_flags:
+        mount.mount_setattr(tree, set_flags=options.set_flags, clear_flags=options.clear_flags)
+    if stat.S_ISDIR(os.fstat(source_fd).st_mode):
+        target = _target_directory(root_fd, destination, strict=False)
+    else:
+        target = pathrs.make_file(root_fd, destination)
+    mount.move_mount(tree, target)
+    for fd in (source_fd, tree, target):
+        os.close(fd)
+
+
+def _target_directory(root_fd: int, destination: str, *, strict: bool) -> int:
+    target = pathrs.make_directories(root_fd, destination)
+    if strict:
+        # An image whose /proc is a link would get its procfs somewhere else (CVE-2023-27561).
+        parent, last = pathrs.open_parent(root_fd, destination)
+        found = os.stat(last, dir_fd=parent, follow_symlinks=False)
+        os.close(parent)
+        if not stat.S_ISDIR(found.st_mode):
+            raise OSError(errno.ENOTDIR, "must be a directory", destination)
+    return target
