@@ -170,9 +170,10 @@ def select(request: NetworkRequest, ports: tuple[PortMapping, ...]) -> Selection
 def start(selection: Selection, *, netns_path: str, userns_path: str, runtime_dir: str) -> Pending:
     """Start the helper for a network namespace; the paths are /proc/PID/ns/net and …/ns/user.
 
-    The process must stay dumpable until `wait` has returned.  (pasta also takes /proc/PID/fd/N, but
-    nothing below /proc/self, which it would resolve for itself.)  runtime_dir is the container's
-    private runtime directory.  Raises Unsupported and OSError.
+    The process must stay dumpable until `wait` has returned.  Descriptors of ours as paths do not
+    work: pasta opens the second one as a member of the user namespace, from where our /proc/PID/fd
+    is closed to it.  runtime_dir is the container's private runtime directory.  Raises Unsupported
+    and OSError.
     """
     driver = selection.request.driver
     helper: process.Helper | None = None
@@ -250,6 +251,8 @@ def _failure(helper: process.Helper, selection: Selection) -> Error:
     if "bind" in text or "in use" in text:
         # Raises the Conflict that names who was faster.
         check_free(selection.ports)
+    if selection.request.options and "option" in text:
+        return UsageError(f"{helper.name} refuses its options: {text}")
     return RuntimeFailure(
         f"{helper.name} failed: {text or 'it gave no reason'}",
         step="network",

@@ -94,9 +94,6 @@ def arguments(
     for short, long in (("-T", "--tcp-ns"), ("-U", "--udp-ns")):
         if not _given(options, short, long):
             result += (short, "none")
-    if not netns_path.endswith("/ns/net"):
-        # pasta would end when its directory entry goes, although the namespace is still there.
-        result.append("--no-netns-quit")
     return [*result, "--userns", userns_path, "--netns", netns_path]
 
 

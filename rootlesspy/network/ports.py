@@ -143,6 +143,11 @@ def _split(text: str) -> tuple[str, str, str, tuple[str, ...]]:
             )
         address = known
     host_text = parts[0] if len(parts) == 2 else ""
+    if canonical_address(host_text):
+        raise UsageError(
+            f"port mapping {text!r} is malformed",
+            hint=f"for a host port chosen by the system: {host_text}::{parts[-1]}",
+        )
     return address, host_text, parts[-1], tuple(dict.fromkeys(protocols))
 
 

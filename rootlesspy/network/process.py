@@ -31,6 +31,7 @@ _DEFAULT_SIGNALS = (1, 2, 3, 13, SIGTERM, 17, 25)
 # <asm-generic/fcntl.h>
 _F_SETSIG = 10
 _LOG_BYTES = 65536
+_COMPLAINT_CHARACTERS = 300
 # pasta of 2023 where there is no /dev/log; slirp4netns about its own features.
 _NOISE = ("to syslog", "WARNING: Support for ", "sent tapfd=", "received tapfd=")
 
@@ -134,13 +135,21 @@ def wait_ready(helper: Helper, timeout_s: float) -> bool:
 
 
 def complaint(helper: Helper) -> str:
-    """Return what the helper has written to stderr, without the lines about a missing syslog."""
+    """Return what the helper has written to stderr, without what everybody knows.
+
+    Left out are lines about a missing syslog and the list of options after a wrong one.
+    """
     try:
         text = os.read(helper.log_fd, _LOG_BYTES).decode("utf-8", "replace")
     except BlockingIOError:
         return ""
-    lines = [line.strip() for line in text.splitlines()]
-    return "; ".join(line for line in lines if line and not any(word in line for word in _NOISE))
+    lines: list[str] = []
+    for line in text.splitlines():
+        if line.startswith("Usage:"):
+            break
+        if line.strip() and not any(word in line for word in _NOISE):
+            lines.append(line.strip())
+    return "; ".join(lines)[:_COMPLAINT_CHARACTERS]
 
 
 def stop(helper: Helper) -> None:

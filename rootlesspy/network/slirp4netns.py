@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 from rootlesspy.errors import Conflict, RuntimeFailure, Unsupported, UsageError
 from rootlesspy.network.addresses import Addresses, outbound_addresses
-from rootlesspy.network.ports import PortMapping, canonical_address
+from rootlesspy.network.ports import PortMapping, canonical_address, check_free
 
 _DEFAULT_NETWORK = "10.0.2.0"
 _API_TIMEOUT_S = 5.0
@@ -140,6 +140,8 @@ def publish(api: str, ports: tuple[PortMapping, ...], guest_address: str) -> Non
                 f"slirp4netns cannot be told to publish {mapping}: {error}", step="network"
             ) from error
         if "error" in answer:
+            # Names who was faster, when it can be found.
+            check_free((mapping,))
             text = str(answer["error"].get("desc", "no reason given"))
             raise Conflict(f"port {mapping.host_port}/{mapping.protocol} cannot be bound: {text}")
 

@@ -1,0 +1,110 @@
+"""The helper process, with shell scripts in its place."""
+
+from __future__ import annotations
+
+import os
+import select
+import time
+from typing import TYPE_CHECKING
+
+import pytest
+
+from rootlesspy.errors import RuntimeFailure
+from rootlesspy.network import process
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+
+def helper(script: str, ready_fd: int = 1) -> process.Helper:
+    return process.start("/bin/sh", ["-c", script], ready_fd=ready_fd)
+
+
+def wait_for_end(pidfd: int, timeout_s: float = 5) -> bool:
+    poll = select.poll()
+    poll.register(pidfd, select.POLLIN)
+    return bool(poll.poll(timeout_s * 1000))
+
+
+@pytest.fixture(autouse=True)
+def no_descriptor_is_left() -> Iterator[None]:
+    before = set(os.listdir("/proc/self/fd"))
+    yield
+    assert set(os.listdir("/proc/self/fd")) == before
+
+
+@pytest.mark.parametrize("ready_fd", [1, 3])
+def test_ready(ready_fd: int) -> None:
+    running = helper(f"echo 1 >&{ready_fd}; exec sleep 100", ready_fd)
+    assert process.wait_ready(running, 5)
+    with open(f"/proc/{running.pid}/stat") as file:
+        assert str(running.start_time) in file.read().split()
+    process.stop(running)
+    assert not os.path.exists(f"/proc/{running.pid}")
+
+
+def test_what_is_written_elsewhere_is_not_readiness() -> None:
+    """slirp4netns 1.2 writes warnings to stdout before it is ready."""
+    running = helper("echo warning; exec sleep 100", 3)
+    with pytest.raises(RuntimeFailure, match=r"did not configure the network within 0\.2 s"):
+        process.wait_ready(running, 0.2)
+    process.stop(running)
+
+
+def test_a_helper_that_fails_is_quoted() -> None:
+    running = helper(
+        "printf 'Failed to send 9 bytes to syslog\\nno such thing\\nUsage: x\\n  -a\\n' >&2; exit 3"
+    )
+    assert not process.wait_ready(running, 5)
+    assert process.complaint(running) == "no such thing"
+    assert process.reap(running) == 3 << 8
+
+
+def test_the_helper_dies_with_the_lifeline() -> None:
+    """As it does when the supervisor is killed: every copy of the descriptor is gone then."""
+    running = helper("trap '' TERM HUP IO; echo 1; while :; do sleep 100; done")
+    assert process.wait_ready(running, 5)
+    spare = os.dup(running.pidfd)
+    os.close(running.lifeline_fd)
+    assert wait_for_end(spare)
+    os.close(spare)
+    assert process.reap(running._replace(lifeline_fd=-1)) == process.SIGKILL
+
+
+def test_a_noisy_helper_is_not_stopped() -> None:
+    script = "i=0; while [ $i -lt 3000 ]; do echo 0123456789012345678901234567890123456789 >&2; "
+    running = helper(f"{script} i=$((i+1)); done 2>&2; echo 1; exec sleep 100")
+    assert process.wait_ready(running, 20)
+    process.stop(running)
+
+
+def test_the_helper_gets_nothing_of_ours() -> None:
+    os.environ["HOSTSECRET"] = "token"
+    with open("/dev/null") as ours:
+        try:
+            running = helper("echo 1; exec sleep 100")
+        finally:
+            del os.environ["HOSTSECRET"]
+        assert process.wait_ready(running, 5)
+        with open(f"/proc/{running.pid}/environ") as file:
+            assert "HOSTSECRET" not in file.read()
+        links = [os.readlink(f"/proc/{running.pid}/fd/{fd}") for fd in range(3)]
+        assert all(link.startswith("pipe:") for link in links)
+        assert not os.path.exists(f"/proc/{running.pid}/fd/{ours.fileno()}")
+        with open(f"/proc/{running.pid}/status") as file:
+            assert "SigIgn:\t0000000000000000" in file.read()
+    process.stop(running)
+
+
+def test_stop_is_quick() -> None:
+    running = helper("trap '' TERM; echo 1; while :; do sleep 100; done")
+    assert process.wait_ready(running, 5)
+    began = time.monotonic()
+    process.stop(running)
+    assert time.monotonic() - began < 2
+
+
+def test_find_program(tmp_path: os.PathLike[str]) -> None:
+    assert process.find_program("sh", "/bin") == "/bin/sh"
+    assert process.find_program("sh", f"relative:{os.fspath(tmp_path)}") is None
+    assert process.find_program("tmp", "/") is None
