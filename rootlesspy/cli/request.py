@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING
 
-from rootlesspy.engine import environment, isolation_values, mount_values, values
+from rootlesspy.engine import environment, isolation_values, mount_values, names, values
 from rootlesspy.engine.request import DEFAULT_DETACH_KEYS, RunRequest, TmpfsMount, VolumeMount
 from rootlesspy.errors import UsageError
 from rootlesspy.network.driver import NetworkRequest, parse_network
@@ -38,7 +38,7 @@ def run_request(
         image=image,
         command=given.values("command"),
         rootfs=rootfs,
-        name=_text(given, "name", values.parse_container_name),
+        name=names.check_name(name) if (name := given.value("name")) else None,
         remove=given.flag("rm"),
         interactive=given.flag("interactive"),
         tty=given.flag("tty"),
@@ -199,7 +199,7 @@ def _memory(given: Values) -> tuple[int | None, int | None, int | None]:
 
 
 def _cpu_shares(given: Values) -> int | None:
-    """Parse the relative weight of cgroup v1, which podman's option still speaks; 0: the default."""
+    """Parse the weight in the scale of cgroup v1, as podman takes it; 0 is the default."""
     text = given.value("cpu_shares")
     if text is None or text == "0":
         return None

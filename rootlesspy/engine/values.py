@@ -186,13 +186,6 @@ def read_lines(path: str, option: str, limit_bytes: int) -> list[str]:
     return content.decode("utf-8", "surrogateescape").replace("\r\n", "\n").split("\n")
 
 
-def parse_container_name(text: str, option: str) -> str:
-    """Check a container's name: letters, digits, '_', '.' and '-', at most 128 of them."""
-    if not is_name(text) or len(text) > 128:
-        reject(option, text, "letters, digits, '_', '.' and '-', a letter or digit first")
-    return text
-
-
 def is_name(text: str) -> bool:
     """Say whether text is a name as podman has them: [a-zA-Z0-9][a-zA-Z0-9_.-]*."""
     return (

@@ -1,0 +1,147 @@
+"""The typer application: help, completion, the commands that need not be fast, and usage errors."""
+
+from __future__ import annotations
+
+import sys
+from typing import TYPE_CHECKING, Any
+
+import typer
+from typer.core import TyperGroup
+from typer.main import get_command
+
+from rootlesspy import __version__
+from rootlesspy.cli import containers, images, run, system
+from rootlesspy.cli.click_command import Command, Interrupted
+from rootlesspy.errors import UsageError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from rootlesspy.cli.session import Session
+
+_CONTAINERS, _IMAGES, _SYSTEM = "Containers", "Images", "System"
+_HELP_NAMES = {"help_option_names": ["-h", "--help"]}
+# `-h` of run is --hostname, as in podman; after IMAGE everything belongs to the container.
+_RUN_SETTINGS = {"help_option_names": ["--help"], "allow_interspersed_args": False}
+
+# typer exports one of click's error classes in every version; ClickException is its grandparent.
+_CLICK_ERROR: type[Any] = typer.BadParameter.__mro__[2]
+
+
+class Group(TyperGroup):
+    """The commands of rp."""
+
+    def resolve_command(self, ctx: Any, args: list[str]) -> Any:
+        """Find the command; raises UsageError with the nearest name for an unknown one."""
+        name = args[0]
+        if name in self.commands or name.startswith("-"):
+            return super().resolve_command(ctx, args)
+        from difflib import get_close_matches
+
+        near = get_close_matches(name, list(self.commands), n=1)
+        hint = f"did you mean rp {near[0]}?  rp --help lists all" if near else "rp --help"
+        raise UsageError(f"unknown command {name!r}", hint=hint)
+
+
+def main(argv: Sequence[str], session: Session) -> int:
+    """Parse argv with typer and run the command; return its exit code.
+
+    Raises rootlesspy's errors, KeyboardInterrupt and BrokenPipeError, and none of click's.
+    """
+    words = list(argv)
+    if words[:1] == ["help"]:
+        words = [*words[1:], "--help"]
+    try:
+        code = command().main(
+            words or ["--help"], prog_name="rp", standalone_mode=False, obj=session
+        )
+    except Interrupted as interruption:
+        raise interruption.__cause__ or KeyboardInterrupt() from None
+    except typer.Abort:
+        raise KeyboardInterrupt from None
+    except _CLICK_ERROR as error:
+        raise usage_error(error, words) from error
+    except SystemExit as leaving:
+        # click turns EPIPE into exit code 1; shell completion leaves this way too.
+        if isinstance(leaving.__context__, OSError):
+            raise BrokenPipeError from None
+        return leaving.code if isinstance(leaving.code, int) else 0
+    return code if isinstance(code, int) else 0
+
+
+def command() -> Any:
+    """Build the command tree."""
+    application = typer.Typer(
+        name="rp",
+        cls=Group,
+        help="Run OCI containers as an ordinary user; systemd is the daemon.",
+        epilog="rp COMMAND --help says more about each.",
+        context_settings=_HELP_NAMES,
+        rich_markup_mode="rich",
+    )
+    application.callback()(_global_options)
+    for name, function, panel in (
+        ("run", run.run, _CONTAINERS),
+        ("ps", containers.ps, _CONTAINERS),
+        ("rm", containers.rm, _CONTAINERS),
+        ("pull", images.pull, _IMAGES),
+        ("images", images.images, _IMAGES),
+        ("rmi", images.rmi, _IMAGES),
+        ("info", system.info, _SYSTEM),
+        ("version", system.version, _SYSTEM),
+    ):
+        settings = _RUN_SETTINGS if name == "run" else _HELP_NAMES
+        register = application.command(
+            name, cls=Command, context_settings=settings, rich_help_panel=panel
+        )
+        register(function)
+    return get_command(application)
+
+
+def usage_error(error: Any, words: Sequence[str]) -> UsageError:
+    """Say in rp's words what click found wrong with an argv."""
+    context = getattr(error, "ctx", None)
+    # Not every version tells which command an option without argument belongs to.
+    path = context.command_path if context else " ".join(["rp", *_command_name(words)])
+    hint = f"{path} --help"
+    kind = type(error).__name__
+    if kind == "NoSuchOption":
+        near = getattr(error, "possibilities", None)
+        if near:
+            hint = f"did you mean {' or '.join(sorted(near))}?  {hint}"
+        return UsageError(f"unknown option {error.option_name}", hint=hint)
+    if kind == "BadOptionUsage":
+        return UsageError(f"option {error.option_name} needs an argument", hint=hint)
+    if kind == "MissingParameter" and error.param is not None:
+        name = (error.param.metavar or error.param.name).strip("[].")
+        return UsageError(f"{path}: {name} is missing", hint=hint)
+    message = str(error.format_message()).strip().rstrip(".")
+    return UsageError(f"{message[:1].lower()}{message[1:]}", hint=hint)
+
+
+def _command_name(words: Sequence[str]) -> list[str]:
+    return [word for word in words if not word.startswith("-")][:1]
+
+
+def _print_version(asked: bool) -> None:
+    if asked:
+        sys.stdout.write(f"rp version {__version__}\n")
+        raise typer.Exit
+
+
+def _global_options(
+    context: typer.Context,
+    debug: bool = typer.Option(
+        False, "--debug", help="Print each step before it is done.", show_default=False
+    ),
+    version: bool = typer.Option(
+        False,
+        "--version",
+        help="Print the version.",
+        is_eager=True,
+        show_default=False,
+        callback=_print_version,
+    ),
+) -> None:
+    if debug:
+        context.obj.reporter.debug = True

@@ -1,0 +1,196 @@
+"""typer's command class with the rules of podman's flag package, and options made from the table.
+
+typer bundles click in its newer versions and imports it in the older ones; what is used here are
+attributes of the objects, which both have, and never the module click.
+"""
+
+# ruff: noqa: UP045
+# typer 0.7 knows neither Annotated nor X | None.
+
+from __future__ import annotations
+
+import inspect
+from typing import TYPE_CHECKING, Any, NamedTuple, Optional
+
+import typer
+from typer.core import TyperCommand
+
+from rootlesspy.cli import argv
+from rootlesspy.engine.values import BOOLEANS
+from rootlesspy.errors import UsageError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Mapping, Sequence
+
+
+class Interrupted(Exception):
+    """Carries a KeyboardInterrupt or BrokenPipeError past click, which has exits of its own."""
+
+
+class Help(NamedTuple):
+    """What `--help` says about one option of the table."""
+
+    panel: str
+    metavar: str
+    text: str
+
+
+class Command(TyperCommand):
+    """A command whose argv is read as podman reads it."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """Rewrite `--flag=false` and `-e=VALUE`, which click does not know, and parse."""
+        plain = plain_forms(self.get_params(ctx), args, interspersed=ctx.allow_interspersed_args)
+        return list(super().parse_args(ctx, plain))
+
+    def invoke(self, ctx: Any) -> Any:
+        """Run the command; leave interruptions to `__main__`."""
+        try:
+            return super().invoke(ctx)
+        except (KeyboardInterrupt, BrokenPipeError) as error:
+            raise Interrupted from error
+
+
+def table_options(
+    command: argv.Command, helps: Mapping[str, Help], panels: Sequence[str]
+) -> Callable[[Callable[..., int]], Callable[..., int]]:
+    """Give a function `(context, **values)` the options of a table as its signature for typer.
+
+    panels: the groups of `--help`, in their order.
+    """
+
+    def decorate(function: Callable[..., int]) -> Callable[..., int]:
+        own = list(inspect.signature(function).parameters.values())
+        kept = [
+            parameter.replace(annotation=typer.Context)
+            for parameter in own
+            if parameter.kind is not inspect.Parameter.VAR_KEYWORD
+        ]
+        ordered = sorted(command.options, key=lambda each: panels.index(helps[each.dest].panel))
+        made = [_parameter(option, helps[option.dest]) for option in ordered]
+        operands = _operands(command, helps)
+        function.__signature__ = inspect.Signature(  # type: ignore[attr-defined] # see inspect
+            [*kept, *operands, *made]
+        )
+        function.__annotations__ = {
+            parameter.name: parameter.annotation for parameter in [*kept, *operands, *made]
+        }
+        return function
+
+    return decorate
+
+
+def plain_forms(parameters: Sequence[Any], args: Iterable[str], *, interspersed: bool) -> list[str]:
+    """Rewrite argv without `--flag=BOOLEAN` and `-e=VALUE`; raises UsageError for a bad boolean."""
+    options: dict[str, Any] = {
+        name: parameter
+        for parameter in parameters
+        if parameter.param_type_name == "option"
+        for name in (*parameter.opts, *parameter.secondary_opts)
+    }
+    # Each piece with the flag it switches on: a later --flag=false takes it back.
+    pieces: list[tuple[str | None, list[str]]] = []
+    words = list(args)
+    while words:
+        word = words.pop(0)
+        if word == "--" or (not interspersed and not _is_option(word)):
+            pieces.append((None, [word, *words]))
+            break
+        if not _is_option(word):
+            pieces.append((None, [word]))
+        elif word.startswith("--"):
+            _long(options, word, words, pieces)
+        else:
+            _cluster(options, word, words, pieces)
+    return [word for _, piece in pieces for word in piece]
+
+
+def _is_option(word: str) -> bool:
+    return len(word) > 1 and word[0] == "-"
+
+
+def _long(
+    options: Mapping[str, Any],
+    word: str,
+    words: list[str],
+    pieces: list[tuple[str | None, list[str]]],
+) -> None:
+    name, equals, text = word.partition("=")
+    option = options.get(name)
+    if option is not None and option.is_flag:
+        _flag(option.name, name, text if equals else "true", pieces)
+    elif option is not None and not equals and words:
+        pieces.append((None, [word, words.pop(0)]))
+    else:
+        pieces.append((None, [word]))
+
+
+def _cluster(
+    options: Mapping[str, Any],
+    word: str,
+    words: list[str],
+    pieces: list[tuple[str | None, list[str]]],
+) -> None:
+    for index in range(1, len(word)):
+        name, tail = f"-{word[index]}", word[index + 1 :]
+        option = options.get(name)
+        if option is None:
+            pieces.append((None, [f"-{word[index:]}"]))
+            return
+        has_equals = len(tail) > 1 and tail[0] == "="
+        if option.is_flag:
+            _flag(option.name, name, tail[1:] if has_equals else "true", pieces)
+            if has_equals:
+                return
+        elif tail:
+            pieces.append((None, [name, tail[1:] if has_equals else tail]))
+            return
+        else:
+            pieces.append((None, [name, *words[:1]]))
+            del words[:1]
+
+
+def _flag(dest: str, name: str, text: str, pieces: list[tuple[str | None, list[str]]]) -> None:
+    if text not in BOOLEANS:
+        raise UsageError(f"{name} {text!r}: expected true or false")
+    if BOOLEANS[text]:
+        pieces.append((dest, [name]))
+    else:
+        pieces[:] = [piece for piece in pieces if piece[0] != dest]
+
+
+def _parameter(option: argv.Option, help_text: Help) -> inspect.Parameter:
+    annotation: Any = {
+        argv.FLAG: bool,
+        argv.VALUE: Optional[str],
+        argv.LIST: list[str],
+    }[option.kind]
+    default = typer.Option(
+        False if option.kind == argv.FLAG else None,
+        *option.names,
+        help=help_text.text,
+        metavar=None if option.kind == argv.FLAG else help_text.metavar,
+        rich_help_panel=help_text.panel,
+        show_default=False,
+    )
+    return inspect.Parameter(
+        option.dest, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=annotation
+    )
+
+
+def _operands(command: argv.Command, helps: Mapping[str, Help]) -> list[inspect.Parameter]:
+    operands = []
+    for dest, required in ((command.operand, True), (command.rest, False)):
+        if dest is None:
+            continue
+        default = typer.Argument(
+            ... if required else None, metavar=helps[dest].metavar, help=helps[dest].text,
+            show_default=False,
+        )  # fmt: skip
+        annotation: Any = str if required else list[str]
+        operands.append(
+            inspect.Parameter(
+                dest, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=annotation
+            )
+        )
+    return operands

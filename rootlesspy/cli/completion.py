@@ -1,0 +1,33 @@
+"""What the shell offers for a half-typed name; a failure here is no offer, never a message."""
+
+from __future__ import annotations
+
+import os
+
+from rootlesspy import paths
+from rootlesspy.errors import Error
+
+
+def containers(incomplete: str) -> list[str]:
+    """Offer the names of containers."""
+    from rootlesspy.engine import lifecycle
+
+    try:
+        found = lifecycle.containers(paths.from_environment(os.environ))
+    except (Error, OSError):
+        return []
+    names = (container.record.name for container in found)
+    return sorted(name for name in names if name.startswith(incomplete))
+
+
+def images(incomplete: str) -> list[str]:
+    """Offer the names of images, short ones where those are unambiguous."""
+    from rootlesspy.image.store import Store
+
+    try:
+        found = Store(paths.from_environment(os.environ)).images()
+    except (Error, OSError):
+        return []
+    names = {name for image in found for name in image.names}
+    names |= {name.removeprefix("docker.io/library/") for name in names}
+    return sorted(name for name in names if name.startswith(incomplete))

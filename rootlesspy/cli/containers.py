@@ -1,0 +1,82 @@
+"""`rp ps` for typer, and `rp rm`."""
+
+# ruff: noqa: B008
+# typer 0.7 knows neither Annotated nor X | None.
+
+from __future__ import annotations
+
+import sys
+
+import typer
+
+from rootlesspy.cli import argv, completion, hot
+from rootlesspy.cli.click_command import Help, table_options
+from rootlesspy.cli.removal import Removal
+from rootlesspy.errors import Error, NotFound, UsageError
+
+_PANELS = ("Which", "How")
+HELPS = {
+    "all": Help("Which", "", "Show all containers, not only running ones."),
+    "filter": Help(
+        "Which", "KEY=VALUE", "Show what fits: name, id, status, label, ancestor, exited."
+    ),
+    "last": Help("Which", "NUMBER", "Show the newest NUMBER, in any state."),
+    "latest": Help("Which", "", "Show the newest one, in any state."),
+    "format": Help("How", "FORMAT", "json, a Go template, or table and a Go template."),
+    "no_trunc": Help("How", "", "Do not shorten ids and commands."),
+    "noheading": Help("How", "", "Leave out the headings."),
+    "quiet": Help("How", "", "Print ids only."),
+    "sort": Help(
+        "How", "COLUMN", "command, created (default), id, image, names, runningfor or status."
+    ),
+}
+
+
+@table_options(argv.PS, HELPS, _PANELS)
+def ps(context: typer.Context, **_options: object) -> int:
+    """List containers."""
+    return hot.ps(argv.Values(context.params), context.obj)
+
+
+def rm(
+    context: typer.Context,
+    names: list[str] = typer.Argument(
+        None, metavar="CONTAINER...", help="Names, ids or unique beginnings of ids.",
+        autocompletion=completion.containers, show_default=False,
+    ),
+    everything: bool = typer.Option(
+        False, "--all", "-a", help="Remove all containers.", show_default=False
+    ),
+    force: bool = typer.Option(
+        False, "--force", "-f", help="Kill running containers first.", show_default=False
+    ),
+    ignore: bool = typer.Option(
+        False, "--ignore", "-i", help="Do not mind names that do not exist.", show_default=False
+    ),
+) -> int:  # fmt: skip
+    """Remove containers.
+
+    Exit code 1: one did not exist; 2: one is running; 125: anything else.
+    """
+    from rootlesspy.engine import lifecycle
+
+    session = context.obj
+    paths = session.paths()
+    if everything == bool(names):
+        raise UsageError("rp rm: name the containers, or say --all", hint="rp rm --help")
+    chosen = list(names or ())
+    if everything:
+        chosen = [container.record.id for container in lifecycle.containers(paths)]
+    removal = Removal(session.reporter)
+    for name in chosen:
+        try:
+            lifecycle.remove(paths, [name], force=force, reporter=session.reporter)
+        except NotFound as error:
+            # With --force podman takes "is not there" for "is gone".
+            if not (ignore or force):
+                removal.failed(error)
+        except Error as error:
+            removal.failed(error)
+        else:
+            sys.stdout.write(f"{name}\n")
+    return removal.exit_code

@@ -1,0 +1,221 @@
+"""`rp pull`, `rp images` and `rp rmi`."""
+
+# ruff: noqa: UP045, B008
+# typer 0.7 knows neither Annotated nor X | None.
+
+from __future__ import annotations
+
+import sys
+import time
+from typing import TYPE_CHECKING, Optional
+
+import typer
+
+from rootlesspy.cli import completion, human, image_rows, output, progress, table
+from rootlesspy.cli.image_filter import matching
+from rootlesspy.cli.removal import Removal
+from rootlesspy.engine.values import parse_choice, parse_platform
+from rootlesspy.errors import Error, NotFound, UsageError
+from rootlesspy.report import escape
+
+if TYPE_CHECKING:
+    from rootlesspy.cli.image_rows import Line
+
+_CUT = ("REPOSITORY", "TAG")
+_SORT = ("created", "id", "repository", "size", "tag")
+
+
+def pull(
+    context: typer.Context,
+    names: list[str] = typer.Argument(
+        ..., metavar="IMAGE...", help="Images, such as alpine or ghcr.io/org/app:1.2.",
+        show_default=False,
+    ),
+    platform: Optional[str] = typer.Option(
+        None, "--platform", metavar="OS/ARCH", help="Platform, such as linux/arm64.",
+        show_default=False,
+    ),
+    policy: str = typer.Option(
+        "always", "--policy", metavar="POLICY", help="always, missing, never or newer.",
+    ),
+    quiet: bool = typer.Option(
+        False, "--quiet", "-q", help="Do not show progress.", show_default=False
+    ),
+) -> int:  # fmt: skip
+    """Pull images from their registries and unpack them; print their ids."""
+    from rootlesspy import settings
+    from rootlesspy.engine import idmap
+    from rootlesspy.image.pull import ensure
+
+    session = context.obj
+    parse_choice(policy, "--policy", ("always", "missing", "never", "newer"))
+    if platform is not None:
+        parse_platform(platform, "--platform")
+    paths = session.paths()
+    configuration = settings.load(paths)
+    for name in names:
+        image = ensure(
+            name,
+            paths=paths,
+            settings=configuration,
+            maps=idmap.default_maps(),
+            policy=policy,
+            platform=platform,
+            progress=progress.make(quiet=quiet, debug=session.reporter.debug),
+            reporter=session.reporter,
+        )
+        sys.stdout.write(f"{image.id.removeprefix('sha256:')}\n")
+    return 0
+
+
+def images(
+    context: typer.Context,
+    name: Optional[str] = typer.Argument(
+        None, metavar="[IMAGE]", help="Only images of this name; may hold * and ?.",
+        show_default=False,
+    ),
+    everything: bool = typer.Option(
+        False, "--all", "-a", help="Accepted for scripts: all images are shown anyway.",
+        show_default=False,
+    ),
+    digests: bool = typer.Option(
+        False, "--digests", help="Show the digests of the manifests.", show_default=False
+    ),
+    filters: list[str] = typer.Option(
+        None, "--filter", "-f", metavar="KEY=VALUE", show_default=False,
+        help="Show what fits: reference, label, dangling, id.",
+    ),
+    form: Optional[str] = typer.Option(
+        None, "--format", metavar="FORMAT", show_default=False,
+        help="json, a Go template, or table and a Go template.",
+    ),
+    no_trunc: bool = typer.Option(
+        False, "--no-trunc", help="Do not shorten ids.", show_default=False
+    ),
+    noheading: bool = typer.Option(
+        False, "--noheading", "-n", help="Leave out the headings.", show_default=False
+    ),
+    quiet: bool = typer.Option(
+        False, "--quiet", "-q", help="Print ids only.", show_default=False
+    ),
+    sort: str = typer.Option(
+        "created", "--sort", metavar="COLUMN", help="created, id, repository, size or tag.",
+    ),
+) -> int:  # fmt: skip
+    """List images."""
+    from rootlesspy.engine.image_removal import users
+    from rootlesspy.image.store import Store
+
+    paths = context.obj.paths()
+    asked = (*(filters or ()), *((f"reference={name}",) if name else ()))
+    found = matching(image_rows.lines(Store(paths).images()), asked)
+    _sort_lines(found, parse_choice(sort, "--sort", _SORT))
+    if form:
+        _show_formatted(found, form, users(paths), no_trunc, heading=not noheading)
+    elif quiet:
+        ids = dict.fromkeys(line.short_id(full=no_trunc) for line in found)
+        sys.stdout.write("".join(f"{each}\n" for each in ids))
+    else:
+        sys.stdout.write(_table(found, full=no_trunc, digests=digests, heading=not noheading))
+    return 0
+
+
+def rmi(
+    context: typer.Context,
+    names: list[str] = typer.Argument(
+        None, metavar="IMAGE...", help="Names, ids or unique beginnings of ids.",
+        autocompletion=completion.images, show_default=False,
+    ),
+    everything: bool = typer.Option(
+        False, "--all", "-a", help="Remove all images.", show_default=False
+    ),
+    force: bool = typer.Option(
+        False, "--force", "-f", help="Remove the containers that use it first.",
+        show_default=False,
+    ),
+    ignore: bool = typer.Option(
+        False, "--ignore", "-i", help="Do not mind names that do not exist.", show_default=False
+    ),
+) -> int:  # fmt: skip
+    """Remove images.
+
+    Exit code 1: one did not exist; 2: one is in use by a container; 125: anything else.
+    """
+    from rootlesspy.engine.image_removal import remove
+    from rootlesspy.image.store import Store
+
+    session = context.obj
+    paths = session.paths()
+    if everything == bool(names):
+        raise UsageError("rp rmi: name the images, or say --all", hint="rp rmi --help")
+    chosen = list(names or ())
+    if everything:
+        chosen = [image.id for image in Store(paths).images()]
+    removal = Removal(session.reporter)
+    for name in chosen:
+        try:
+            removed = remove(paths, name, force=force, reporter=session.reporter)
+        except NotFound as error:
+            if not (ignore or force):
+                removal.failed(error)
+        except Error as error:
+            removal.failed(error)
+        else:
+            sys.stdout.write("".join(f"{escape(line)}\n" for line in removed))
+    return removal.exit_code
+
+
+def _sort_lines(found: list[Line], order: str) -> None:
+    found.sort(key=lambda line: (line.repository, line.tag))
+    keys = {
+        "created": lambda line: -line.image.created_s,
+        "id": lambda line: line.image.id,
+        "size": lambda line: line.image.size_bytes,
+        "tag": lambda line: line.tag,
+    }
+    if order in keys:
+        found.sort(key=keys[order])
+
+
+def _show_formatted(
+    found: list[Line], form: str, users: dict[str, list[str]], full: bool, *, heading: bool
+) -> None:
+    now_s = time.time()
+    count = {line.image.id: len(users.get(line.image.id, ())) for line in found}
+    output.show(
+        form,
+        image_rows.HEADERS,
+        rows=lambda: [
+            image_rows.row(line, now_s, count[line.image.id], full=full) for line in found
+        ],
+        json_rows=lambda: [
+            image_rows.json_row(image, count[image.id])
+            for image in {line.image.id: line.image for line in found}.values()
+        ],
+        heading=heading,
+    )
+
+
+def _table(found: list[Line], *, full: bool, digests: bool, heading: bool) -> str:
+    now_s = time.time()
+    titles = ["REPOSITORY", "TAG", "DIGEST", "IMAGE ID", "CREATED", "SIZE"]
+    rows = [
+        [
+            line.repository,
+            line.tag,
+            line.image.digest,
+            line.short_id(full=full),
+            human.ago(line.image.created_s, now_s),
+            human.size(line.image.size_bytes),
+        ]
+        for line in found
+    ]
+    if not digests:
+        for cells in [titles, *rows]:
+            del cells[2]
+    look = table.style()
+    if full:
+        look = look._replace(width=None)
+    return table.render(
+        tuple(titles) if heading else (), [tuple(cells) for cells in rows], look, cut=_CUT
+    )

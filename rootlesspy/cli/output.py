@@ -1,0 +1,97 @@
+"""`--format` of listing commands: JSON, Go templates and tables of templates."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from typing import TYPE_CHECKING
+
+from rootlesspy.cli import gotemplate, table
+from rootlesspy.report import escape
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+
+
+def show(
+    form: str,
+    headers: Mapping[str, str],
+    *,
+    rows: Callable[[], Sequence[gotemplate.Record]],
+    json_rows: Callable[[], Sequence[object]],
+    heading: bool = True,
+) -> None:
+    """Print rows as --format says: json, table TEMPLATE, or TEMPLATE; raises UsageError."""
+    if is_json(form):
+        print_json(json_rows())
+        return
+    template = _normalise(form)
+    if form.startswith("table "):
+        _show_table(rows(), template.removeprefix("table ").lstrip(), headers, heading=heading)
+    elif "{{range" in template.replace(" ", ""):
+        sys.stdout.write(gotemplate.render(template, list(rows()), clean=_cleaner()))
+    else:
+        # Checked even when there is nothing to list.
+        gotemplate.parse(template)
+        for row in rows():
+            show_one(row, template)
+
+
+def show_one(data: Mapping[str, object], form: str) -> None:
+    """Print one thing as a template says, and a line end."""
+    sys.stdout.write(gotemplate.render(_normalise(form), data, clean=_cleaner()) + "\n")
+
+
+def is_json(form: str) -> bool:
+    """Say whether --format asks for JSON, in the ways podman takes it."""
+    return form.strip() in ("json", "{{json .}}", "{{ json . }}", "{{ json .}}", "{{json . }}")
+
+
+def print_json(value: object) -> None:
+    """Print indented JSON; names that are no text stay escaped, so that it is always valid."""
+    sys.stdout.write(json.dumps(value, indent=2) + "\n")
+
+
+def heading_of(field: str) -> str:
+    """Make a column heading of a field's name: RepoTags becomes REPO TAGS."""
+    words = ""
+    for index, character in enumerate(field):
+        if character.isupper() and index and not field[index - 1].isupper():
+            words += " "
+        words += character
+    return words.upper()
+
+
+def _show_table(
+    rows: Sequence[gotemplate.Record], template: str, headers: Mapping[str, str], *, heading: bool
+) -> None:
+    fields = rows[0] if rows else headers
+    titles = gotemplate.Record({name: headers.get(name) or heading_of(name) for name in fields})
+    lines = [gotemplate.render(template, row, clean=_one_line).split("\t") for row in rows]
+    columns = max((len(line) for line in lines), default=0)
+    cells = [(*line, *[""] * (columns - len(line))) for line in lines]
+    header = tuple(gotemplate.render(template, titles).split("\t")) if heading else ()
+    if header and columns and len(header) != columns:
+        header = (*header, *[""] * (columns - len(header)))[:columns]
+    sys.stdout.write(table.render(header, cells, table.style()._replace(width=None)))
+
+
+def _normalise(form: str) -> str:
+    """Replace the \\t and \\n that shells hand over as two characters, as podman does."""
+    return form.replace("\\t", "\t").replace("\\n", "\n")
+
+
+def _one_line(text: str) -> str:
+    return text.replace("\t", " ").replace("\n", " ")
+
+
+def _cleaner() -> Callable[[str], str]:
+    """On a terminal, make control characters of images visible; elsewhere let them pass."""
+    return _escape_lines if os.isatty(1) else str
+
+
+def _escape_lines(text: str) -> str:
+    return "\n".join(
+        "\t".join(escape(cell) for cell in line.split("\t")) for line in text.split("\n")
+    )

@@ -1,0 +1,108 @@
+"""`rp run` for typer: what its options mean, in the words of `--help` and the manual page."""
+
+from __future__ import annotations
+
+import typer  # noqa: TC002 typer reads the annotations
+
+from rootlesspy.cli import argv, hot
+from rootlesspy.cli.click_command import Help, table_options
+
+_BASIC, _FILES, _LIMITS = "Container", "Files", "Limits"
+_NETWORK, _SECURITY, _IMAGE = "Network", "Security", "Image"
+_PANELS = (_BASIC, _FILES, _NETWORK, _LIMITS, _SECURITY, _IMAGE)
+
+HELPS = {
+    "image": Help("", "IMAGE", "Image to run, or with --rootfs a directory."),
+    "command": Help("", "[COMMAND]...", "Command and arguments instead of the image's own."),
+    "add_host": Help(
+        _NETWORK, "NAME:IP", "Add a line to /etc/hosts; host-gateway is the host's address."
+    ),
+    "cap_add": Help(_SECURITY, "CAP,…", "Add capabilities, or ALL."),
+    "cap_drop": Help(_SECURITY, "CAP,…", "Drop capabilities, or ALL."),
+    "cgroups": Help(
+        _LIMITS, "MODE", "enabled, or disabled: run without a systemd scope and its limits."
+    ),
+    "cidfile": Help(_BASIC, "FILE", "Write the container's id to a new file."),
+    "cpu_shares": Help(_LIMITS, "SHARES", "Relative CPU weight, 2 to 262144 (CPUWeight=)."),
+    "cpus": Help(_LIMITS, "NUMBER", "CPU time per second of time, such as 1.5 (CPUQuota=)."),
+    "cpuset_cpus": Help(_LIMITS, "LIST", "CPUs to run on, such as 0-3,5 (AllowedCPUs=)."),
+    "detach_keys": Help(
+        _BASIC, "KEYS", "Keys that leave the container running; default ctrl-p,ctrl-q."
+    ),
+    "device": Help(_SECURITY, "HOST:CTR:rwm", "Show a device node of the host in the container."),
+    "dns": Help(_NETWORK, "IP", "Name server, or none to keep the image's resolv.conf."),
+    "dns_option": Help(_NETWORK, "OPTION", "Option of resolv.conf, such as ndots:2."),
+    "dns_search": Help(_NETWORK, "DOMAIN", "Search domain; a dot alone means none."),
+    "entrypoint": Help(
+        _BASIC, "COMMAND", "Program, or JSON array, instead of the image's entrypoint."
+    ),
+    "env": Help(
+        _BASIC, "KEY=VALUE", "Set a variable; KEY alone takes yours, PREFIX* all that begin so."
+    ),
+    "env_file": Help(_BASIC, "FILE", "Read variables from a file, one KEY=VALUE per line."),
+    "group_add": Help(_SECURITY, "GROUP", "Add a supplementary group of the image, or an id."),
+    "hostname": Help(_NETWORK, "NAME", "The container's host name."),
+    "ignore_missing_limits": Help(
+        _LIMITS, "", "Run although a limit cannot be applied, and say which."
+    ),
+    "init": Help(_BASIC, "", "Run a small init as process 1, which reaps and forwards signals."),
+    "interactive": Help(_BASIC, "", "Keep standard input open."),
+    "label": Help(_BASIC, "KEY=VALUE", "Set a label."),
+    "label_file": Help(_BASIC, "FILE", "Read labels from a file, one KEY=VALUE per line."),
+    "memory": Help(_LIMITS, "SIZE", "Memory limit, such as 512m (MemoryMax=)."),
+    "memory_reservation": Help(
+        _LIMITS, "SIZE", "Memory above which the kernel reclaims first (MemoryLow=)."
+    ),
+    "memory_swap": Help(
+        _LIMITS, "SIZE", "Limit of memory and swap together; -1: any swap (MemorySwapMax=)."
+    ),
+    "mount": Help(
+        _FILES, "type=TYPE,…", "Mount type=bind, volume or tmpfs; source=, target=, ro and more."
+    ),
+    "name": Help(_BASIC, "NAME", "Name of the container and of its unit rp-NAME.scope."),
+    "network": Help(_NETWORK, "MODE", "pasta, slirp4netns, host or none, with :OPTION,…"),
+    "pids_limit": Help(
+        _LIMITS, "NUMBER", "Processes at most, default 2048; -1: no limit (TasksMax=)."
+    ),
+    "platform": Help(_IMAGE, "OS/ARCH", "Platform of the image, such as linux/arm64."),
+    "privileged": Help(
+        _SECURITY, "", "All capabilities of the user namespace, no seccomp, nothing masked."
+    ),
+    "property": Help(_LIMITS, "KEY=VALUE", "Any property of the scope, as systemd-run takes them."),
+    "publish": Help(_NETWORK, "IP:PORT:PORT", "Publish a port of the container on the host."),
+    "pull": Help(_IMAGE, "POLICY", "always, missing (default), never or newer."),
+    "quiet": Help(_IMAGE, "", "Do not show the progress of a pull."),
+    "read_only": Help(_FILES, "", "Mount the root file system read-only."),
+    "rm": Help(_BASIC, "", "Remove the container when it ends."),
+    "rootfs": Help(_IMAGE, "", "IMAGE is a directory to be used as root file system."),
+    "security_opt": Help(
+        _SECURITY, "OPTION", "seccomp=FILE or unconfined, no-new-privileges, mask=, unmask="
+    ),
+    "shm_size": Help(_LIMITS, "SIZE", "Size of /dev/shm, default 64m."),
+    "stop_signal": Help(_BASIC, "SIGNAL", "Signal that asks the container to stop."),
+    "stop_timeout": Help(_BASIC, "SECONDS", "Time to stop before it is killed, default 10."),
+    "sysctl": Help(_SECURITY, "KEY=VALUE", "Set a sysctl of the container's namespaces."),
+    "tmpfs": Help(_FILES, "PATH:OPTIONS", "Mount a tmpfs, with options such as size=64m."),
+    "tty": Help(_BASIC, "", "Give the container a terminal."),
+    "ulimit": Help(_LIMITS, "NAME=SOFT:HARD", "Set a resource limit; host: take all of yours."),
+    "umask": Help(_SECURITY, "MASK", "File mode mask of the command, default 0022."),
+    "user": Help(_SECURITY, "USER:GROUP", "User to run as, name or id."),
+    "userns": Help(
+        _SECURITY, "MODE", "host-map: you are root inside (default); keep-id: you keep your id."
+    ),
+    "volume": Help(
+        _FILES, "SRC:PATH:OPTIONS", "Mount a directory or a named volume; ro, rw, z, Z, U, noexec…"
+    ),
+    "workdir": Help(_BASIC, "DIR", "Working directory of the command."),
+}
+
+
+@table_options(argv.RUN, HELPS, _PANELS)
+def run(context: typer.Context, **_options: object) -> int:
+    """Run a command in a new container.
+
+    Pulls the image when it is absent, runs the command as the systemd scope rp-NAME.scope and
+    returns the command's own exit code; 125: rp failed, 126: the command cannot be executed,
+    127: it was not found, 128+n: it died of signal n.
+    """
+    return hot.run(argv.Values(context.params), context.obj)

@@ -1,0 +1,87 @@
+"""`rp version` and `rp info`."""
+
+# ruff: noqa: UP045
+# typer 0.7 knows neither Annotated nor X | None.
+
+from __future__ import annotations
+
+import platform
+import sys
+from typing import Any, Optional
+
+import typer
+
+from rootlesspy import __version__
+from rootlesspy.cli import output
+
+
+def version(
+    context: typer.Context,
+    form: Optional[str] = typer.Option(
+        None, "--format", "-f", metavar="FORMAT", help="json or a Go template.", show_default=False
+    ),
+) -> int:  # fmt: skip
+    """Print the versions of rp, Python and the kernel."""
+    client = {
+        "Version": __version__,
+        "PythonVersion": platform.python_version(),
+        "Kernel": platform.release(),
+        "OsArch": f"linux/{platform.machine()}",
+    }
+    if form:
+        _formatted({"Client": client, **client}, form)
+        return 0
+    titles = {"PythonVersion": "Python", "OsArch": "OS/Arch"}
+    for name, text in client.items():
+        sys.stdout.write(f"{titles.get(name, name) + ':':<10}{text}\n")
+    return 0
+
+
+def info(
+    context: typer.Context,
+    form: Optional[str] = typer.Option(
+        None, "--format", "-f", metavar="FORMAT", help="json or a Go template.", show_default=False
+    ),
+) -> int:  # fmt: skip
+    """Describe this machine, the user manager and the store, as rp sees them."""
+    from rootlesspy.engine import health
+
+    facts = health.info(context.obj.paths())
+    if form:
+        _formatted(facts, form)
+    else:
+        sys.stdout.write("".join(_tree(facts, 0)))
+    return 0
+
+
+def _formatted(facts: dict[str, Any], form: str) -> None:
+    if output.is_json(form):
+        output.print_json(facts)
+    else:
+        output.show_one(facts, form)
+
+
+def _tree(facts: dict[str, Any], depth: int) -> list[str]:
+    """Return nested facts as indented lines, in the style of podman info."""
+    from rootlesspy.report import escape
+
+    lines = []
+    for name, value in facts.items():
+        margin = "  " * depth
+        if isinstance(value, dict):
+            lines.append(f"{margin}{escape(name)}:\n")
+            lines += _tree(value, depth + 1)
+        elif isinstance(value, (list, tuple)) and value:
+            lines.append(f"{margin}{escape(name)}:\n")
+            lines += [f"{margin}  - {escape(_scalar(each))}\n" for each in value]
+        else:
+            lines.append(f"{margin}{escape(name)}: {escape(_scalar(value))}\n")
+    return lines
+
+
+def _scalar(value: Any) -> str:
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if value is None or value in ((), []):
+        return "none"
+    return str(value)
