@@ -146,7 +146,8 @@ def new_filesystem(
     """
     context = syscall(SYS_fsopen, ctypes.c_char_p(kind), _FSOPEN_CLOEXEC, path=kind)
     try:
-        for key, value in options:
+        # The first is what mountinfo shows as the source.
+        for key, value in ((b"source", kind), *options):
             command = _FSCONFIG_SET_FLAG if value is None else _FSCONFIG_SET_STRING
             syscall(
                 SYS_fsconfig,
