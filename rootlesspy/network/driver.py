@@ -7,7 +7,7 @@ process of the user outside the container's namespaces (process.py).  The order 
     select           before anything is made: programs, ports, addresses → Selection
     start            once the network namespace exists and its id maps are written → Pending
     Pending.wait     while the scope is being made → NetworkStatus
-    stop             at the end; or, when status.helper.pidfd says that it died: stop and start
+    Pending.cancel   at the end; when status.helper.pidfd says that it died: cancel and start again
 
 pasta and slirp4netns bring `lo` up themselves; when the selected driver is none, the container's
 init has to.
@@ -75,7 +75,7 @@ class NetworkStatus(NamedTuple):
 
 
 class Pending:
-    """A network that is being configured; `wait` or `cancel` must follow."""
+    """A network being configured, then a running one; it owns the helper until `cancel`."""
 
     def __init__(self, selection: Selection, helper: process.Helper | None, api: str) -> None:
         self._selection = selection
@@ -103,14 +103,15 @@ class Pending:
 
                 slirp4netns.publish(self._api, ports, self._selection.addresses.container[0])
         except BaseException:
-            process.stop(self._helper)
+            self.cancel()
             raise
         return status
 
     def cancel(self) -> None:
-        """End the helper before it was waited for."""
-        if self._helper is not None:
-            process.stop(self._helper)
+        """End the helper, waited for or not; harmless the second time."""
+        helper, self._helper = self._helper, None
+        if helper is not None:
+            process.stop(helper)
 
 
 def parse_network(text: str) -> NetworkRequest:
@@ -202,12 +203,6 @@ def start(selection: Selection, *, netns_path: str, userns_path: str, runtime_di
             ready_fd=3,
         )
     return Pending(selection, helper, api)
-
-
-def stop(status: NetworkStatus) -> None:
-    """End the helper of a network, whether or not it still runs; must be called once per status."""
-    if status.helper is not None:
-        process.stop(status.helper)
 
 
 def _pasta_or_else(request: NetworkRequest, *, published: bool) -> tuple[NetworkRequest, str]:

@@ -17,17 +17,17 @@ from __future__ import annotations
 import fcntl
 import os
 import select
+import signal
 import time
 from typing import NamedTuple
 
 from rootlesspy.errors import RuntimeFailure
 from rootlesspy.linux import procfs
 
-# <asm-generic/signal.h>; the signal module costs 4 ms of enum.
-SIGKILL = 9
-SIGTERM = 15
 # Python ignores SIGPIPE and SIGXFSZ, and pasta of 2023 refuses to start with SIGPIPE ignored.
-_DEFAULT_SIGNALS = (1, 2, 3, 13, SIGTERM, 17, 25)
+_DEFAULT_SIGNALS = tuple(
+    number for number in range(1, 32) if number not in (signal.SIGKILL, signal.SIGSTOP)
+)
 # <asm-generic/fcntl.h>
 _F_SETSIG = 10
 _LOG_BYTES = 65536
@@ -92,7 +92,7 @@ def start(program: str, arguments: list[str], *, ready_fd: int) -> Helper:
         )
         # These settings are of the open pipe, which the helper holds as its stdin: they outlive
         # our descriptor.
-        fcntl.fcntl(lifeline_read, _F_SETSIG, SIGKILL)
+        fcntl.fcntl(lifeline_read, _F_SETSIG, signal.SIGKILL)
         fcntl.fcntl(lifeline_read, fcntl.F_SETOWN, pid)
         flags = fcntl.fcntl(lifeline_read, fcntl.F_GETFL)
         fcntl.fcntl(lifeline_read, fcntl.F_SETFL, flags | os.O_ASYNC)
@@ -153,8 +153,12 @@ def complaint(helper: Helper) -> str:
 
 
 def stop(helper: Helper) -> None:
-    """End the helper, wait for it and close its descriptors."""
-    os.kill(helper.pid, SIGKILL)
+    """End the helper, wait for it and close its descriptors; once per helper."""
+    try:
+        # By descriptor: somebody may have waited for the process and its number be reused.
+        signal.pidfd_send_signal(helper.pidfd, signal.SIGKILL)
+    except ProcessLookupError:
+        pass
     reap(helper)
 
 
