@@ -219,8 +219,8 @@ class Bus:
     def unit_properties(self, unit: str, interface: str, names: Sequence[str]) -> dict[str, Value]:
         """Read properties of a loaded unit, all in one round trip.
 
-        Properties that this manager's version does not have are left out; so is everything when the
-        unit is not loaded.
+        Properties that this manager's version does not have are left out.  Asking loads the unit:
+        one that does not exist answers with LoadState "not-found".
         """
         cookies = [
             (

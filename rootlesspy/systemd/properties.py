@@ -216,9 +216,7 @@ _TABLE: dict[str, Callable[[str, str], tuple[Property, ...]]] = {
     name: parse
     for parse, names in (
         (_limit, """MemoryMin MemoryLow MemoryHigh MemoryMax MemorySwapMax MemoryZSwapMax
-            MemoryLimit DefaultMemoryLow DefaultMemoryMin DefaultStartupMemoryLow StartupMemoryLow
-            StartupMemoryHigh StartupMemoryMax StartupMemorySwapMax StartupMemoryZSwapMax TasksMax
-            """),
+            MemoryLimit DefaultMemoryLow DefaultMemoryMin TasksMax"""),
         (_weight, "CPUWeight StartupCPUWeight IOWeight StartupIOWeight"),
         (_cpu_shares, "CPUShares StartupCPUShares"),
         (_block_weight, "BlockIOWeight StartupBlockIOWeight"),
@@ -235,14 +233,14 @@ _TABLE: dict[str, Callable[[str, str], tuple[Property, ...]]] = {
         (_delegate, "Delegate"),
         (_signal, "KillSignal RestartKillSignal FinalKillSignal WatchdogSignal"),
         (_span, """MemoryPressureThresholdSec ManagedOOMMemoryPressureDurationSec RuntimeMaxSec
-            RuntimeRandomizedExtraSec TimeoutStopSec JobTimeoutSec JobRunningTimeoutSec"""),
+            RuntimeRandomizedExtraSec TimeoutStopSec JobRunningTimeoutSec"""),
         (_flag, """CPUAccounting MemoryAccounting IOAccounting BlockIOAccounting TasksAccounting
             IPAccounting MemoryZSwapWriteback CoredumpReceive SendSIGHUP SendSIGKILL
-            StopWhenUnneeded RefuseManualStart RefuseManualStop IgnoreOnIsolate DefaultDependencies
+            StopWhenUnneeded RefuseManualStop IgnoreOnIsolate DefaultDependencies
             SurviveFinalKillSignal"""),
         (_text, """Slice DevicePolicy ManagedOOMSwap ManagedOOMMemoryPressure ManagedOOMPreference
             MemoryPressureWatch OOMPolicy KillMode Description SourcePath CollectMode
-            OnFailureJobMode OnSuccessJobMode FailureAction SuccessAction JobTimeoutAction"""),
+            OnFailureJobMode FailureAction SuccessAction JobTimeoutAction"""),
         (_words, """DisableControllers Documentation Requires Requisite Wants BindsTo PartOf Upholds
             Conflicts Before After OnFailure OnSuccess PropagatesReloadTo ReloadPropagatedFrom
             PropagatesStopTo StopPropagatedFrom RequiresMountsFor WantsMountsFor"""),

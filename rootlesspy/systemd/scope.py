@@ -26,7 +26,7 @@ _ERROR_PREFIX = "org.freedesktop.systemd1."
 _DBUS_ERROR_PREFIX = "org.freedesktop.DBus.Error."
 _NOT_SET = 2**64 - 1
 _SHOWN = (
-    (UNIT, ("ActiveState", "SubState", "InvocationID")),
+    (UNIT, ("LoadState", "ActiveState", "SubState", "InvocationID")),
     (SCOPE, ("Result", "ControlGroup", "MemoryPeak", "CPUUsageNSec", "TasksCurrent")),
 )
 
@@ -68,11 +68,12 @@ def start(
     wanted = [
         Property("Description", "s", description),
         Property("PIDs", "au", list(pids)),
-        Property("Delegate", "b", True),
         # Otherwise a failed scope keeps its name until somebody says reset-failed.
         Property("CollectMode", "s", "inactive-or-failed"),
         Property("TimeoutStopUSec", "t", stop_timeout_us),
     ]
+    if not any(each.name.startswith("Delegate") for each in properties):
+        wanted.append(Property("Delegate", "b", True))
     if not bus.private:
         # A reference to the unit belongs to a bus name, which the private socket has not.
         wanted.append(Property("AddRef", "b", True))
@@ -103,14 +104,15 @@ def show(bus: Bus, unit: str) -> Scope | None:
     found: dict[str, object] = {}
     for interface, names in _SHOWN:
         found.update(bus.unit_properties(unit, interface, names))
-    if "Result" not in found:
+    # Asking for a unit loads it: one that has been collected is there again, but "not-found".
+    if found.get("LoadState") != "loaded":
         return None
     invocation = found.get("InvocationID")
     return Scope(
         active_state=str(found.get("ActiveState", "")),
         sub_state=str(found.get("SubState", "")),
         invocation_id=invocation.hex() if isinstance(invocation, bytes) else "",
-        result=str(found["Result"]),
+        result=str(found.get("Result", "")),
         control_group=str(found.get("ControlGroup", "")),
         memory_peak_bytes=_set(found.get("MemoryPeak")),
         cpu_usage_ns=_set(found.get("CPUUsageNSec")),
@@ -199,7 +201,7 @@ def _explain(error: BusError, unit: str) -> Error:
         return UsageError(f"the user manager refuses {unit}: {message}")
     if name in ("AccessDenied", "InteractiveAuthorizationRequired"):
         return Unsupported(f"the user manager may not start {unit}: {message}")
-    if name in ("ServiceUnknown", "NameHasNoOwner"):
+    if name in ("ServiceUnknown", "NameHasNoOwner") or name.startswith("Spawn."):
         return Unsupported(
             "no user manager is on the user bus",
             hint=f"as root: systemctl restart user@{os.getuid()}.service",
