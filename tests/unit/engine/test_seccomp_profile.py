@@ -96,12 +96,14 @@ def compiled(
     return decode(seccomp.compile_filter(section(caps, machine)))
 
 
+@functools.cache
 def library() -> ctypes.CDLL:
     loaded = seccomp._libseccomp()
     loaded.seccomp_syscall_resolve_name_arch.argtypes = (ctypes.c_uint32, ctypes.c_char_p)
     return loaded
 
 
+@functools.cache
 def number_of(name: str, architecture: str) -> int:
     """Return a call's number in one ABI; negative where it has none."""
     loaded = library()
@@ -110,6 +112,7 @@ def number_of(name: str, architecture: str) -> int:
     return number & ~X32_BIT if architecture == "x32" and number > 0 else number
 
 
+@functools.cache
 def name_of(number: int, architecture: str) -> str | None:
     loaded = library()
     token = loaded.seccomp_arch_resolve_name(architecture.encode())
