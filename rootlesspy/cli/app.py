@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import warnings
 from typing import TYPE_CHECKING, Any
 
 import typer
@@ -95,7 +96,10 @@ def command() -> Any:
             name, cls=Command, context_settings=settings, rich_help_panel=panel
         )
         register(function)
-    return get_command(application)
+    with warnings.catch_warnings():
+        # typer 0.7 passes its own `autocompletion` on to itself by a deprecated name.
+        warnings.simplefilter("ignore", DeprecationWarning)
+        return get_command(application)
 
 
 def usage_error(error: Any, words: Sequence[str]) -> UsageError:

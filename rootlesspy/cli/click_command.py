@@ -135,7 +135,8 @@ def _cluster(
         name, tail = f"-{word[index]}", word[index + 1 :]
         option = options.get(name)
         if option is None:
-            pieces.append((None, [f"-{word[index:]}"]))
+            # As it was typed, for click to refuse.
+            pieces.append((None, [word]))
             return
         has_equals = len(tail) > 1 and tail[0] == "="
         if option.is_flag:

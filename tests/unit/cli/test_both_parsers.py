@@ -1,0 +1,163 @@
+"""The fast parser against typer: the same table, and the same answer for every argv."""
+
+from __future__ import annotations
+
+import shlex
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from typer.core import TyperCommand
+
+from rootlesspy.cli import app, argv
+from rootlesspy.errors import UsageError
+
+CORPUS = Path(__file__).with_name("argv.txt")
+TREE = app.command()
+
+
+def corpus() -> list[list[str]]:
+    text = CORPUS.read_text(encoding="utf-8").replace("\nB'", "\0B'")
+    lines = [line.replace("\0", "\n") for line in text.splitlines() if line[:1] not in ("#", "")]
+    return [shlex.split(line) for line in lines]
+
+
+def fast(words: list[str]) -> dict[str, object] | None:
+    """Return what the fast parser understood, every option present; None when it declined."""
+    invocation = argv.parse(words)
+    return None if invocation is None else normal(invocation.command, invocation.values)
+
+
+def slow(words: list[str], *, raw: bool = False) -> dict[str, object] | None:
+    """Return what typer understood; None when it refused or showed help."""
+    command = TREE.commands[words[0]]
+    settings_ = {
+        name: value for name, value in command.context_settings.items() if name != "obj"
+    }
+    try:
+        if raw:
+            context = type(TREE).context_class(command, info_name=words[0], **settings_)
+            TyperCommand.parse_args(command, context, words[1:])
+        else:
+            context = command.make_context(words[0], words[1:])
+    except (UsageError, SystemExit, app._CLICK_ERROR):
+        return None
+    except RuntimeError as error:
+        # click's Exit, after --help.
+        assert type(error).__name__ == "Exit"
+        return None
+    table = next(each for each in argv.HOT if each.name == words[0])
+    return normal(table, argv.Values(context.params))
+
+
+def normal(command: argv.Command, values: argv.Values) -> dict[str, object]:
+    read: dict[str, Any] = {
+        argv.FLAG: values.flag,
+        argv.VALUE: values.value,
+        argv.LIST: values.values,
+    }
+    found = {option.dest: read[option.kind](option.dest) for option in command.options}
+    if command.operand is not None:
+        found[command.operand] = values.value(command.operand)
+    if command.rest is not None:
+        found[command.rest] = values.values(command.rest)
+    return found
+
+
+@pytest.mark.parametrize("table", argv.HOT, ids=lambda table: str(table.name))
+def test_table_is_what_typer_has(table: argv.Command) -> None:
+    command = TREE.commands[table.name]
+    options = {each.name: each for each in command.params if each.param_type_name == "option"}
+    assert set(options) == {option.dest for option in table.options}
+    for option in table.options:
+        made = options[option.dest]
+        assert tuple(made.opts) == option.names
+        assert made.secondary_opts == []
+        assert made.is_flag is (option.kind == argv.FLAG)
+        assert made.multiple is (option.kind == argv.LIST)
+        assert made.nargs == 1
+        assert made.help, option.dest
+        assert made.required is False
+    arguments = [each for each in command.params if each.param_type_name == "argument"]
+    expected = [dest for dest in (table.operand, table.rest) if dest is not None]
+    assert [each.name for each in arguments] == expected
+
+
+def test_no_option_has_two_meanings() -> None:
+    for table in argv.HOT:
+        names = [name for option in table.options for name in option.names]
+        assert len(names) == len(set(names))
+        assert all(
+            name.startswith("--") or (len(name) == 2 and name[0] == "-") for name in names
+        )
+
+
+def test_corpus_is_worth_its_name() -> None:
+    lines = corpus()
+    assert len(lines) >= 150
+    assert sum(fast(words) is None for words in lines) >= 30
+    used = {name for words in lines for name in (word.partition("=")[0] for word in words)}
+    for table in argv.HOT:
+        for option in table.options:
+            assert used & set(option.names), f"{option.dest} is not in the corpus"
+
+
+@pytest.mark.parametrize("words", corpus(), ids=" ".join)
+def test_both_parsers_agree(words: list[str]) -> None:
+    assert fast(words) == slow(words)
+
+
+def tokens() -> st.SearchStrategy[str]:
+    names = [name for option in argv.RUN.options for name in option.names]
+    letters = st.text(alphabet="itqehmvwupldx-=", max_size=4)
+    texts = st.sampled_from(["", "A=B", "alpine", "true", "false", "--rm", "-", "--", "-i", "=x"])
+    return st.one_of(
+        st.sampled_from(names),
+        st.builds("{}={}".format, st.sampled_from(names), texts),
+        st.builds("-{}".format, letters),
+        texts,
+        st.text(max_size=3),
+    )
+
+
+@settings(max_examples=150, deadline=None)
+@given(st.lists(tokens(), max_size=6))
+def test_both_parsers_agree_about_anything(words: list[str]) -> None:
+    assert fast(["run", *words]) == slow(["run", *words])
+
+
+@settings(max_examples=100, deadline=None)
+@given(st.lists(tokens(), max_size=6))
+def test_click_itself_agrees_where_nothing_is_rewritten(words: list[str]) -> None:
+    command = ["run", *words]
+    understood = fast(command)
+    rewritten = any(
+        word.startswith("-") and "=" in word and not word.startswith("--") for word in words
+    ) or any(
+        word.partition("=")[0] in option.names
+        for word in words
+        for option in argv.RUN.options
+        if option.kind == argv.FLAG and "=" in word
+    )
+    if understood is not None and not rewritten:
+        assert slow(command, raw=True) == understood
+
+
+def test_debug_is_taken_before_the_command() -> None:
+    invocation = argv.parse(["--debug", "run", "alpine"])
+    assert invocation is not None
+    assert invocation.debug
+    plain = argv.parse(["run", "alpine"])
+    assert plain is not None
+    assert not plain.debug
+
+
+@pytest.mark.parametrize(
+    "words",
+    [[], ["--help"], ["--version"], ["images"], ["--debug"], ["--debug", "pull", "x"], ["runn"],
+     ["--verbose", "run", "alpine"], ["", "run"], ["run alpine"]],
+)  # fmt: skip
+def test_what_is_not_hot_is_declined(words: list[str]) -> None:
+    assert argv.parse(words) is None
