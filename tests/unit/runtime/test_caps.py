@@ -167,6 +167,19 @@ def test_ambient_survives_exec() -> None:
 
 
 @needs_userns
+def test_ambient_of_the_caller_is_taken_away() -> None:
+    one = ("CAP_NET_BIND_SERVICE",)
+
+    def child() -> int:
+        enter_userns()
+        caps.apply(bounding=DEFAULT, effective=one, permitted=one, inheritable=one, ambient=one)
+        caps.apply(bounding=DEFAULT, effective=one, permitted=one, inheritable=one, ambient=())
+        return kernel_sets()["CapAmb"]
+
+    assert in_child(child) == 0
+
+
+@needs_userns
 def test_ambient_without_permitted_is_refused() -> None:
     def child() -> int | None:
         enter_userns()
