@@ -124,11 +124,12 @@ def copy_attributes(source_fd: int, target_fd: int) -> None:
 def change_owner(top_fd: int, uid: int, gid: int) -> None:
     """Give a tree on one file system to uid and gid; links are changed, not followed.
 
-    top_fd is a directory or, opened for reading, a file.  Raises OSError.
+    top_fd is a directory or a file; O_PATH will do.  Raises OSError.
     """
     top = os.fstat(top_fd)
     if not stat.S_ISDIR(top.st_mode):
-        os.fchown(top_fd, uid, gid)
+        # fchown(2) refuses O_PATH descriptors; this is the same file, whatever its name.
+        os.chown(f"/proc/self/fd/{top_fd}", uid, gid)
         return
 
     def visit(cursor: Cursor, entry: os.DirEntry[str]) -> bool:

@@ -401,3 +401,7 @@ def test_change_owner_walks_without_following(source: Tree, tmp_path: Path) -> N
         status = os.lstat(source.path / name)
         assert (status.st_uid, status.st_gid) == (1234, 2345), name
     assert outside.stat().st_uid == 0
+    file = os.open(outside, os.O_PATH)
+    copytree.change_owner(file, 1234, 2345)
+    os.close(file)
+    assert outside.stat().st_uid == 1234
