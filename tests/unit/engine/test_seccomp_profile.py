@@ -452,3 +452,35 @@ def test_podmans_own_profile() -> None:
     program = decode(seccomp.compile_filter(resolved))
     assert interpret(program, MACHINE, number_of("read", MACHINE)) == ALLOW
     assert interpret(program, MACHINE, number_of("add_key", MACHINE)) != ALLOW
+
+
+def test_difference_to_podmans_profile_is_known() -> None:
+    """What rp allows beyond podman of Debian 12 and 13, and what it refuses, each for a reason."""
+    path = Path("/usr/share/containers/seccomp.json")
+    if not path.exists():
+        pytest.skip("containers-common is not installed")
+    theirs = seccomp_profile.resolve(
+        seccomp_profile.load(str(path)), DEFAULT, MACHINE, os.uname().release
+    )
+    newer_than_theirs = {
+        *("cachestat", "fchmodat2", "file_getattr", "file_setattr", "futex_requeue", "futex_wait"),
+        *("futex_waitv", "futex_wake", "getxattrat", "io_pgetevents", "io_pgetevents_time64"),
+        *("listmount", "listxattrat", "map_shadow_stack", "mseal", "removexattrat"),
+        *("set_mempolicy_home_node", "setxattrat", "statmount", "uprobe", "uretprobe"),
+    }
+    of_old_32_bit_programs = {"nice", "readdir", "sigaction", "sigpending", "sigsuspend"}
+    assert allowed(section()) - allowed(theirs) <= newer_than_theirs | of_old_32_bit_programs
+    needs_a_capability_anyway = {
+        *("fsconfig", "fsmount", "fsopen", "fspick", "mount", "mount_setattr", "move_mount"),
+        *("open_tree", "pivot_root", "reboot", "setns", "syslog", "umount", "umount2"),
+    }
+    not_of_a_namespace = {"keyctl"}
+    not_to_be_filtered = {"clone3"}
+    never_implemented = {"epoll_ctl_old", "epoll_wait_old", "syscall", "timerfd"}
+    assert allowed(theirs) - allowed(section()) <= (
+        needs_a_capability_anyway | not_of_a_namespace | not_to_be_filtered | never_implemented
+    )
+
+
+def allowed(rules: LinuxSeccomp) -> set[str]:
+    return {n for r in rules["syscalls"] for n in r["names"] if r["action"] == "SCMP_ACT_ALLOW"}
