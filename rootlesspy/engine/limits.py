@@ -11,8 +11,8 @@ Pure but for host().  What goes where follows crun and podman:
     memory.swap           MemorySwapMax = swap - limit, since OCI counts memory and swap together;
                           not given: as much swap as memory, podman's default
     memory.reservation    MemoryLow
-    cpu.quota/period      CPUQuotaPerSecUSec, rounded up to 1 %, the precision in which systemd
-                          writes it into the unit file that daemon-reload reads
+    cpu.quota/period      CPUQuotaPerSecUSec, rounded up to whole percents as runc does: systemd 252
+                          cuts the rest off at daemon-reload (12.5 % became 12 %)
     cpu.shares            CPUWeight, see cpu_weight()
     cpu.cpus, cpu.mems    AllowedCPUs, AllowedMemoryNodes
     pids.limit            TasksMax
@@ -128,6 +128,8 @@ def plan(
     affinity = None
     if held:
         affinity = unmask(held[-1].value) & host.cpus
+        if not affinity:
+            raise UsageError("AllowedCPUs names no CPU of this machine")
         notices.append(
             "the cpuset controller is not delegated: CPUs are held by affinity, which the "
             f"container can change ({_CURE})"
