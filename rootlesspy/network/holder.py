@@ -26,6 +26,9 @@ def describe(mapping: PortMapping) -> str:
     pid = _process_with(wanted) if wanted else None
     if pid is not None:
         return f" by {_read(f'/proc/{pid}/comm').strip()} (pid {pid})"
+    pid = _pasta_with(mapping) if sockets else None
+    if pid is not None:
+        return f" by a container (pasta, pid {pid})"
     for each in sockets:
         return f" by a process of {_user(each.uid)}"
     return ""
@@ -58,6 +61,23 @@ def _process_with(links: set[str]) -> int | None:
         except OSError:
             continue
     return None
+
+
+def _pasta_with(mapping: PortMapping) -> int | None:
+    """Return a pasta that was told to publish the port: it hides its descriptors, not its words."""
+    for name in os.listdir("/proc"):
+        if name.isdigit() and _read(f"/proc/{name}/comm").startswith("pasta"):
+            words = _read(f"/proc/{name}/cmdline").split("\0")
+            if any(_covers(word, mapping.host_port) for word in words):
+                return int(name)
+    return None
+
+
+def _covers(spec: str, port: int) -> bool:
+    """Say whether [ADDRESS/]FIRST[-LAST]:… holds the port."""
+    first, dash, last = spec.rpartition("/")[2].partition(":")[0].partition("-")
+    last = last if dash else first
+    return first.isdigit() and last.isdigit() and int(first) <= port <= int(last)
 
 
 def _link(path: str) -> str:

@@ -77,8 +77,9 @@ def hosts(
     """Return the container's /etc/hosts: --add-host first, then itself, then the host's entries.
 
     add_hosts are (name, address) pairs; "host-gateway" stands for the host.  The host's entries for
-    loopback addresses are left out, except in mode host: they would mean the container.  Raises
-    Unsupported when host-gateway has no address, UsageError for a malformed name.
+    loopback and for an address that the container has too are left out, except in mode host: they
+    would mean the container.  Raises Unsupported when host-gateway has no address, UsageError for a
+    malformed name.
     """
     entries = [(_gateway(address, driver, addresses), [known]) for known, address in add_hosts]
     base = _entries(host_text)
@@ -100,7 +101,7 @@ def hosts(
     entries += (
         (address, [word for word in words if word not in taken])
         for address, words in base
-        if not _is_loopback(address)
+        if not _is_loopback(address) and address not in addresses.container
     )
     return _write(entries)
 

@@ -15,6 +15,7 @@ HOSTS = """\
 127.0.1.1 desk.example desk  # this machine
 ::1 localhost ip6-localhost
 192.168.1.9\tnas nas.example
+192.168.1.5 desk-of-the-lan
 192.168.1.8 printer
 """
 

@@ -1,0 +1,483 @@
+"""Networks of containers from the front door: who reaches whom, on which address, and what is left.
+
+Servers inside are BusyBox's nc, which answers with the kernel's own table of connections: it holds
+the client's address as the payload sees it.  Clients speak first: the pasta of Debian 12 finishes
+an inbound handshake only then.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import re
+import socket
+import subprocess
+import time
+from typing import TYPE_CHECKING
+
+import pytest
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from rig.machine import Machine
+
+HOST, HOST6 = "10.99.0.2", "fd99::2"
+OUTSIDE, OUTSIDE6 = "10.99.0.1", "fd99::1"
+IN_OUTSIDE = ["ip", "netns", "exec", "outside"]
+
+CLIENT = """
+import socket, sys
+address, port, kind = sys.argv[1], int(sys.argv[2]), sys.argv[3]
+family = socket.AF_INET6 if ":" in address else socket.AF_INET
+with socket.socket(family, socket.SOCK_DGRAM if kind == "udp" else socket.SOCK_STREAM) as sock:
+    sock.settimeout(3)
+    answer = b""
+    try:
+        sock.connect((address, port))
+        sock.send(b"hello\\n")
+        while part := sock.recv(65536):
+            answer += part
+            sock.settimeout(0.5 if kind == "udp" else 3)
+    except OSError as error:
+        answer = answer or f"error: {error}".encode()
+print(answer.decode())
+"""
+SERVER = """
+import socket, sys, threading
+def serve(sock, kind):
+    while True:
+        if kind == "udp":
+            _data, client = sock.recvfrom(999)
+            sock.sendto(b"SECRET udp", client)
+        else:
+            connection, client = sock.accept()
+            connection.sendall(b"SECRET tcp")
+            connection.close()
+threads = []
+for argument in sys.argv[1:]:
+    address, port, kind = argument.rsplit("/", 2)
+    family = socket.AF_INET6 if ":" in address else socket.AF_INET
+    sock = socket.socket(family, socket.SOCK_DGRAM if kind == "udp" else socket.SOCK_STREAM)
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    sock.bind((address, int(port)))
+    if kind == "tcp":
+        sock.listen()
+    threads.append(threading.Thread(target=serve, args=(sock, kind)))
+for thread in threads:
+    thread.start()
+print("up", flush=True)
+"""
+
+
+@pytest.fixture
+def container(rig: Machine, alpine: str) -> Iterator[Container]:
+    """Return a function that runs a script in a container until the test ends."""
+    with contextlib.ExitStack() as stack:
+
+        def run(options: str, script: str) -> subprocess.Popen[str]:
+            argv = ["rp", "run", "--rm", "-i", *options.split(), alpine, "sh", "-c"]
+            process = rig.popen(
+                [*argv, f"{script}\necho up; cat >/dev/null"],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.PIPE,
+                text=True,
+            )
+            stack.callback(finish, process)
+            assert process.stdout is not None
+            line = process.stdout.readline()
+            assert line == "up\n", (line, process.communicate())
+            return process
+
+        yield run
+
+
+def finish(process: subprocess.Popen[str]) -> None:
+    """End a container whose main process waits for the end of its standard input."""
+    try:
+        process.communicate(timeout=10)
+    except BaseException:
+        process.kill()
+        process.communicate()
+        raise
+
+
+@pytest.fixture
+def listener(rig: Machine) -> Iterator[Listener]:
+    """Return a function that starts servers: ADDRESS/PORT/PROTOCOL…, on the host or outside."""
+    with contextlib.ExitStack() as stack:
+
+        def run(*sockets: str, outside: bool = False) -> None:
+            process = rig.popen(
+                [*(IN_OUTSIDE if outside else []), "python3", "-c", SERVER, *sockets],
+                user="root" if outside else "alice",
+                stdout=subprocess.PIPE,
+                text=True,
+            )
+            stack.callback(end, process)
+            assert process.stdout is not None
+            assert process.stdout.readline() == "up\n"
+
+        yield run
+
+
+def end(server: subprocess.Popen[str]) -> None:
+    """Kill a server of ours."""
+    server.kill()
+    server.communicate()
+
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    Container = Callable[[str, str], subprocess.Popen[str]]
+    Listener = Callable[..., None]
+
+
+def ask(rig: Machine, address: str, port: int, kind: str = "tcp", *, outside: bool = False) -> str:
+    """Send a line and return the answer."""
+    argv = [*(IN_OUTSIDE if outside else []), "python3", "-c", CLIENT, address, str(port), kind]
+    return str(rig.run(argv, user="root" if outside else "alice").stdout).strip()
+
+
+def answering(port: int, kind: str = "tcp", address: str = "") -> str:
+    """Return a script that answers on a port with the kernel's table of connections."""
+    options = f"{'-u ' if kind == 'udp' else ''}{f'-s {address} ' if address else ''}"
+    table = f"cat /proc/net/{kind} /proc/net/{kind}6"
+    script = (
+        f"nc -l {options}-p {port} -e sh -c 'dd bs=999 count=1 >/dev/null; echo ANSWER; {table}'"
+    )
+    return f"while :; do {script}; done 2>/dev/null &"
+
+
+def peers(table: str) -> set[str]:
+    """Return the addresses of the other ends, from /proc/net/{tcp,udp}{,6}."""
+    found = set()
+    row = r"^ *\d+: [0-9A-F]+:[0-9A-F]{4} ([0-9A-F]+):[0-9A-F]{4}"
+    for remote in re.findall(row, table, re.MULTILINE):
+        packed = bytes.fromhex(remote)
+        words = [packed[start : start + 4][::-1] for start in range(0, len(packed), 4)]
+        address = b"".join(words)
+        if address.startswith(bytes(10) + b"\xff\xff"):
+            address = address[12:]
+        if any(address):
+            found.add(
+                socket.inet_ntop(socket.AF_INET if len(address) == 4 else socket.AF_INET6, address)
+            )
+    return found
+
+
+def listening(rig: Machine) -> set[str]:
+    """Return the sockets that listen on the host."""
+    lines = str(rig.run(["ss", "-Hlntu"]).stdout).splitlines()
+    return {" ".join((line.split()[0], line.split()[4])) for line in lines}
+
+
+def helpers(rig: Machine, name: str = "pasta") -> list[str]:
+    """Return the process ids of the user's network helpers."""
+    argv = ["pgrep", "--uid", str(rig.uid), name]
+    return str(rig.run(argv, check=False).stdout).split()
+
+
+def eventually_without_helpers(rig: Machine) -> None:
+    """Fail when a network helper is still there after two seconds."""
+    deadline = time.monotonic() + 2
+    while helpers(rig, "pasta|slirp4netns"):
+        assert time.monotonic() < deadline, "a network helper is left"
+        time.sleep(0.05)
+
+
+@pytest.fixture(autouse=True)
+def no_helper_is_left(rig: Machine, leaves_nothing: None) -> Iterator[None]:
+    """Every test: pasta and slirp4netns end with their container."""
+    del leaves_nothing
+    yield
+    eventually_without_helpers(rig)
+
+
+@pytest.mark.parametrize("kind", ["tcp", "udp"])
+@pytest.mark.parametrize(("address", "client"), [(HOST, OUTSIDE), (HOST6, OUTSIDE6)])
+def test_a_published_port_sees_the_true_client(
+    rig: Machine, container: Container, kind: str, address: str, client: str
+) -> None:
+    """CVE-2021-20199 (podman): forwarded connections must not seem to come from loopback."""
+    container(f"-p 8080:80/{kind}", answering(80, kind))
+    answer = ask(rig, address, 8080, kind, outside=True)
+    assert "ANSWER" in answer
+    assert client in peers(answer)
+
+
+@pytest.mark.parametrize("address", ["127.0.0.1", "::1"])
+def test_a_published_port_is_open_on_the_hosts_loopback(
+    rig: Machine, container: Container, address: str
+) -> None:
+    container("-p 8080:80", answering(80))
+    assert "ANSWER" in ask(rig, address, 8080)
+
+
+def test_a_port_published_on_one_address_is_open_there_only(
+    rig: Machine, container: Container
+) -> None:
+    container("-p 127.0.0.1:8080:80", answering(80))
+    assert "ANSWER" in ask(rig, "127.0.0.1", 8080)
+    assert "refused" in ask(rig, HOST, 8080, outside=True)
+
+
+def test_a_random_port_is_chosen(rig: Machine, container: Container) -> None:
+    before = listening(rig)
+    container("-p 127.0.0.1::80", answering(80))
+    (new,) = listening(rig) - before
+    assert "ANSWER" in ask(rig, "127.0.0.1", int(new.rpartition(":")[2]))
+
+
+def test_a_thousand_ports(rig: Machine, container: Container) -> None:
+    container("-p 20000-20999:1000-1999", answering(1999))
+    assert "ANSWER" in ask(rig, HOST, 20999, outside=True)
+
+
+def test_nothing_listens_without_p(rig: Machine, container: Container) -> None:
+    """By default pasta forwards whatever the container listens on."""
+    before = listening(rig)
+    container("", answering(8181) + answering(8181, "udp"))
+    # pasta's automatic forwarding looks once a second.
+    time.sleep(1.5)
+    assert listening(rig) == before
+    assert "refused" in ask(rig, HOST, 8181, outside=True)
+
+
+def test_the_containers_loopback_stays_its_own(rig: Machine, container: Container) -> None:
+    """podman issue 24045: a service bound to loopback must not become public by -p."""
+    container("-p 9090:90", answering(90, address="127.0.0.1"))
+    assert "ANSWER" not in ask(rig, HOST, 9090, outside=True)
+
+
+@pytest.mark.parametrize("network", ["pasta", "slirp4netns"])
+def test_the_hosts_loopback_is_unreachable(
+    rig: Machine, alpine: str, listener: Listener, network: str
+) -> None:
+    listener("127.0.0.1/7777/tcp", "::1/7777/tcp", "127.0.0.1/7777/udp", "::1/7777/udp")
+    listener(f"{OUTSIDE}/7778/tcp", outside=True)
+    assert "SECRET" in ask(rig, "127.0.0.1", 7777)
+    targets = [
+        OUTSIDE, OUTSIDE6, HOST, HOST6, "127.0.0.1", "::1", "10.0.2.2", "10.0.2.3", "169.254.1.1",
+        "169.254.1.2", "host.containers.internal", "0.0.0.0",
+    ]  # fmt: skip
+    script = f"""
+        for target in {" ".join(targets)}; do
+            echo x | timeout 2 nc -w 1 $target 7777 &
+            echo x | timeout 2 nc -u -w 1 $target 7777 &
+        done 2>/dev/null
+        wait
+        echo x | nc -w 3 {OUTSIDE} 7778 | sed s/SECRET/OUTSIDE/"""
+    argv = ["rp", "run", "--rm", "--network", network, alpine, "sh", "-c", script]
+    answer = rig.run(argv).stdout
+    # The network works, and nobody answered from the host.
+    assert answer == "OUTSIDE tcp"
+
+
+def test_loopback_is_open_to_those_who_ask_for_it(
+    rig: Machine, alpine: str, listener: Listener
+) -> None:
+    """Shows that the test above would notice."""
+    listener("127.0.0.1/7777/tcp")
+    argv = ["rp", "run", "--rm", "--network", "pasta:--map-gw", alpine]
+    assert "SECRET" in rig.run([*argv, "sh", "-c", f"echo x | nc -w 2 {OUTSIDE} 7777"]).stdout
+
+
+@pytest.mark.parametrize(
+    ("publish", "kind"), [("8123:80", "tcp"), ("127.0.0.1:8123:80", "tcp"), ("8123:80/udp", "udp")]
+)
+def test_a_port_in_use(
+    rig: Machine, alpine: str, listener: Listener, publish: str, kind: str
+) -> None:
+    listener(f"127.0.0.1/8123/{kind}")
+    done = rig.run(["rp", "run", "--rm", "-p", publish, alpine, "echo", "ran"], check=False)
+    assert (done.returncode, done.stdout) == (125, "")
+    assert re.fullmatch(rf"rp: port 8123/{kind} is in use by python3 \(pid \d+\)\n", done.stderr)
+
+
+def test_two_containers_cannot_have_one_udp_port(
+    rig: Machine, alpine: str, container: Container
+) -> None:
+    """Both pastas set SO_REUSEADDR: the kernel would let the second steal the datagrams."""
+    container("-p 8123:80/udp", "")
+    done = rig.run(["rp", "run", "--rm", "-p", "8123:80/udp", alpine, "true"], check=False)
+    assert done.returncode == 125
+    assert re.fullmatch(
+        r"rp: port 8123/udp is in use by a container \(pasta, pid \d+\)\n", done.stderr
+    )
+
+
+def test_a_privileged_port(rig: Machine, alpine: str) -> None:
+    done = rig.run(["rp", "run", "--rm", "-p", "80:80", alpine, "true"], check=False)
+    assert done.returncode == 125
+    assert done.stderr.splitlines() == [
+        "rp: port 80/tcp is privileged: ports below 1024 belong to root",
+        "hint: sudo sysctl -w net.ipv4.ip_unprivileged_port_start=80",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ("-p 80:", "port mapping '80:': '' is not a port (1 to 65535)"),
+        ("-p 8080:80/sctp", "port mapping '8080:80/sctp': protocol 'sctp' is not one of tcp, udp"),
+        ("-p 203.0.113.9:8080:80", "address 203.0.113.9 is not one of this machine"),
+        ("--network bridge", "network 'bridge' is unknown"),
+        ("--network pasta:--bogus", "pasta refuses its options"),
+    ],
+)
+def test_bad_input_is_one_line(rig: Machine, alpine: str, options: str, message: str) -> None:
+    done = rig.run(["rp", "run", "--rm", *options.split(), alpine, "echo", "ran"], check=False)
+    assert (done.returncode, done.stdout) == (125, "")
+    assert message in done.stderr
+    assert len([line for line in done.stderr.splitlines() if not line.startswith("hint:")]) == 1
+
+
+def test_mode_none_has_its_loopback_only(rig: Machine, alpine: str) -> None:
+    script = (
+        "ip -o addr; ip route; ip -6 route | grep -v lo; cat /etc/resolv.conf; ping -c1 -w1 ::1"
+    )
+    lines = rig.run(
+        ["rp", "run", "--rm", "--network", "none", "-p", "8080:80", alpine, "sh", "-c", script]
+    )
+    assert lines.stderr == "rp: -p has no effect with --network none\n"
+    interfaces = re.findall(r"^\d+: (\S+) +inet6? (\S+)", lines.stdout, re.MULTILINE)
+    assert interfaces == [("lo", "127.0.0.1/8"), ("lo", "::1/128")]
+    assert "default" not in lines.stdout
+    assert "nameserver" not in lines.stdout
+    assert "1 packets received" in lines.stdout
+
+
+def test_mode_host_is_the_hosts_network(rig: Machine, alpine: str, listener: Listener) -> None:
+    listener("127.0.0.1/7777/tcp")
+    script = "echo x | nc -w 2 127.0.0.1 7777; echo; readlink /proc/self/ns/net; hostname"
+    argv = ["rp", "run", "--rm", "--network", "host", alpine, "sh", "-c", script]
+    answer, namespace, hostname = rig.run(argv).stdout.splitlines()
+    assert answer == "SECRET tcp"
+    assert namespace == rig.run(["readlink", "/proc/self/ns/net"]).stdout.strip()
+    assert hostname == rig.run(["hostname"]).stdout.strip()
+    assert not helpers(rig)
+
+
+def test_slirp4netns_publishes(rig: Machine, container: Container) -> None:
+    container("--network slirp4netns -p 8080:80 -p 5353:53/udp", answering(80))
+    assert len(helpers(rig, "slirp4netns")) == 1
+    assert "ANSWER" in ask(rig, HOST, 8080, outside=True)
+    assert "ANSWER" in ask(rig, "127.0.0.1", 8080)
+
+
+def test_slirp4netns_options(rig: Machine, alpine: str) -> None:
+    options = "slirp4netns:cidr=10.9.0.0/16,mtu=1400"
+    argv = ["rp", "run", "--rm", "--network", options, alpine, "ip", "addr", "show", "tap0"]
+    answer = rig.run(argv).stdout
+    assert "inet 10.9.0.100/16" in answer
+    assert "mtu 1400" in answer
+
+
+def test_names(rig: Machine, alpine: str) -> None:
+    argv = ["rp", "run", "--rm", "--name", "web", "--hostname", "box"]
+    argv += ["--add-host", "db:10.1.2.3", "--dns", "9.9.9.9", "--dns-search", "a.example"]
+    script = "hostname; cat /etc/hostname; cat /etc/hosts; echo ---; cat /etc/resolv.conf"
+    answer = rig.run([*argv, alpine, "sh", "-c", script]).stdout
+    hosts, _line, resolv_conf = answer.partition("---\n")
+    assert hosts.splitlines()[:2] == ["box", "box"]
+    table = [line.split() for line in hosts.splitlines()[2:]]
+    assert ["127.0.0.1", "localhost"] in table
+    assert ["10.1.2.3", "db"] in table
+    assert [HOST, "box", "web"] in table
+    assert [HOST6, "box", "web"] in table
+    assert resolv_conf == "search a.example\nnameserver 9.9.9.9\n"
+
+
+@pytest.mark.parametrize("network", ["pasta", "slirp4netns"])
+def test_a_resolver_on_the_hosts_loopback(
+    rig: Machine, alpine: str, container: Container, network: str
+) -> None:
+    """systemd-resolved listens on 127.0.0.53 only, which means something else inside."""
+    if not rig.has_root:
+        pytest.skip("needs root to change the machine's /etc/resolv.conf")
+    original = rig.root(["cat", "/etc/resolv.conf"]).stdout
+    server = rig.popen(
+        ["python3", "-c", DNS_SERVER], user="root", stdout=subprocess.PIPE, text=True
+    )
+    try:
+        assert server.stdout is not None
+        assert server.stdout.readline() == "up\n"
+        rig.root(["tee", "/etc/resolv.conf"], input="nameserver 127.0.0.53\n")
+        argv = ["rp", "run", "--rm", "--network", network, alpine]
+        answer = rig.run([*argv, "nslookup", "-type=a", "name.test"]).stdout
+    finally:
+        rig.root(["tee", "/etc/resolv.conf"], input=original)
+        end(server)
+    assert "Address: 192.0.2.77" in answer
+
+
+DNS_SERVER = """
+import socket
+sock = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+sock.bind(("127.0.0.53", 53))
+print("up", flush=True)
+while True:
+    query, client = sock.recvfrom(999)
+    question = query[12:]
+    head = query[:2] + bytes.fromhex("8180 0001 0001 0000 0000")
+    answer = bytes.fromhex("c00c 0001 0001 0000003c 0004") + bytes([192, 0, 2, 77])
+    sock.sendto(head + question + answer, client)
+"""
+
+
+def test_host_gateway(rig: Machine, alpine: str, listener: Listener) -> None:
+    """The host's public services are reached by name; those of its loopback are not."""
+    listener("0.0.0.0/7779/tcp", "127.0.0.1/7777/tcp")
+    argv = ["rp", "run", "--rm", "--add-host", "up:host-gateway", alpine, "sh", "-c"]
+    script = "echo x | nc -w 2 up 7779; echo; echo x | nc -w 2 up 7777 || echo refused"
+    done = rig.run([*argv, script], check=False)
+    if done.returncode == 125:
+        # The pasta of Debian 12 has no address for it.
+        assert "rp: host-gateway has no address with --network pasta here" in done.stderr
+        return
+    assert done.stdout == "SECRET tcp\nrefused\n"
+
+
+def test_without_a_default_route(rig: Machine, container: Container) -> None:
+    """A laptop without a connection: containers start, and their ports are open."""
+    if not rig.has_root:
+        pytest.skip("needs root to take the machine's routes away")
+    rig.root(["ip", "route", "delete", "default"])
+    rig.root(["ip", "-6", "route", "delete", "default"])
+    try:
+        container("-p 8080:80", answering(80))
+        assert "ANSWER" in ask(rig, "127.0.0.1", 8080)
+    finally:
+        rig.root(["ip", "route", "add", "default", "via", OUTSIDE])
+        rig.root(["ip", "-6", "route", "add", "default", "via", OUTSIDE6])
+
+
+@pytest.mark.parametrize("network", ["pasta", "slirp4netns"])
+def test_the_helper_dies_with_a_killed_supervisor(rig: Machine, alpine: str, network: str) -> None:
+    process = rig.popen(
+        ["rp", "run", "--rm", "-i", "--network", network, alpine, "sh", "-c", "echo up; cat"],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    assert process.stdout is not None
+    assert process.stdout.readline() == "up\n"
+    (helper,) = helpers(rig, network)
+    supervisor = str(rig.run(["ps", "-o", "ppid=", "-p", helper]).stdout).strip()
+    rig.run(["kill", "-KILL", supervisor])
+    eventually_without_helpers(rig)
+    process.communicate(timeout=10)
+    assert process.returncode not in (0, None)
+
+
+def test_p7_a_killed_helper_leaves_the_container_running(
+    rig: Machine, container: Container
+) -> None:
+    running = container("", "")
+    (helper,) = helpers(rig)
+    rig.run(["kill", "-KILL", helper])
+    time.sleep(0.5)
+    assert running.poll() is None
