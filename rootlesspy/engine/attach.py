@@ -71,8 +71,9 @@ class Client:
         try:
             while True:
                 ready = self._wait()
-                if self._wakeup in ready:
-                    self._forward_signals()
+                if self._wakeup in ready and self._forward_signals():
+                    control.send(self._end, "bye")
+                    return 128 + signal.SIGHUP
                 if self._master_fd >= 0 and self._master_fd in ready:
                     self._pump_output()
                 if 0 in ready and self._pump_input():
@@ -129,10 +130,13 @@ class Client:
                 self._guard.raw()
             self._resize()
 
-    def _forward_signals(self) -> None:
+    def _forward_signals(self) -> bool:
+        """Pass signals on; say whether the caller's terminal is gone: the container goes on."""
         for number in os.read(self._wakeup, 64):
             if number == signal.SIGWINCH:
                 self._resize()
+            elif number == signal.SIGHUP and self._started and not _has_terminal():
+                return True
             elif not self._started:
                 # The supervisor unwinds what it has made so far and says so.
                 _kill(self._supervisor_pid, number)
@@ -141,6 +145,7 @@ class Client:
                     self._guard.raw()
                     self._resize()
                 control.send(self._end, "signal", number=number)
+        return False
 
     def _resize(self) -> None:
         rows, columns = tty.size_of(0, 1)
@@ -231,6 +236,18 @@ def _catch_signals() -> int:
         signal.signal(number, lambda *_: None)
     signal.set_wakeup_fd(writer, warn_on_full_buffer=False)
     return reader
+
+
+def _has_terminal() -> bool:
+    """Say whether this session still has a controlling terminal (tty(4)).
+
+    Tells the hang-up of a closed window from somebody's kill -HUP.
+    """
+    try:
+        os.close(os.open("/dev/tty", os.O_RDONLY | os.O_NOCTTY | os.O_CLOEXEC))
+    except OSError:
+        return False
+    return True
 
 
 def _kill(pid: int, number: int) -> None:

@@ -12,7 +12,17 @@ import resource
 import time
 from typing import TYPE_CHECKING, NamedTuple
 
-from rootlesspy.engine import names, record, seccomp_profile, specgen, storage, tty, values
+from rootlesspy.engine import (
+    idmap,
+    names,
+    record,
+    seccomp_profile,
+    specgen,
+    storage,
+    storage_driver,
+    tty,
+    values,
+)
 from rootlesspy.errors import Conflict, Error, Unsupported, UsageError
 from rootlesspy.network import addresses, resolver
 from rootlesspy.oci import validate
@@ -20,12 +30,13 @@ from rootlesspy.paths import private_directory
 
 if TYPE_CHECKING:
     from rootlesspy.engine.record import ContainerRecord
-    from rootlesspy.engine.request import RunRequest
+    from rootlesspy.engine.request import RunRequest, VolumeMount
     from rootlesspy.engine.root import Root
     from rootlesspy.linux.userns import IdMaps
     from rootlesspy.network.driver import Selection
     from rootlesspy.oci.runtime_spec import LinuxSeccomp, Mount, Spec
     from rootlesspy.paths import Paths
+    from rootlesspy.report import Reporter
 
 _STOP_TIMEOUT_S = 10
 _INIT_PROGRAMS = ("/usr/libexec/podman/catatonit", "/usr/bin/catatonit", "/usr/bin/tini-static")
@@ -41,17 +52,26 @@ class Created(NamedTuple):
 
 
 def create(
-    request: RunRequest, root: Root, paths: Paths, maps: IdMaps, selection: Selection
+    request: RunRequest,
+    root: Root,
+    paths: Paths,
+    maps: IdMaps,
+    selection: Selection,
+    reporter: Reporter,
 ) -> Created:
     """Write the container's record, bundle and spec."""
     container_id = names.new_id()
-    volumes, anonymous = _volumes(request, root, paths, maps)
-    found = _record(request, root, paths, container_id, selection, anonymous)
+    planned = _plan_volumes(request, root)
+    kind = "directory" if request.rootfs else storage_driver.choose(paths, maps, reporter)
+    found = _record(request, root, paths, container_id, selection, planned, kind)
     lock_fd = record.create(paths, found, durable=not request.remove)
     try:
         directory = paths.container(container_id)
-        if request.rootfs is None:
+        if kind == "copy":
+            storage.copy_layers(directory, root.layers, maps)
+        elif kind != "directory":
             storage.prepare_overlay(directory, root.layers)
+        volumes = _volumes(planned, found, root, paths, maps)
         files = _etc_files(request, found, paths, selection)
         spec = specgen.generate(
             request,
@@ -80,7 +100,8 @@ def _record(
     paths: Paths,
     container_id: str,
     selection: Selection,
-    anonymous_volumes: tuple[str, ...],
+    volumes: tuple[VolumeMount, ...],
+    storage_kind: str,
 ) -> ContainerRecord:
     config = root.config
     name = names.check_name(request.name) if request.name else record.free_name(paths)
@@ -89,8 +110,9 @@ def _record(
         stop_signal = values.parse_signal(
             config.get("StopSignal") or "SIGTERM", "the image's StopSignal"
         )
-    overlay: dict[str, object] = {"kind": "overlay", "lower": list(root.layers)}
-    directory: dict[str, object] = {"kind": "directory", "path": root.name}
+    stored: dict[str, object] = {"kind": storage_kind, "lower": list(root.layers)}
+    if request.rootfs is not None:
+        stored["path"] = root.name
     return record.ContainerRecord(
         id=container_id,
         name=name,
@@ -112,11 +134,11 @@ def _record(
         stop_timeout_s=(
             _STOP_TIMEOUT_S if request.stop_timeout_s is None else request.stop_timeout_s
         ),
-        user=request.user if request.user is not None else config.get("User") or "",
+        user=request.user or idmap.default_user(request.userns) or config.get("User", ""),
         group_add=list(request.group_add),
         make_cwd=request.workdir is None,
-        storage=overlay if request.rootfs is None else directory,
-        anonymous_volumes=list(anonymous_volumes),
+        storage=stored,
+        anonymous_volumes=[each.source for each in volumes if each.kind == "anonymous"],
         userns=request.userns,
     )
 
@@ -230,14 +252,28 @@ def _write_cidfile(path: str, container_id: str) -> None:
     os.close(fd)
 
 
-def _volumes(
-    request: RunRequest, root: Root, paths: Paths, maps: IdMaps
-) -> tuple[tuple[Mount, ...], tuple[str, ...]]:
+def _plan_volumes(request: RunRequest, root: Root) -> tuple[VolumeMount, ...]:
+    image_volumes = tuple(root.config.get("Volumes", ()))
+    if not (request.volumes or image_volumes):
+        return ()
     from rootlesspy.engine import volume
 
-    image_volumes = tuple(root.config.get("Volumes") or ())
-    if not (request.volumes or image_volumes):
-        return (), ()
+    occupied = tuple(each.target for each in request.tmpfs)
+    return volume.plan(request.volumes, image_volumes, occupied)
+
+
+def _volumes(
+    planned: tuple[VolumeMount, ...],
+    found: ContainerRecord,
+    root: Root,
+    paths: Paths,
+    maps: IdMaps,
+) -> tuple[Mount, ...]:
+    if not planned:
+        return ()
+    from rootlesspy.engine import volume
+
+    layers = root.layers or (root.name,)
     return volume.prepare(
-        request.volumes, image_volumes, paths=paths, maps=maps, layers=root.layers
-    )
+        planned, (), paths=paths, maps=maps, layers=layers, user=found.user
+    ).mounts

@@ -43,6 +43,14 @@ def maps_for(mode: str) -> IdMaps:
     )
 
 
+def default_user(mode: str) -> str:
+    """Return who the payload is when nobody said so; "" leaves it to the image.
+
+    With keep-id it is the kept user, as podman has it.
+    """
+    return "" if mode == "host-map" else "{}:{}".format(*_kept(mode))
+
+
 def missing_ranges_notice() -> str:
     """Return what to tell a user whose containers get a single id."""
     return (

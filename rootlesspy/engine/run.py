@@ -62,7 +62,7 @@ def run(
     if selection.notice:
         reporter.notice(selection.notice)
     step("make the container")
-    created = bundle.create(request, source, paths, maps, selection)
+    created = bundle.create(request, source, paths, maps, selection, reporter)
     try:
         job = _job(created, paths, maps, selection, reporter)
         step("fork the supervisor")

@@ -11,14 +11,16 @@ import os
 import stat
 from typing import TYPE_CHECKING
 
-from rootlesspy.engine import idmap, record
+from rootlesspy.engine import idmap, record, storage_driver
+from rootlesspy.errors import Unsupported
 from rootlesspy.linux import pathrs, userns
 from rootlesspy.network.ports import PortMapping
 from rootlesspy.paths import private_directory
-from rootlesspy.runtime.rootfs import Directory, Overlay
+from rootlesspy.runtime.rootfs import Directory, FuseOverlay, Overlay
 
 if TYPE_CHECKING:
     from rootlesspy.engine.record import ContainerRecord
+    from rootlesspy.linux.userns import IdMaps
     from rootlesspy.paths import Paths
 
 _ROOT_MODE = 0o755
@@ -36,17 +38,30 @@ def prepare_overlay(directory: str, lower: tuple[str, ...]) -> None:
         os.chmod(f"{directory}/{name}", mode)
 
 
-def root_of(found: ContainerRecord, directory: str) -> Overlay | Directory:
+def copy_layers(directory: str, lower: tuple[str, ...], maps: IdMaps) -> None:
+    """Make the root of a container a plain copy of the layers.  Raises OSError."""
+    from rootlesspy.engine import copytree
+
+    os.mkdir(f"{directory}/rootfs", 0o700)
+    userns.call_in_userns(maps, lambda: copytree.copy_layers(lower, f"{directory}/rootfs"))
+
+
+def root_of(found: ContainerRecord, directory: str) -> Overlay | FuseOverlay | Directory:
     """Return what init mounts as the container's root."""
     storage = found.storage
     if storage["kind"] == "directory":
         return Directory(str(storage["path"]))
-    lower = storage["lower"]
-    return Overlay(
-        lower=tuple(lower) if isinstance(lower, list) else (),
-        upper=f"{directory}/upper",
-        work=f"{directory}/work",
-    )
+    if storage["kind"] == "copy":
+        return Directory(f"{directory}/rootfs")
+    listed = storage["lower"]
+    lower = tuple(listed) if isinstance(listed, list) else ()
+    upper, work = f"{directory}/upper", f"{directory}/work"
+    if storage["kind"] == "overlay":
+        return Overlay(lower=lower, upper=upper, work=work)
+    program = storage_driver.fuse_overlayfs()
+    if program is None:
+        raise Unsupported("fuse-overlayfs is not installed", hint="apt-get install fuse-overlayfs")
+    return FuseOverlay(program=program, lower=lower, upper=upper, work=work)
 
 
 def ports(found: ContainerRecord) -> tuple[PortMapping, ...]:

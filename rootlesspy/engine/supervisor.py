@@ -18,7 +18,7 @@ from rootlesspy.engine import control, record, storage, tty
 from rootlesspy.errors import Error, RuntimeFailure
 from rootlesspy.linux import process, procfs
 from rootlesspy.network import driver
-from rootlesspy.runtime import create
+from rootlesspy.runtime import create, fuse, rootfs
 from rootlesspy.systemd import bus, cgroup, scope
 
 if TYPE_CHECKING:
@@ -125,6 +125,8 @@ def main(job: Job, client: socket.socket) -> NoReturn:
 def _supervise(job: Job, client: socket.socket) -> int:
     # Before the client makes the caller's terminal raw.
     guard = tty.Guard(0) if job.record.tty else None
+    if not job.record.interactive:
+        _redirect(0)
     undo = _Undo()
     undo.push(lambda: storage.release(job.paths, job.record))
     try:
@@ -145,16 +147,30 @@ def _supervise(job: Job, client: socket.socket) -> int:
 
 def _start(job: Job, client: socket.socket, undo: _Undo) -> _Running:
     """Lead the container from nothing to a running payload: the supervisor's half of the story."""
-    step = job.reporter.step
-    step("fork the container's init into its namespaces")
+    job.reporter.step("fork the container's init into its namespaces")
     init = create.launch(job.plan)
     undo.push(lambda: _kill_and_reap(init))
+    try:
+        return _lead(job, client, undo, init)
+    except (Error, OSError) as error:
+        # If init died first, what it said is the cause and the rest its consequence.
+        reported = init.reported_failure()
+        if reported is None:
+            raise
+        raise reported from error
+
+
+def _lead(job: Job, client: socket.socket, undo: _Undo, init: create.Init) -> _Running:
+    step = job.reporter.step
     step("write the id maps")
     helpers = create.write_id_maps(init.pid, job.maps)
     # While newuidmap and newgidmap run.
     step("connect to the user manager")
     connection = _connect(job, undo)
     create.finish_id_maps(helpers)
+    if isinstance(job.plan.root, rootfs.FuseOverlay):
+        step("mount with fuse-overlayfs")
+        fuse.mount(job.plan.root, job.plan.merged, init.pid)
     init.ids_mapped()
     step(f"start the network: {job.selection.request.driver}")
     pending = driver.start(
@@ -247,7 +263,8 @@ class _Supervision:
     def serve(self) -> None:
         """Wait for the payload's end, obeying systemd, the client and signals meanwhile."""
         running = self._running
-        _detach_from_stdio()
+        # The caller's stdin, stdout and stderr belong to the payload alone now.
+        _redirect(0, 1, 2)
         wakeup = self._catch_signals()
         if running.connection is not None:
             running.connection.on_request_stop(self._job.record.unit, self.stop)
@@ -439,10 +456,10 @@ def _report_failure(job: Job, client: socket.socket, error: Error | OSError) -> 
     )
 
 
-def _detach_from_stdio() -> None:
-    """Let go of the caller's stdin, stdout and stderr: they belong to the payload alone now."""
+def _redirect(*numbers: int) -> None:
+    """Put /dev/null in the place of descriptors."""
     null = os.open("/dev/null", os.O_RDWR | os.O_CLOEXEC)
-    for number in (0, 1, 2):
+    for number in numbers:
         os.dup2(null, number)
     os.close(null)
 

@@ -73,6 +73,14 @@ class Init:
         finally:
             self._channel.close()
 
+    def reported_failure(self) -> RuntimeFailure | Unsupported | None:
+        """Return what init said before it died, if it did; never blocks.
+
+        The cause of a step that failed because the process was gone.
+        """
+        failed = self._channel.pending_failure()
+        return None if failed is None else self._explain(failed)
+
     def _send(self, message: bytes) -> None:
         try:
             self._channel.send(message)

@@ -35,7 +35,7 @@ class Plan(NamedTuple):
     """All that init needs, in memory before the fork."""
 
     spec: Spec
-    root: rootfs.Overlay | rootfs.Directory
+    root: rootfs.Overlay | rootfs.FuseOverlay | rootfs.Directory
     merged: str
     """Where an overlay is mounted, in the bundle."""
     user: str

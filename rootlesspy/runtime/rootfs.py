@@ -76,6 +76,15 @@ class Directory(NamedTuple):
     path: str
 
 
+class FuseOverlay(NamedTuple):
+    """An overlay that a fuse-overlayfs process mounts before init goes on (runtime.fuse)."""
+
+    program: str
+    lower: tuple[str, ...]
+    upper: str
+    work: str
+
+
 class MountOptions(NamedTuple):
     """Mount options, sorted by what the kernel calls want."""
 
@@ -125,7 +134,7 @@ def parse_options(options: Iterable[str]) -> MountOptions:
     )
 
 
-def mount_root(root: Overlay | Directory, merged: str) -> int:
+def mount_root(root: Overlay | FuseOverlay | Directory, merged: str) -> int:
     """Mount the root file system and return a descriptor of its top.
 
     merged is the empty directory of the bundle where an overlay is mounted.  Raises OSError.
@@ -138,6 +147,8 @@ def mount_root(root: Overlay | Directory, merged: str) -> int:
         mount.move_mount(tree, source)
         os.close(source)
         return tree
+    if isinstance(root, FuseOverlay):
+        return os.open(merged, flags)
     # Through descriptors, as mount(2) takes one page of options: enough for 128 short paths.
     opened = [os.open(path, flags) for path in (*root.lower, root.upper, root.work)]
     *lower, upper, work = [f"/proc/self/fd/{fd}" for fd in opened]

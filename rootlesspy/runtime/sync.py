@@ -88,9 +88,13 @@ class Channel:
         if received:
             raise FailedError(_parse(received, b"end of file"))
 
-    def fileno(self) -> int:
-        """The socket's descriptor, to wait on."""
-        return self._socket.fileno()
+    def pending_failure(self) -> Failed | None:
+        """Return a FAILED message that has arrived, without waiting for one."""
+        try:
+            message = self._socket.recv(_MESSAGE_BYTES, socket.MSG_DONTWAIT)
+        except OSError:
+            return None
+        return _parse(message, READY) if message.startswith(_FAILED) else None
 
     def close(self) -> None:
         """Close this end."""
