@@ -162,6 +162,28 @@ def read_all(library: ctypes.CDLL, message: Handle) -> list[Value]:
     return values
 
 
+def unit_path(unit: str) -> str:
+    """Return the object path of a unit (sd_bus_path_encode(3))."""
+    encoded = "".join(
+        character
+        if character.isascii() and (character.isalpha() or (character.isdigit() and index > 0))
+        else "".join(f"_{byte:02x}" for byte in character.encode())
+        for index, character in enumerate(unit)
+    )
+    return f"/org/freedesktop/systemd1/unit/{encoded or '_'}"
+
+
+def address(path: str) -> bytes:
+    """Write a unix socket path as a D-Bus address (D-Bus specification, "Server Addresses")."""
+    escaped = "".join(
+        chr(byte)
+        if chr(byte).isascii() and (chr(byte).isalnum() or byte in b"-_/.\\*")
+        else f"%{byte:02x}"
+        for byte in os.fsencode(path)
+    )
+    return f"unix:path={escaped}".encode()
+
+
 def _append_text(library: ctypes.CDLL, message: Handle, kind: str, value: Value) -> None:
     if not isinstance(value, str):
         raise TypeError(f"signature {kind} takes text, not {type(value).__name__}")

@@ -328,6 +328,28 @@ def test_frozen_bus_is_named_within_five_seconds(rig: Machine) -> None:
     assert {each["type"] for each in answer.values() if isinstance(each, dict)} == {"Unsupported"}
 
 
+def test_pystemd_tells_of_the_same_manager(rig: Machine) -> None:
+    answer = told(
+        rig,
+        """
+        connection, pid = started()
+        told = buses.manager(RUNTIME)
+        units = buses.list_units(RUNTIME, "rp-test-*.scope")
+        end(pid)
+        print(json.dumps([told, [each._asdict() for each in units], UNIT,
+                          cgroup.manager_directory(os.getuid()),
+                          caught(buses.manager, "/nonexistent")]))
+        """,
+    )
+    (version, features, group), units, unit, directory, absent = answer
+    assert version.split(".")[0] == rig.run(["systemctl", "--version"]).stdout.split()[1]
+    assert "+SECCOMP" in features
+    assert directory.endswith(group)
+    assert [each["name"] for each in units] == [unit]
+    assert units[0]["active_state"] == "active"
+    assert absent["type"] == "Unsupported"
+
+
 def test_another_users_bus_is_refused(rig: Machine) -> None:
     if not rig.has_root:
         pytest.skip("needs a second user")

@@ -48,12 +48,12 @@ def test_signature_is_split_into_complete_types(signature: str, parts: list[str]
     ],
 )
 def test_unit_path_is_escaped(unit: str, path: str) -> None:
-    assert bus.unit_path(unit) == f"/org/freedesktop/systemd1/unit/{path}"
+    assert sdbus.unit_path(unit) == f"/org/freedesktop/systemd1/unit/{path}"
 
 
 @given(st.text(max_size=20))
 def test_unit_path_is_always_an_object_path(unit: str) -> None:
-    name = bus.unit_path(unit).rpartition("/")[2]
+    name = sdbus.unit_path(unit).rpartition("/")[2]
     assert name
     assert all(
         character.isascii() and (character.isalnum() or character == "_") for character in name
