@@ -65,7 +65,7 @@ def parse(text: str) -> Reference:
     if tag is not None and not _is_tag(tag):
         raise _invalid(text, f"{tag!r} is not a tag")
     registry, repository = _split_registry(name)
-    if not _is_registry(registry):
+    if not is_registry(registry):
         raise _invalid(text, f"{registry!r} is not a registry host")
     _check_repository(text, repository)
     if len(registry) + len(repository) + 1 > _MAX_NAME:
@@ -79,6 +79,26 @@ def is_image_id(text: str) -> bool:
     """Say whether text is a whole image id, with or without "sha256:"."""
     encoded = text.removeprefix("sha256:")
     return len(encoded) == 64 and _HEX.issuperset(encoded)
+
+
+def is_registry(text: str) -> bool:
+    """Say whether text is host[:port]; the host is a name, an IPv4 address or [IPv6]."""
+    if text.startswith("["):
+        host, closed, port = text[1:].partition("]")
+        if not (closed and host and set(host) <= _HEX | {":", "."} and ":" in host):
+            return False
+        if port and not port.startswith(":"):
+            return False
+        return not port or _is_port(port[1:])
+    host, colon, port = text.partition(":")
+    if colon and not _is_port(port):
+        return False
+    return all(_is_host_label(label) for label in host.split("."))
+
+
+def is_repository(text: str) -> bool:
+    """Say whether text is the path of a repository in its registry."""
+    return len(text) <= _MAX_NAME and all(_is_path_component(part) for part in text.split("/"))
 
 
 def _parsed_or_none(text: str) -> Reference | None:
@@ -108,21 +128,6 @@ def _split_registry(name: str) -> tuple[str, str]:
     if registry == DEFAULT_REGISTRY and "/" not in repository:
         repository = _OFFICIAL + repository
     return registry, repository
-
-
-def _is_registry(text: str) -> bool:
-    """Check host[:port]; the host is a name, an IPv4 address or [IPv6]."""
-    if text.startswith("["):
-        host, closed, port = text[1:].partition("]")
-        if not (closed and host and set(host) <= _HEX | {":", "."} and ":" in host):
-            return False
-        if port and not port.startswith(":"):
-            return False
-        return not port or _is_port(port[1:])
-    host, colon, port = text.partition(":")
-    if colon and not _is_port(port):
-        return False
-    return all(_is_host_label(label) for label in host.split("."))
 
 
 def _is_host_label(label: str) -> bool:

@@ -1,0 +1,395 @@
+"""One layer, from its registry to its place in the store, as a stream through three processes.
+
+    fetch: registry ──▶ size, digest ──▶ blob file        │
+                    └─▶ pipe ──▶ decompress: diff ID ──▶ pipe ──▶ unpack (in the user namespace)
+
+Everything is made in a locked directory below tmp/.  Only when digest, size and diff ID are right,
+and what was written is on disk, are blob and layer renamed to where others see them.  A killed
+pull leaves nothing but garbage in tmp/, which the next one removes.
+"""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import hashlib
+import json
+import os
+from typing import TYPE_CHECKING, NamedTuple, cast
+
+from rootlesspy.errors import Error, ImageError, NotFound, RegistryError, Unsupported
+from rootlesspy.image import children, layout, locks
+from rootlesspy.image.decompress import Reader
+from rootlesspy.image.events import Events
+from rootlesspy.image.unpack import unpack
+from rootlesspy.linux import userns
+from rootlesspy.linux.sync import syncfs
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from rootlesspy.image.registry import Client
+    from rootlesspy.linux.userns import IdMaps
+    from rootlesspy.oci.image_spec import Descriptor
+    from rootlesspy.paths import Paths
+    from rootlesspy.settings import Source
+
+_CHUNK = 1 << 18
+_PIPE_BYTES = 1 << 20
+_MAX_BREAKS = 5
+# What has arrived since the last break for the count of breaks to start again.
+_FORGIVEN_AFTER_BYTES = 1 << 20
+_REFETCHES = 1
+
+
+class Job(NamedTuple):
+    """A layer to bring in; vouched: a listed image has this blob for this diff ID already."""
+
+    descriptor: Descriptor
+    diff_id: str
+    vouched: bool
+
+    @property
+    def id(self) -> str:
+        """The short digest that progress shows."""
+        return self.descriptor.digest.partition(":")[2][:12]
+
+
+class Shop(NamedTuple):
+    """What all jobs of one pull share; client is None when nothing may be fetched."""
+
+    paths: Paths
+    maps: IdMaps
+    client: Client | None
+    sources: tuple[Source, ...]
+    events_fd: int
+
+
+class _Mismatch(Exception):
+    """The registry sent other bytes than the digest promises."""
+
+
+def make(job: Job, shop: Shop) -> None:
+    """Bring a layer in; runs in a process of its own.
+
+    Raises ImageError, RegistryError, NotFound, Unsupported, Error for a full disk, OSError.
+    """
+    events = Events(shop.events_fd, job.id)
+    events.start(job.id, job.descriptor.size)
+    try:
+        lock = locks.lock_blob(
+            shop.paths,
+            job.descriptor.digest,
+            lambda pid: events.notice(f"layer {job.id}: waiting for process {pid}"),
+        )
+        try:
+            _make_locked(job, shop, events)
+        finally:
+            lock.release()
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise layout.no_space(shop.paths, job.descriptor.size) from error
+        raise
+    events.finish()
+
+
+def _make_locked(job: Job, shop: Shop, events: Events) -> None:
+    paths = shop.paths
+    blob = layout.blob_path(paths, job.descriptor.digest)
+    target = layout.layer_directory(paths, job.diff_id, layout.maps_suffix(paths, shop.maps))
+    has_blob, has_layer = os.path.exists(blob), os.path.exists(target)
+    if has_blob and has_layer and job.vouched:
+        return
+    for attempt in range(_REFETCHES + 1):
+        item = locks.new_item(paths)
+        try:
+            _Pipeline(job, shop, events, item, has_layer=has_layer).run(blob if has_blob else None)
+            if not (has_blob and has_layer):
+                events.phase("writing")
+                syncfs(item.fd)
+            if not has_blob:
+                layout.install(f"{item.path}/blob", blob)
+            if not has_layer:
+                layout.install(f"{item.path}/layer", target)
+        except _Mismatch as mismatch:
+            if attempt == _REFETCHES:
+                raise ImageError(f"layer {job.id}: {mismatch}") from None
+            events.start(job.id, job.descriptor.size)
+        else:
+            return
+        finally:
+            locks.remove_item(paths, item, shop.maps)
+
+
+class _Pipeline:
+    """The processes of one attempt."""
+
+    def __init__(
+        self, job: Job, shop: Shop, events: Events, item: locks.Item, *, has_layer: bool
+    ) -> None:
+        self._job = job
+        self._shop = shop
+        self._events = events
+        self._item = item
+        self._unpacks = not has_layer
+
+    def run(self, blob: str | None) -> None:
+        """Run the layer through; blob is the file that holds it already, or None to fetch it.
+
+        Raises what its processes raise, _Mismatch.
+        """
+        workers: list[children.Child] = []
+        failures: list[BaseException] = []
+        try:
+            if blob is None:
+                self._events.phase("downloading")
+                compressed_fd, writer = _pipe()
+                worker = self._fork(self._fetch, writer, unused_fd=compressed_fd)
+                workers.append(worker)
+            else:
+                self._events.phase("verifying" if not self._unpacks else "unpacking")
+                compressed_fd = os.open(blob, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+            workers.append(self._start_decompressing(compressed_fd))
+            unpacked = self._unpack(failures) if self._unpacks else {}
+            answers = _collect(workers, failures)
+        except BaseException:
+            for worker in workers:
+                children.kill(worker)
+            raise
+        if failures:
+            raise failures[0]
+        self._check(answers)
+        if self._unpacks:
+            self._describe(unpacked)
+
+    def _fork(
+        self, function: Callable[[int], object], fd: int, *, unused_fd: int
+    ) -> children.Child:
+        """Run function(fd) in a child that does not hold unused_fd; fd is closed here."""
+
+        def body() -> object:
+            os.close(unused_fd)
+            return function(fd)
+
+        child = children.fork(body)
+        os.close(fd)
+        return child
+
+    def _start_decompressing(self, compressed_fd: int) -> children.Child:
+        if not self._unpacks:
+            child = children.fork(lambda: self._decompress(compressed_fd, None))
+        else:
+            self._plain_fd, writer = _pipe()
+            child = self._fork(
+                lambda fd: self._decompress(compressed_fd, fd), writer, unused_fd=self._plain_fd
+            )
+        os.close(compressed_fd)
+        return child
+
+    def _fetch(self, out_fd: int) -> object:
+        """Run the first process: returns the digest and size of what came."""
+        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
+        blob_fd = os.open("blob", flags, 0o600, dir_fd=self._item.fd)
+        transfer = _Transfer(self._job.descriptor, self._shop, self._events, blob_fd, out_fd)
+        return transfer.run()
+
+    def _decompress(self, compressed_fd: int, out_fd: int | None) -> object:
+        """Run the second process: returns the diff ID of what came."""
+        algorithm = self._job.diff_id.partition(":")[0]
+        digest = hashlib.new(algorithm)
+        reader = Reader(_File(compressed_fd))
+        while data := reader.read(_CHUNK):
+            digest.update(data)
+            if out_fd is not None:
+                _write_all(out_fd, data)
+        return f"{algorithm}:{digest.hexdigest()}"
+
+    def _unpack(self, failures: list[BaseException]) -> dict[str, object]:
+        """Run the third process; its error is kept, because another's may be the cause of it."""
+        os.mkdir("layer", 0o700, dir_fd=self._item.fd)
+        fd = self._plain_fd
+        try:
+            answer = userns.call_in_userns(
+                self._shop.maps,
+                lambda: children.answer(
+                    lambda: _unpack_below(self._item.fd, fd, self._shop.maps.is_single())
+                ),
+            )
+        except userns.HelperError as error:
+            raise Unsupported(
+                f"cannot map ids: {error.filename}: {error.strerror}",
+                hint="as root: apt install uidmap, and check /etc/subuid and /etc/subgid",
+            ) from error
+        except OSError as error:
+            # ENOSPC here means user.max_user_namespaces, not the disk.
+            raise Unsupported(
+                f"cannot unpack in a user namespace: {error.strerror}",
+                hint="sysctl user.max_user_namespaces kernel.apparmor_restrict_unprivileged_userns",
+            ) from error
+        finally:
+            os.close(fd)
+        try:
+            return cast("dict[str, object]", children.value_of(answer))
+        except (Error, OSError) as error:
+            failures.append(error)
+            return {}
+
+    def _check(self, answers: list[object]) -> None:
+        """Compare what came with what was promised.  Raises _Mismatch, ImageError."""
+        descriptor = self._job.descriptor
+        diff_id = answers[-1]
+        if len(answers) == 2 and answers[0] != descriptor.digest:
+            raise _Mismatch(f"digest mismatch: got {answers[0]} instead of {descriptor.digest}")
+        if diff_id != self._job.diff_id:
+            raise ImageError(
+                f"layer {self._job.id}: diff ID mismatch: its content is {diff_id}, "
+                f"the image says {self._job.diff_id}"
+            )
+
+    def _describe(self, unpacked: dict[str, object]) -> None:
+        """Write beside the tree what is known of it, and mark one that hides all below it."""
+        description = {
+            "version": 1,
+            "diff_id": self._job.diff_id,
+            "maps": layout.maps_text(self._shop.maps),
+            "single_id": self._shop.maps.is_single(),
+            **unpacked,
+        }
+        layout.write_file(
+            f"{self._item.path}/layer/layer.json", json.dumps(description).encode(), durable=False
+        )
+        if unpacked["opaque_root"]:
+            os.rename(f"{self._item.path}/layer/diff", f"{self._item.path}/layer/opaque")
+
+
+class _Transfer:
+    """The download of one blob, over several connections where it must be."""
+
+    def __init__(
+        self, descriptor: Descriptor, shop: Shop, events: Events, blob_fd: int, out_fd: int
+    ) -> None:
+        self._descriptor = descriptor
+        self._sources = list(shop.sources)
+        self._client = shop.client
+        self._events = events
+        self._blob_fd = blob_fd
+        self._out_fd: int | None = out_fd
+        self._digest = hashlib.new(descriptor.digest.partition(":")[0])
+        self._done = 0
+
+    def run(self) -> str:
+        """Fetch everything; return the digest of what came.  Raises RegistryError, NotFound."""
+        from rootlesspy.image.registry import Interrupted
+
+        if self._client is None:
+            raise NotFound(f"blob {self._descriptor.digest} is missing in the store")
+        self._client.forget_connections()
+        breaks, since = 0, 0
+        while self._done < self._descriptor.size:
+            try:
+                self._fetch_rest(self._client)
+            except Interrupted:
+                if self._done - since > _FORGIVEN_AFTER_BYTES:
+                    breaks, since = 0, self._done
+                breaks += 1
+                if breaks > _MAX_BREAKS:
+                    raise
+                self._client.pause(breaks)
+            except (RegistryError, NotFound):
+                # The place that had the manifest may lack the blob: a mirror in the making.
+                if len(self._sources) < 2:
+                    raise
+                self._sources.pop(0)
+        self._events.flush()
+        return f"{self._digest.name}:{self._digest.hexdigest()}"
+
+    def _fetch_rest(self, client: Client) -> None:
+        from rootlesspy.image.registry import Interrupted
+
+        descriptor = self._descriptor
+        body = client.blob(
+            self._sources[0], descriptor.digest, offset=self._done, size=descriptor.size
+        )
+        try:
+            # A registry without ranges begins again: what is here already is passed over.
+            at = body.offset
+            while data := body.read(min(_CHUNK, descriptor.size - at + 1)):
+                at += len(data)
+                if at > descriptor.size:
+                    raise RegistryError(
+                        f"registry {self._sources[0].registry} sent more than the "
+                        f"{descriptor.size} bytes of blob {descriptor.digest}"
+                    )
+                if at > self._done:
+                    self._take(data[self._done - at :])
+        finally:
+            body.close()
+        if at < descriptor.size:
+            raise Interrupted(
+                f"registry {self._sources[0].registry} ended blob {descriptor.digest} after {at} "
+                f"of {descriptor.size} bytes"
+            )
+
+    def _take(self, data: bytes) -> None:
+        self._digest.update(data)
+        _write_all(self._blob_fd, data)
+        self._done += len(data)
+        self._events.advance(len(data))
+        if self._out_fd is None:
+            return
+        try:
+            _write_all(self._out_fd, data)
+        except BrokenPipeError:
+            # The content is bad, or not what was promised: only the whole digest tells which.
+            self._out_fd = None
+
+
+class _File:
+    """A descriptor as a source of compressed bytes."""
+
+    def __init__(self, fd: int) -> None:
+        self._fd = fd
+
+    def read(self, size: int) -> bytes:
+        return os.read(self._fd, size)
+
+
+def _unpack_below(item_fd: int, fd: int, single_id: bool) -> dict[str, object]:
+    """Unpack into layer/diff; runs as root of the user namespace."""
+    layer_fd = os.open("layer", os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW, dir_fd=item_fd)
+    os.mkdir("diff", 0o755, dir_fd=layer_fd)
+    root_fd = os.open("diff", os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW, dir_fd=layer_fd)
+    os.fchmod(root_fd, 0o755)
+    return unpack(fd, root_fd, single_id=single_id)._asdict()
+
+
+def _collect(workers: list[children.Child], failures: list[BaseException]) -> list[object]:
+    """Wait for the workers; put their errors before those that they may have caused."""
+    answers: list[object] = []
+    own: list[BaseException] = []
+    echoes: list[BaseException] = []
+    while workers:
+        try:
+            answers.append(children.wait(workers.pop(0)))
+        except children.PipeClosed as error:
+            echoes.append(error)
+        except (Error, OSError) as error:
+            own.append(error)
+    failures[:] = [*own, *failures, *echoes]
+    return answers
+
+
+def _pipe() -> tuple[int, int]:
+    reader, writer = os.pipe2(os.O_CLOEXEC)
+    try:
+        fcntl.fcntl(writer, fcntl.F_SETPIPE_SZ, _PIPE_BYTES)
+    except OSError:
+        # fs.pipe-user-pages-soft is used up: slower, not wrong.
+        pass
+    return reader, writer
+
+
+def _write_all(fd: int, data: bytes) -> None:
+    view = memoryview(data)
+    while view:
+        view = view[os.write(fd, view) :]
