@@ -1,0 +1,181 @@
+"""Records on disk: whole or old, names reserved once, damage confined to its object."""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from rootlesspy import paths as paths_module
+from rootlesspy.engine import names, record, statefile
+from rootlesspy.errors import Conflict, Error, NotFound, UsageError
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from rootlesspy.paths import Paths
+
+
+@pytest.fixture
+def paths(tmp_path: Path) -> Paths:
+    return paths_module.Paths(
+        data=os.fspath(tmp_path / "data"),
+        runtime=os.fspath(tmp_path / "run"),
+        config=os.fspath(tmp_path / "config"),
+    )
+
+
+def _record(name: str = "web", container_id: str | None = None) -> record.ContainerRecord:
+    blank = record._unknown(container_id or names.new_id())
+    return blank._replace(name=name, image="alpine", unit=f"rp-{name}.scope", created_s=5.0)
+
+
+def test_a_container_is_found_by_name_id_and_unique_prefix(paths: Paths) -> None:
+    made = _record()
+    os.close(record.create(paths, made, durable=False))
+    for text in ("web", made.id, made.id[:12], made.id[:3]):
+        assert record.find(paths, text) == made.id
+    with pytest.raises(NotFound):
+        record.find(paths, "webb")
+
+
+def test_an_ambiguous_prefix_is_a_conflict(paths: Paths) -> None:
+    for name, container_id in (("a1", "ab" + "0" * 62), ("a2", "ac" + "0" * 62)):
+        os.close(record.create(paths, _record(name, container_id), durable=False))
+    with pytest.raises(Conflict, match="2 begin with it"):
+        record.find(paths, "a")
+
+
+def test_a_name_is_reserved_once_and_the_loser_leaves_nothing(paths: Paths) -> None:
+    first = _record()
+    os.close(record.create(paths, first, durable=False))
+    with pytest.raises(Conflict, match="in use by container " + first.id[:12]):
+        record.create(paths, _record(), durable=False)
+    assert record.ids(paths) == [first.id]
+    assert record.find(paths, "web") == first.id
+
+
+def test_the_name_of_a_vanished_container_is_free(paths: Paths) -> None:
+    os.makedirs(paths.names)
+    os.symlink("0" * 64, f"{paths.names}/web")
+    made = _record()
+    os.close(record.create(paths, made, durable=False))
+    assert record.find(paths, "web") == made.id
+
+
+def test_states_follow_the_files_and_the_lock(paths: Paths) -> None:
+    made = _record()
+    lock = record.create(paths, made, durable=False)
+    directory = paths.container(made.id)
+
+    def state() -> str:
+        found = record.load(paths, made.id)
+        assert found is not None
+        return found.state
+
+    assert state() == "created"
+    live = record.LiveState(1, 2, 3, 4, "boot", 6.0, 0, 0)
+    record.write_live_state(directory, live)
+    assert state() == "running"
+    os.close(lock)
+    lost = record.load(paths, made.id)
+    assert lost is not None
+    assert lost.exit is not None
+    assert (lost.state, lost.exit.exit_code) == ("exited", -1)
+    assert "lost" in lost.exit.error
+    ended = record.ExitRecord(3, 9.0, 6.0, oom_killed=True, error="out of memory")
+    record.write_exit_record(directory, ended, durable=True)
+    found = record.load(paths, made.id)
+    assert found is not None
+    assert found.exit == ended
+    assert found.record == made
+
+
+def test_d1_every_truncation_of_a_record_is_a_broken_container_and_no_other(paths: Paths) -> None:
+    good, bad = _record("good"), _record("bad")
+    for each in (good, bad):
+        os.close(record.create(paths, each, durable=False))
+    path = f"{paths.container(bad.id)}/record.json"
+    with open(path, "rb") as file:
+        content = file.read()
+    variants = [content[:n] for n in range(len(content))] + [b"\0" * 50, b"[]", b"{}", b"\xff"]
+    for variant in variants:
+        with open(path, "wb") as file:
+            file.write(variant)
+        found = record.load(paths, bad.id)
+        assert found is not None
+        assert found.state == "broken"
+    other = record.load(paths, good.id)
+    assert other is not None
+    assert other.state == "created"
+
+
+def test_d1_state_and_exit_files_too(paths: Paths) -> None:
+    made = _record()
+    os.close(record.create(paths, made, durable=False))
+    for name in ("state.json", "exit.json"):
+        path = f"{paths.container(made.id)}/{name}"
+        for content in (b"", b"{", b"{}", b'{"version":1}', b"[1]"):
+            with open(path, "wb") as file:
+                file.write(content)
+            found = record.load(paths, made.id)
+            assert found is not None
+            assert found.state == "broken", (name, content)
+        os.unlink(path)
+
+
+@pytest.mark.parametrize("kind", ["link", "fifo", "directory"])
+def test_d1_a_record_that_is_no_file(paths: Paths, kind: str) -> None:
+    made = _record()
+    os.close(record.create(paths, made, durable=False))
+    path = f"{paths.container(made.id)}/record.json"
+    os.rename(path, path + ".away")
+    if kind == "link":
+        os.symlink(path + ".away", path)
+    elif kind == "fifo":
+        os.mkfifo(path)
+    else:
+        os.mkdir(path)
+    found = record.load(paths, made.id)
+    assert found is not None
+    assert found.state == "broken"
+
+
+def test_d2_a_newer_format_is_refused(tmp_path: Path) -> None:
+    path = os.fspath(tmp_path / "x.json")
+    statefile.write(path, {"a": 1}, durable=True)
+    assert statefile.read(path) == {"version": 1, "a": 1}
+    with open(path, "w", encoding="ascii") as file:
+        file.write('{"version": 2}')
+    with pytest.raises(Error, match="newer rp"):
+        statefile.read(path)
+
+
+def test_a_failed_write_keeps_the_old_content(tmp_path: Path) -> None:
+    path = os.fspath(tmp_path / "x.json")
+    statefile.write(path, {"a": 1}, durable=False)
+    with pytest.raises(TypeError):
+        statefile.write(path, {"a": object()}, durable=False)
+    assert statefile.read(path)["a"] == 1
+    assert os.listdir(tmp_path) == ["x.json"]
+
+
+@pytest.mark.parametrize(
+    "name", ["", "-x", ".", "..", "../x", "a/b", "a b", "a\n", "é", "a" * 129, "a\0", "_a"]
+)
+def test_odd_names_are_refused(name: str) -> None:
+    with pytest.raises(UsageError):
+        names.check_name(name)
+
+
+@given(st.from_regex(r"[a-zA-Z0-9][a-zA-Z0-9_.-]{0,127}", fullmatch=True))
+def test_podmans_names_are_accepted(name: str) -> None:
+    assert names.check_name(name) == name
+
+
+def test_random_names_are_valid() -> None:
+    for _ in range(50):
+        assert names.check_name(names.new_name())

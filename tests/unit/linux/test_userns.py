@@ -1,0 +1,72 @@
+"""Subordinate ids: what a hostile or careless /etc/subuid may and may not grant."""
+
+from __future__ import annotations
+
+import itertools
+import os
+from typing import TYPE_CHECKING
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from rootlesspy.linux import userns
+from rootlesspy.linux.userns import IdMapping, IdMaps
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+
+def _ranges(path: Path, content: bytes) -> tuple[tuple[int, int], ...]:
+    file = path / "subuid"
+    file.write_bytes(content)
+    return userns.subordinate_ranges(os.fspath(file), "alice", 1000)
+
+
+@pytest.mark.parametrize(
+    ("content", "expected"),
+    [
+        (b"alice:100000:65536\n", ((100000, 65536),)),
+        (b"1000:100000:65536\n", ((100000, 65536),)),
+        (b"bob:100000:65536\n", ()),
+        (b"alice:100000:65536\nalice:300000:10\n", ((100000, 65536), (300000, 10))),
+        (b"alice:100000:65536\nalice:100000:65536\n", ((100000, 65536),)),
+        (b"alice:100000:65536\nalice:165000:65536\n", ((100000, 65536),)),
+        (b"alice:100000:0\n", ()),
+        (b"alice:-1:10\n", ()),
+        (b"alice:4294967290:65536\n", ()),
+        (b"alice:1_0:10\n", ()),
+        (b"alice: 10:10\n", ()),
+        ("alice:１０:10\n".encode(), ()),
+        (b"alice:10\n", ()),
+        (b"alice:10:10:10\n", ()),
+        (b"\0\xff\n:::\nalice:5:5", ((5, 5),)),
+    ],
+)
+def test_lines(tmp_path: Path, content: bytes, expected: tuple[tuple[int, int], ...]) -> None:
+    assert _ranges(tmp_path, content) == expected
+
+
+def test_no_file_grants_nothing(tmp_path: Path) -> None:
+    assert userns.subordinate_ranges(os.fspath(tmp_path / "none"), "alice", 1000) == ()
+
+
+@given(st.lists(st.tuples(st.integers(-5, 2**33), st.integers(-5, 2**33)), max_size=8))
+def test_ranges_never_overlap_or_overflow(
+    tmp_path_factory: pytest.TempPathFactory, pairs: list[tuple[int, int]]
+) -> None:
+    lines = b"".join(b"alice:%d:%d\n" % pair for pair in pairs)
+    found = sorted(_ranges(tmp_path_factory.mktemp("subid"), lines))
+    for start, count in found:
+        assert (start, count) in pairs
+        assert count > 0
+        assert start + count <= 2**32 - 1
+    for (first, size), (following, _) in itertools.pairwise(found):
+        assert first + size <= following
+
+
+def test_a_single_id_needs_no_helper() -> None:
+    single = IdMaps((IdMapping(0, 1000, 1),), (IdMapping(0, 1000, 1),))
+    assert single.is_single()
+    assert not single._replace(uids=(IdMapping(0, 1000, 2),)).is_single()
+    assert not single._replace(gids=(IdMapping(0, 1000, 1), IdMapping(1, 5, 1))).is_single()
