@@ -77,6 +77,13 @@ class Paths(NamedTuple):
                 f"{os.getuid()} does not exist",
                 hint=f"log in, or run as root: loginctl enable-linger {os.getuid()}",
             )
+        session = os.path.dirname(self.runtime)
+        if not os.path.isdir(session):
+            # A shell that outlived its session; making the directory would not bring it back.
+            raise Unsupported(
+                f"no user session: XDG_RUNTIME_DIR={session} does not exist",
+                hint=f"log in, or run as root: loginctl enable-linger {os.getuid()}",
+            )
         return self.runtime
 
 
