@@ -124,7 +124,7 @@ def plan(
     refusable = [each for each in missing if each.name != "AllowedCPUs"]
     if refusable and not ignore_missing:
         raise _refusal(refusable, host)
-    notices = [_notice(each) for each in refusable]
+    notices = [_notice(refusable)] if refusable else []
     affinity = None
     if held:
         affinity = unmask(held[-1].value) & host.cpus
@@ -257,8 +257,10 @@ def _name(item: Property) -> str:
     return f"{item.name} ({flag})" if flag else item.name
 
 
-def _notice(item: Property) -> str:
-    return f"{_name(item)} is set but not enforced: no {properties.controller(item)} controller"
+def _notice(missing: Sequence[Property]) -> str:
+    listed = ", ".join(dict.fromkeys(_name(each) for each in missing))
+    needed = sorted({properties.controller(each) or "" for each in missing})
+    return f"set but not enforced, for want of controllers ({', '.join(needed)}): {listed}"
 
 
 def _refusal(missing: Sequence[Property], host: Host) -> Unsupported:
