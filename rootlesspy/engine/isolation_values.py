@@ -19,8 +19,6 @@ _ULIMITS = (
     "as", "core", "cpu", "data", "fsize", "memlock", "msgqueue", "nice", "nofile", "nproc",
     "rss", "rtprio", "rttime", "sigpending", "stack",
 )  # fmt: skip
-_SYSCTL_PREFIXES = ("net.", "fs.mqueue.", "kernel.msg", "kernel.shm")
-_SYSCTLS = ("kernel.sem", "kernel.hostname", "kernel.domainname")
 _SECURITY_OPTIONS = ("no-new-privileges", "seccomp", "label", "apparmor", "mask", "unmask")
 
 
@@ -52,17 +50,11 @@ def parse_device(text: str, option: str) -> Device:
 
 
 def parse_sysctl(text: str, option: str) -> tuple[str, str]:
-    """Parse KEY=VALUE of a sysctl that belongs to a namespace of the container."""
+    """Parse KEY=VALUE; `engine.specgen` decides whether the key belongs to the container."""
     key, equals, value = text.partition("=")
-    key = key.strip().replace("/", ".")
-    if not equals or not key or ".." in key or has_control(key):
+    if not equals or not key or has_control(text):
         reject(option, text, "KEY=VALUE")
-    if not key.startswith(_SYSCTL_PREFIXES) and key not in _SYSCTLS:
-        reject(
-            option, text, "a sysctl that belongs to the container",
-            "net.*, fs.mqueue.*, kernel.msg*, kernel.shm* and kernel.sem do",
-        )  # fmt: skip
-    return key, value
+    return key.replace("/", "."), value
 
 
 def parse_userns(text: str, option: str) -> str:

@@ -80,9 +80,8 @@ def parse_volume(text: str, option: str, *, directory: str) -> VolumeMount:
 def parse_tmpfs(text: str, option: str) -> TmpfsMount:
     """Parse --tmpfs TARGET[:OPTIONS], options as in tmpfs(5)."""
     target, colon, option_text = text.partition(":")
-    options = option_text.split(",") if colon else []
-    for name in options:
-        _check_tmpfs_option(name, text, option)
+    given = option_text.split(",") if colon else []
+    options = [_tmpfs_option(name, text, option) for name in given]
     _refuse_contradictions(options, text, option)
     return TmpfsMount(target=_target(target, text, option), options=tuple(options))
 
@@ -130,18 +129,22 @@ def refuse_duplicates(volumes: tuple[VolumeMount, ...], tmpfs: tuple[TmpfsMount,
 def _target(path: str, text: str, option: str) -> str:
     if not path.startswith("/") or has_control(path):
         reject(option, text, "an absolute path inside the container", f"the form is {_VOLUME_FORM}")
-    # normpath keeps two leading slashes, which POSIX lets mean something else.
-    clean = os.path.normpath("/" + path.lstrip("/"))
+    clean = _clean(path)
     if clean == "/":
         reject(option, text, "a path below / inside the container")
     return clean
+
+
+def _clean(path: str) -> str:
+    # normpath keeps two leading slashes, which POSIX lets mean something else.
+    return os.path.normpath("/" + path.lstrip("/"))
 
 
 def _source(source: str, kind: str, text: str, option: str, directory: str) -> str:
     if kind == "bind":
         if not source:
             reject(option, text, "a path of the host")
-        return os.path.normpath(os.path.join(directory, source))
+        return _clean(os.path.join(directory, source))
     if not is_name(source):
         reject(
             option, text, "a volume's name: letters, digits, '_', '.' and '-'",
@@ -159,23 +162,25 @@ def _volume_options(option_text: str, text: str, option: str) -> tuple[str, ...]
     return tuple(options)
 
 
-def _check_tmpfs_option(name: str, text: str, option: str) -> None:
+def _tmpfs_option(name: str, text: str, option: str) -> str:
+    """Check one option of a tmpfs and return it as the kernel reads it: sizes in bytes."""
     key, equals, value = name.partition("=")
     if not equals:
         if name not in _TMPFS_FLAGS:
             reject(option, text, "options as in tmpfs(5), such as size=64m,mode=1777")
     elif key == "size":
         if not (value.endswith("%") and value[:-1].isascii() and value[:-1].isdigit()):
-            parse_size(value, option)
+            return f"size={parse_size(value, option)}"
     elif key == "mode":
         if not value or value.strip("01234567") or len(value) > 5:
             reject(option, text, "an octal mode")
     elif key in ("nr_inodes", "nr_blocks"):
-        parse_size(value, option)
+        return f"{key}={parse_size(value, option)}"
     elif key in ("uid", "gid"):
         parse_integer(value, option, 0, 2**32 - 2)
     else:
         reject(option, text, "options as in tmpfs(5), such as size=64m,mode=1777")
+    return name
 
 
 def _mount_option(name: str, value: str | None, kind: str, text: str, option: str) -> list[str]:
@@ -199,8 +204,8 @@ def _mount_option(name: str, value: str | None, kind: str, text: str, option: st
         field = name if value is None else f"{name}={value}"
         reject(option, text, f"fields that type={kind} has, which {field!r} is not")
     if kind == "tmpfs":
-        _check_tmpfs_option(result, text, option)
-    elif result not in _VOLUME_OPTIONS:
+        return [_tmpfs_option(result, text, option)]
+    if result not in _VOLUME_OPTIONS:
         reject(option, text, f"fields that type={kind} has, which {name!r} is not")
     return [result]
 
@@ -239,7 +244,7 @@ def _split_csv(text: str, option: str) -> list[str]:
 def _quoted(rest: str, text: str, option: str) -> tuple[str, str]:
     """Return the field that begins rest, without its quotes, and what follows it."""
     end = rest.find('"', 1)
-    while rest[end + 1 : end + 2] == '"':
+    while end > 0 and rest[end + 1 : end + 2] == '"':
         end = rest.find('"', end + 2)
     if end < 0 or rest[end + 1 : end + 2] not in ("", ","):
         reject(option, text, "quotes around a whole field")

@@ -113,7 +113,7 @@ class RunRequest(NamedTuple):
     dns: tuple[str, ...] = ()
     """Addresses, or ("none",): the image's resolv.conf stays."""
     dns_search: tuple[str, ...] = ()
-    """("",): no search list at all (--dns-search=.)."""
+    """(".",): no search list at all."""
     dns_options: tuple[str, ...] = ()
     ulimits: tuple[Ulimit, ...] = ()
     shm_size_bytes: int | None = None

@@ -146,8 +146,8 @@ def parse_dns(text: str, option: str) -> str:
 
 
 def parse_dns_search(text: str, option: str) -> str:
-    """Check a search domain; '.' means no search list and comes back empty."""
-    return "" if text == "." else _host_name(text.rstrip("."), option, text)
+    """Check a search domain; '.' means no search list."""
+    return text if text == "." else _host_name(text.rstrip("."), option, text)
 
 
 def parse_word(text: str, option: str) -> str:
