@@ -398,12 +398,16 @@ class _Supervision:
 
 
 def _handles(pid: int, number: int) -> bool:
-    """Say whether a process catches or deliberately ignores a signal (proc_pid_status(5))."""
+    """Say whether a process catches, ignores or waits for a signal (proc_pid_status(5)).
+
+    A blocked one is waited for: init programs and systemd read theirs by sigwait or signalfd.
+    """
     bit = 1 << number - 1
+    fields = (b"SigCgt:", b"SigIgn:", b"SigBlk:")
     try:
         with open(f"/proc/{pid}/status", "rb") as file:
             for line in file:
-                if line.startswith((b"SigCgt:", b"SigIgn:")) and int(line[7:], 16) & bit:
+                if line.startswith(fields) and int(line[7:], 16) & bit:
                     return True
     except (FileNotFoundError, ProcessLookupError):
         return True
