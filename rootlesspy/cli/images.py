@@ -13,6 +13,7 @@ import typer
 
 from rootlesspy.cli import completion, human, image_rows, output, progress, table
 from rootlesspy.cli.image_filter import matching
+from rootlesspy.cli.image_rows import hexadecimal
 from rootlesspy.cli.removal import Removal
 from rootlesspy.engine.values import parse_choice, parse_platform
 from rootlesspy.errors import Error, NotFound, UsageError
@@ -64,7 +65,7 @@ def pull(
             progress=progress.make(quiet=quiet, debug=session.reporter.debug),
             reporter=session.reporter,
         )
-        sys.stdout.write(f"{image.id.removeprefix('sha256:')}\n")
+        sys.stdout.write(f"{hexadecimal(image.id)}\n")
     return 0
 
 
@@ -161,7 +162,10 @@ def rmi(
         except Error as error:
             removal.failed(error)
         else:
-            sys.stdout.write("".join(f"{escape(line)}\n" for line in removed))
+            for untagged in removed.untagged:
+                sys.stdout.write(f"Untagged: {escape(untagged)}\n")
+            if removed.deleted is not None:
+                sys.stdout.write(f"Deleted: {hexadecimal(removed.deleted)}\n")
     return removal.exit_code
 
 

@@ -6,10 +6,11 @@ from typing import TYPE_CHECKING
 
 from rootlesspy.engine import lifecycle
 from rootlesspy.errors import Conflict
+from rootlesspy.image.reference import is_image_id
 from rootlesspy.image.store import Store
 
 if TYPE_CHECKING:
-    from rootlesspy.image.store import Image
+    from rootlesspy.image.store import Removal
     from rootlesspy.paths import Paths
     from rootlesspy.report import Reporter
 
@@ -22,29 +23,21 @@ def users(paths: Paths) -> dict[str, list[str]]:
     return names
 
 
-def remove(paths: Paths, text: str, *, force: bool, reporter: Reporter) -> list[str]:
-    """Remove an image by name or id; return what was done as podman words it.
+def remove(paths: Paths, text: str, *, force: bool, reporter: Reporter) -> Removal:
+    """Remove an image by name or id; with force, the containers that use it first.
 
-    A name of an image that has others only goes away itself.  With force the containers that use
-    the image are removed first.  Raises NotFound, Conflict when a container uses it.
+    A name of an image that has others only goes away itself, whoever uses the image.  Raises
+    NotFound, Conflict when a container uses it.
     """
     store = Store(paths)
     image = store.resolve(text)
     names = users(paths).get(image.id, [])
-    if names and not (len(image.names) > 1 and _is_name(image, text)):
+    loses_one_name = len(image.names) > 1 and not is_image_id(text) and not force
+    if names and not loses_one_name:
         if not force:
             raise Conflict(
                 f"image {text} is in use by container {', '.join(names)}",
                 hint=f"rp rm {' '.join(names)}, or rp rmi -f {text}",
             )
         lifecycle.remove(paths, names, force=True, reporter=reporter)
-    store.remove(text, force=force)
-    left = {name for each in store.images() if each.id == image.id for name in each.names}
-    gone = all(each.id != image.id for each in store.images())
-    done = [f"Untagged: {name}" for name in image.names if name not in left]
-    return [*done, f"Deleted: {image.id.removeprefix('sha256:')}"] if gone else done
-
-
-def _is_name(image: Image, text: str) -> bool:
-    """Say whether text names the image, rather than being its id."""
-    return not image.id.removeprefix("sha256:").startswith(text.removeprefix("sha256:"))
+    return store.remove(text, force=force)
