@@ -212,13 +212,19 @@ def test_descriptors_are_given_back(source: Tree, target: Tree) -> None:
     assert os.listdir("/proc/self/fd") == before
 
 
-def test_error_names_the_path_below_the_top(source: Tree, target: Tree) -> None:
-    for tree in (source, target):
-        (tree.path / "a").mkdir()
-    (source.path / "a/file").write_text("new")
-    with pytest.raises(FileExistsError) as caught:
+def test_error_names_the_path_below_the_top(
+    source: Tree, target: Tree, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    (source.path / "a/b").mkdir(parents=True)
+    (source.path / "a/b/file").write_text("new")
+    monkeypatch.setattr(copytree, "_copy_content", fail)
+    with pytest.raises(OSError, match="No space left") as caught:
         copytree.copy_tree(source.fd, target.fd)
-    assert caught.value.filename == "a"
+    assert caught.value.errno == errno.ENOSPC
+    assert caught.value.filename == "a/b/file"
 
 
 def test_link_in_the_target_is_not_written_through(

@@ -265,6 +265,15 @@ class TestNamedVolumes:
             machine.prepare(named("db"))
         assert os.listdir(machine.host) == []
 
+    def test_one_of_another_user_is_refused(
+        self, machine: Machine, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        machine.prepare(named("db"))
+        with monkeypatch.context() as patch:
+            patch.setattr(os, "getuid", lambda: os.geteuid() + 1)
+            with pytest.raises(Error, match="not what rp made"):
+                volume_store.open_volume(machine.paths, "db")
+
     @pytest.mark.parametrize("content", ["", "{", "[]", "{}", '{"version": 1}', '{"version": 99}'])
     def test_damaged_description(self, machine: Machine, content: str) -> None:
         machine.prepare(named("db"))
@@ -276,6 +285,7 @@ class TestNamedVolumes:
 
     @pytest.mark.parametrize("name", ["", ".", "..", "../x", "a/b", "-x", "a b", "é", "x" * 256])
     def test_names(self, machine: Machine, name: str) -> None:
+        machine.prepare(named("db"))
         with pytest.raises(UsageError):
             machine.prepare(named(name))
 
