@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from rootlesspy.runtime.init import Plan
 
 _DRAIN_BYTES = 65536
+_CANCELLING = (signal.SIGTERM, signal.SIGINT)
 # signal(7): default action is not to end the process.
 _HARMLESS = frozenset(
     (
@@ -168,10 +169,13 @@ def _lead(job: Job, client: socket.socket, undo: _Undo, init: create.Init) -> _R
     step("connect to the user manager")
     connection = _connect(job, undo)
     create.finish_id_maps(helpers)
+    fuse_fd = -1
     if isinstance(job.plan.root, rootfs.FuseOverlay):
-        step("mount with fuse-overlayfs")
-        fuse.mount(job.plan.root, job.plan.merged, init.pid)
-    init.ids_mapped()
+        step("start fuse-overlayfs")
+        server = fuse.start(job.plan.root, job.plan.merged, init.pid)
+        undo.push(server.stop)
+        fuse_fd = server.mount_fd
+    init.ids_mapped(fuse_fd)
     step(f"start the network: {job.selection.request.driver}")
     pending = driver.start(
         job.selection,
@@ -194,6 +198,9 @@ def _lead(job: Job, client: socket.socket, undo: _Undo, init: create.Init) -> _R
     step("record it as running")
     _record_start(job, init, network, started_s)
     step("execute the payload")
+    # From here on a signal is for the payload.  It waits until serve() knows what to do with it;
+    # raised in between it would be an error that nobody undoes.
+    signal.pthread_sigmask(signal.SIG_BLOCK, _CANCELLING)
     init.execute()
     control.send(client, "started", pid=init.pid, fd=master_fd)
     return _Running(init, connection, meter, network, master_fd, started_s)
@@ -390,10 +397,11 @@ class _Supervision:
 
     def _catch_signals(self) -> int:
         reader, writer = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
-        for number in (signal.SIGTERM, signal.SIGINT):
+        for number in _CANCELLING:
             signal.signal(number, lambda *_: None)
         signal.signal(signal.SIGHUP, signal.SIG_IGN)
         signal.set_wakeup_fd(writer, warn_on_full_buffer=False)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, _CANCELLING)
         return reader
 
 
@@ -418,7 +426,7 @@ def _cancel_on_signals() -> None:
     def cancel(number: int, _frame: object) -> None:
         raise CancelledError(number)
 
-    for number in (signal.SIGTERM, signal.SIGINT):
+    for number in _CANCELLING:
         signal.signal(number, cancel)
     signal.signal(signal.SIGHUP, signal.SIG_IGN)
 

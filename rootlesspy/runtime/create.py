@@ -42,9 +42,9 @@ class Init:
         self._channel = channel
         self._command = arguments[0] if arguments else ""
 
-    def ids_mapped(self) -> None:
-        """Say that the id maps are written."""
-        self._send(sync.IDS_MAPPED)
+    def ids_mapped(self, fuse_fd: int = -1) -> None:
+        """Say that the id maps are written; fuse_fd is the mount of a FuseOverlay."""
+        self._send(sync.IDS_MAPPED, fuse_fd)
 
     def placed(self) -> None:
         """Say that the scope holds the process and the network is there."""
@@ -81,9 +81,9 @@ class Init:
         failed = self._channel.pending_failure()
         return None if failed is None else self._explain(failed)
 
-    def _send(self, message: bytes) -> None:
+    def _send(self, message: bytes, passed_fd: int = -1) -> None:
         try:
-            self._channel.send(message)
+            self._channel.send(message, passed_fd=passed_fd)
         except (BrokenPipeError, ConnectionResetError):
             # Init died; what it said before is still to be read.
             self.wait_ready()

@@ -1,57 +1,116 @@
 """fuse-overlayfs for a container whose store the kernel's overlay refuses.
 
-Runs in the supervisor: the helper joins the user and mount namespace of init, which waits for its
-id maps meanwhile, and mounts there.  fuse-overlayfs goes to the background once the mount is there,
-and ends by itself when the mount namespace does.
+Runs in the supervisor.  The server must not live in init's mount namespace: pivot_root(2) would
+change its root too, and it would keep the namespace alive.  So it gets a mount namespace of its own
+below the container's user namespace; a sibling there clones the finished mount and hands it over as
+a descriptor, which init attaches.
 """
 
 from __future__ import annotations
 
+import errno
 import os
-from typing import TYPE_CHECKING, NoReturn
+import select
+import signal
+from typing import TYPE_CHECKING, NamedTuple, NoReturn
 
 from rootlesspy.errors import RuntimeFailure
-from rootlesspy.linux import process
+from rootlesspy.linux import mount, process
+from rootlesspy.runtime import rootfs, sync
 
 if TYPE_CHECKING:
     from rootlesspy.runtime.rootfs import FuseOverlay
 
+_TIMEOUT_MS = 10_000
+_MOUNTED = b"MOUNTED"
 
-def mount(root: FuseOverlay, merged: str, pid: int) -> None:
-    """Mount the overlay at merged inside the namespaces of init.  Raises RuntimeFailure."""
-    reader, writer = os.pipe2(os.O_CLOEXEC)
-    child = os.fork()
-    if child == 0:
-        _execute(root, merged, pid, writer)
-    os.close(writer)
-    status = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
-    # Its background process keeps the pipe open: read what is there, not to the end.
-    os.set_blocking(reader, False)
-    words = b""
+
+class Server(NamedTuple):
+    """A running fuse-overlayfs and its mount, detached."""
+
+    pid: int
+    mount_fd: int
+
+    def stop(self) -> None:
+        """End the server; doing it twice is harmless."""
+        try:
+            os.kill(self.pid, signal.SIGKILL)
+            os.waitpid(self.pid, 0)
+        except (ProcessLookupError, ChildProcessError):
+            return
+
+
+def start(root: FuseOverlay, merged: str, init_pid: int) -> Server:
+    """Start fuse-overlayfs for the container of init and wait for its mount.
+
+    Raises RuntimeFailure with the program's words.
+    """
+    user_fd = os.open(f"/proc/{init_pid}/ns/user", os.O_RDONLY | os.O_CLOEXEC)
+    words_reader, words_writer = os.pipe2(os.O_CLOEXEC)
+    ours, theirs = sync.channel_pair()
+    pid = os.fork()
+    if pid == 0:
+        _serve(root, merged, user_fd, words_writer, theirs)
+    for fd in (user_fd, words_writer):
+        os.close(fd)
+    theirs.close()
     try:
-        words = os.read(reader, 4096)
-    except BlockingIOError:
-        pass
+        return Server(pid, ours.expect(_MOUNTED))
+    except sync.FailedError as error:
+        Server(pid, -1).stop()
+        with open(words_reader, "rb", closefd=False) as words:
+            said = words.read(4096).decode("utf-8", "replace").strip()
+        reason = said or error.failed.text
+        raise RuntimeFailure(f"fuse-overlayfs failed: {reason}", step="fuse-overlayfs") from error
     finally:
-        os.close(reader)
-    if status != 0:
-        reason = words.decode("utf-8", "replace").strip() or f"status {status}"
-        raise RuntimeFailure(f"fuse-overlayfs failed: {reason}", step="fuse-overlayfs")
+        ours.close()
+        os.close(words_reader)
 
 
-def _execute(root: FuseOverlay, merged: str, pid: int, writer: int) -> NoReturn:
+def _serve(
+    root: FuseOverlay, merged: str, user_fd: int, words: int, channel: sync.Channel
+) -> NoReturn:
+    """Become the server, after a sibling was left behind that waits for its mount."""
     try:
-        user_fd = os.open(f"/proc/{pid}/ns/user", os.O_RDONLY | os.O_CLOEXEC)
-        mount_fd = os.open(f"/proc/{pid}/ns/mnt", os.O_RDONLY | os.O_CLOEXEC)
         process.setns(user_fd, process.CLONE_NEWUSER)
-        process.setns(mount_fd, process.CLONE_NEWNS)
+        process.unshare(process.CLONE_NEWNS)
         os.setresgid(0, 0, 0)
         os.setresuid(0, 0, 0)
+        mount.mount(None, b"/", None, mount.MS_REC | mount.MS_PRIVATE, None)
+        # Before the server looks at it: it remembers what it saw.
+        rootfs.own(root)
+        server = os.getpid()
+        if os.fork() == 0:
+            _hand_over(os.fsencode(merged), server, channel)
+        process.set_parent_death_signal(signal.SIGKILL)
         lower = ":".join(reversed(root.lower))
         options = f"lowerdir={lower},upperdir={root.upper},workdir={root.work}"
-        os.dup2(writer, 2)
-        os.execv(root.program, [root.program, "-o", options, merged])  # noqa: S606 - fixed program
+        for number in (1, 2):
+            os.dup2(words, number)
+        os.execv(root.program, [root.program, "-f", "-o", options, merged])  # noqa: S606 - fixed
     except OSError as error:
-        os.write(writer, str(error).encode())
+        os.write(words, str(error).encode())
     finally:
         os._exit(127)
+
+
+def _hand_over(merged: bytes, server: int, channel: sync.Channel) -> NoReturn:
+    """Wait for the mount, or for the server's end, and send a clone of the mount."""
+    try:
+        before = os.stat(merged).st_dev
+        watcher = os.open("/proc/self/mountinfo", os.O_RDONLY | os.O_CLOEXEC)
+        pidfd = os.pidfd_open(server)
+        poller = select.poll()
+        # The kernel wakes a poller of mountinfo when a mount is made (proc_pid_mounts(5)).
+        poller.register(watcher, select.POLLPRI)
+        poller.register(pidfd, select.POLLIN)
+        while os.stat(merged).st_dev == before:
+            ready = poller.poll(_TIMEOUT_MS)
+            if not ready or any(fd == pidfd for fd, _ in ready):
+                channel.send_failure(sync.Failed("mount", errno.ETIMEDOUT, "", "no mount appeared"))
+                os._exit(1)
+        channel.send(_MOUNTED, passed_fd=mount.open_tree(merged))
+    except OSError as error:
+        channel.send_failure(sync.Failed("mount", error.errno or errno.EIO, "", str(error)))
+    finally:
+        os._exit(0)

@@ -90,7 +90,7 @@ def run(plan: Plan, channel: sync.Channel) -> NoReturn:
 def _run(plan: Plan, channel: sync.Channel, step: _Steps) -> NoReturn:
     spec, container_process, linux = plan.spec, plan.spec["process"], plan.spec["linux"]
     step("wait for the id maps")
-    channel.expect(sync.IDS_MAPPED)
+    fuse_fd = channel.expect(sync.IDS_MAPPED)
     if not plan.owns_root:
         # systemd moves only a process that still has the caller's uid (before v258).
         step("wait to be placed in the scope")
@@ -104,7 +104,9 @@ def _run(plan: Plan, channel: sync.Channel, step: _Steps) -> NoReturn:
     step("make mounts private")
     mount.mount(None, b"/", None, mount.MS_REC | mount.MS_PRIVATE, None)
     step("mount the root file system")
-    root_fd = rootfs.mount_root(plan.root, plan.merged)
+    if not plan.owns_root:
+        rootfs.own(plan.root)
+    root_fd = rootfs.mount_root(plan.root, plan.merged, fuse_fd)
     step("mount")
     rootfs.mount_all(root_fd, spec["mounts"])
     step("make devices")

@@ -77,7 +77,7 @@ class Directory(NamedTuple):
 
 
 class FuseOverlay(NamedTuple):
-    """An overlay that a fuse-overlayfs process mounts before init goes on (runtime.fuse)."""
+    """An overlay that a fuse-overlayfs process serves; init is handed its mount (runtime.fuse)."""
 
     program: str
     lower: tuple[str, ...]
@@ -134,10 +134,11 @@ def parse_options(options: Iterable[str]) -> MountOptions:
     )
 
 
-def mount_root(root: Overlay | FuseOverlay | Directory, merged: str) -> int:
+def mount_root(root: Overlay | FuseOverlay | Directory, merged: str, fuse_fd: int = -1) -> int:
     """Mount the root file system and return a descriptor of its top.
 
-    merged is the empty directory of the bundle where an overlay is mounted.  Raises OSError.
+    merged is the empty directory of the bundle where an overlay is mounted; fuse_fd the detached
+    mount of a FuseOverlay.  Raises OSError.
     """
     flags = os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
     if isinstance(root, Directory):
@@ -148,7 +149,10 @@ def mount_root(root: Overlay | FuseOverlay | Directory, merged: str) -> int:
         os.close(source)
         return tree
     if isinstance(root, FuseOverlay):
-        return os.open(merged, flags)
+        target = os.open(merged, flags)
+        mount.move_mount(fuse_fd, target)
+        os.close(target)
+        return fuse_fd
     # Through descriptors, as mount(2) takes one page of options: enough for 128 short paths.
     opened = [os.open(path, flags) for path in (*root.lower, root.upper, root.work)]
     *lower, upper, work = [f"/proc/self/fd/{fd}" for fd in opened]
@@ -157,6 +161,16 @@ def mount_root(root: Overlay | FuseOverlay | Directory, merged: str) -> int:
     for fd in opened:
         os.close(fd)
     return os.open(merged, flags)
+
+
+def own(root: Overlay | FuseOverlay | Directory) -> None:
+    """Make the top of a writable layer belong to root of the container.
+
+    It was made by the caller, who is somebody else inside with --userns=keep-id.
+    """
+    if not isinstance(root, Directory):
+        for path in (root.upper, root.work):
+            os.chown(path, 0, 0, follow_symlinks=False)
 
 
 def mount_all(root_fd: int, mounts: Sequence[Mapping[str, object]]) -> None:

@@ -2,7 +2,7 @@
 
     supervisor                          init (born by clone3 in its new namespaces)
       newuidmap, newgidmap
-      IDS_MAPPED              ──▶         becomes root of its user namespace, mounts
+      IDS_MAPPED (+ fuse mount) ─▶        becomes root of its user namespace, mounts
       scope started, network attached
       PLACED                  ──▶         cgroup namespace, masks, pivot
                               ◀──       READY (with -t: the pty's master, by SCM_RIGHTS)
