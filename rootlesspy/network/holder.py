@@ -66,7 +66,8 @@ def _process_with(links: set[str]) -> int | None:
 def _pasta_with(mapping: PortMapping) -> int | None:
     """Return a pasta that was told to publish the port: it hides its descriptors, not its words."""
     for name in os.listdir("/proc"):
-        if name.isdigit() and _read(f"/proc/{name}/comm").startswith("pasta"):
+        # Its file may be passt, passt.avx2 or pasta.avx2.
+        if name.isdigit() and _read(f"/proc/{name}/comm").startswith(("pasta", "passt")):
             words = _read(f"/proc/{name}/cmdline").split("\0")
             if any(_covers(word, mapping.host_port) for word in words):
                 return int(name)

@@ -51,6 +51,8 @@ def serve(sock, kind):
             sock.sendto(b"SECRET udp", client)
         else:
             connection, client = sock.accept()
+            # Closing with unread data would be a reset, which may overtake the answer.
+            connection.recv(999)
             connection.sendall(b"SECRET tcp")
             connection.close()
 threads = []
@@ -147,7 +149,9 @@ def answering(port: int, kind: str = "tcp", address: str = "") -> str:
     script = (
         f"nc -l {options}-p {port} -e sh -c 'dd bs=999 count=1 >/dev/null; echo ANSWER; {table}'"
     )
-    return f"while :; do {script}; done 2>/dev/null &"
+    # The pasta of Debian 12 lets the kernel look for duplicates of the IPv6 address first.
+    settled = "while ip -6 address | grep -q tentative; do sleep 0.1; done"
+    return f"{settled}; while :; do {script}; done 2>/dev/null &"
 
 
 def peers(table: str) -> set[str]:
@@ -175,7 +179,8 @@ def listening(rig: Machine) -> set[str]:
 
 def helpers(rig: Machine, name: str = "pasta") -> list[str]:
     """Return the process ids of the user's network helpers."""
-    argv = ["pgrep", "--uid", str(rig.uid), name]
+    # By the command line: the file that pasta executes may be called passt.avx2.
+    argv = ["pgrep", "--uid", str(rig.uid), "--full", f"^({name}) "]
     return str(rig.run(argv, check=False).stdout).split()
 
 
