@@ -65,7 +65,7 @@ class Bus:
         self._replies: dict[int, list[Value] | BusError] = {}
         self._finished_jobs: dict[str, str] = {}
         self._stop_requests: dict[str, Callable[[], None]] = {}
-        self._watching_jobs = private
+        self._watched: set[str] = set()
         self.private = private
         self.lost: str | None = None
 
@@ -176,14 +176,14 @@ class Bus:
         self, name: str, properties: Sequence[Property], mode: str = "fail"
     ) -> str:
         """Enqueue the start of a transient unit and return its job for wait_job()."""
-        self._watch_jobs()
+        self._watch_jobs(name)
         listed = [(each.name, (each.signature, each.value)) for each in properties]
         answer = self.call("StartTransientUnit", "ssa(sv)a(sa(sv))", name, mode, listed, [])
         return str(answer[0])
 
     def stop_unit(self, name: str, mode: str = "replace") -> str:
         """Enqueue the stop of a unit and return its job for wait_job()."""
-        self._watch_jobs()
+        self._watch_jobs(name)
         return str(self.call("StopUnit", "ss", name, mode)[0])
 
     def kill_unit(self, name: str, signal: int, whom: str = "all") -> None:
@@ -256,16 +256,22 @@ class Bus:
 
     # --- the message stream -----------------------------------------------------------------
 
-    def _watch_jobs(self) -> None:
-        """Ask the broker for JobRemoved; it obeys before it forwards any later call of ours."""
-        if self._watching_jobs:
+    def _watch_jobs(self, unit: str) -> None:
+        """Ask the broker for the unit's JobRemoved; it obeys before it forwards any later call.
+
+        For this unit alone: else each job of the user would wake every supervisor.
+        """
+        if self.private or unit in self._watched:
             return
-        rule = f"type='signal',sender='{SYSTEMD}',interface='{MANAGER}',member='JobRemoved'"
+        rule = (
+            f"type='signal',sender='{SYSTEMD}',interface='{MANAGER}',member='JobRemoved',"
+            f"arg2='{_quoted(unit)}'"
+        )
         cookie = self.send(
             "AddMatch", "s", rule, destination=DBUS, path="/org/freedesktop/DBus", interface=DBUS
         )
         self._pending.discard(cookie)
-        self._watching_jobs = True
+        self._watched.add(unit)
 
     def _wait(self, ready: Callable[[], bool], timeout_s: float) -> bool:
         deadline = time.monotonic() + timeout_s
@@ -369,6 +375,11 @@ def connect(
 
         raise diagnosis.explain(runtime_dir, number, private=private, timeout_s=timeout_s)
     return bus
+
+
+def _quoted(value: str) -> str:
+    """Write a value for between the quotes of a match rule (D-Bus specification, "Match Rules")."""
+    return value.replace("'", "'\\''")
 
 
 # --- cold: whatever may cost the 70 ms of importing pystemd ---------------------------------------

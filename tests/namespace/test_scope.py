@@ -256,6 +256,22 @@ def test_reexecuted_manager_still_knows_the_controller(rig: Machine) -> None:
     assert answer == [str(64 << 20), 1, None]
 
 
+@pytest.mark.usefixtures("leaves_nothing")
+def test_jobs_of_other_units_do_not_wake_us(rig: Machine) -> None:
+    answer = told(
+        rig,
+        """
+        connection, pid = started()
+        connection.process()
+        subprocess.run(["systemd-run", "--user", "--wait", "--quiet", "true"], check=True)
+        woken = bool(select.select([connection.fileno()], [], [], 0.3)[0])
+        print(json.dumps(woken))
+        end(pid)
+        """,
+    )
+    assert answer is False
+
+
 def test_private_socket_works_without_a_bus(rig: Machine) -> None:
     answer = told(
         rig,
