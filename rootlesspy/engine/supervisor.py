@@ -36,6 +36,8 @@ if TYPE_CHECKING:
 
 _DRAIN_BYTES = 65536
 _CANCELLING = (signal.SIGTERM, signal.SIGINT)
+# rt_sigtimedwait of this machine, then of 32-bit programs, with and without 64-bit time.
+_SIGTIMEDWAIT = (b"128" if os.uname().machine == "x86_64" else b"137", b"177", b"421")
 # signal(7): default action is not to end the process.
 _HARMLESS = frozenset(
     (
@@ -419,7 +421,17 @@ def _handles(pid: int, number: int) -> bool:
                     return True
     except (FileNotFoundError, ProcessLookupError):
         return True
-    return False
+    return _sleeps_in_sigwait(pid)
+
+
+def _sleeps_in_sigwait(pid: int) -> bool:
+    """Say whether a process sleeps in sigwait(3), which lifts the block meanwhile."""
+    try:
+        with open(f"/proc/{pid}/syscall", "rb") as file:
+            return file.read(256).partition(b" ")[0] in _SIGTIMEDWAIT
+    except OSError:
+        # Gone, or not ours to look at.
+        return False
 
 
 def _cancel_on_signals() -> None:
