@@ -2,11 +2,19 @@
  * What a process sees of its confinement, as JSON on stdout: the payload of the isolation tests.
  *
  *   probe                     capabilities, ids, descriptors, namespaces, mounts, keyrings, ...
+ *   probe report FILE         the same into a file, for when stdout is not to be had
  *   probe syscall NR [A...]   one system call with up to six numbers; its errno, 0 for success
- *   probe syscall32 NR [A...] the same by int 0x80, that is with the numbers of i386
+ *   probe calls CALL...       errno of each NR,A,B...; i386:NR,... by int 0x80 with i386 numbers;
+ *                             socketcall:FAMILY,TYPE,PROTOCOL by i386's socketcall(SYS_SOCKET)
  *   probe sweep FIRST LAST    errno of each call number of the range, each with arguments of -1
  *   probe open-write PATH...  errno of opening each path for writing
- *   probe readable DIR        what a directory holds, and whether a file opens
+ *   probe writable DIR        every file of a tree that opens for writing
+ *   probe look PATH...        type, device numbers, entries, whether it opens
+ *   probe make-node PATH MODE MAJOR MINOR
+ *   probe with-key NAME ARG.. run a command with a key NAME in the session and the user keyring
+ *   probe find-key NAME       errno of looking that key up
+ *   probe environ             the environment of every process that can be seen
+ *   probe pause               say "ready" and wait for SIGTERM
  *
  * gcc -static -O2 -Wall -Wextra -Werror -o probe probe.c
  *
@@ -17,6 +25,7 @@
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <ftw.h>
 #include <sched.h>
 #include <signal.h>
 #include <stdint.h>
@@ -246,12 +255,14 @@ static void terminal(void)
     end('}');
 }
 
-static void report(void)
+static void report(const char *file)
 {
+    static char buffer[1 << 20]; /* nothing is written before the descriptors are counted */
     char cwd[4096], host[256];
     mode_t mask = umask(0);
 
     umask(mask);
+    setvbuf(stdout, buffer, _IOFBF, sizeof buffer);
     putchar('{');
     /* Before anything opens a descriptor of its own. */
     descriptors();
@@ -287,6 +298,11 @@ static void report(void)
         item(*entry);
     end(']');
     puts("}");
+    if (file) {
+        int fd = open(file, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0666);
+        if (fd < 0 || dup2(fd, 1) < 0)
+            _exit(3);
+    }
 }
 
 /* System calls */
@@ -322,21 +338,20 @@ static int call32(const long *a)
 }
 
 /* socketcall takes its arguments from memory below 4 GiB: what no filter can look into. */
-static int socketcall32(int family, int type, int protocol)
+static int socketcall32(const long *a)
 {
     uint32_t *low = mmap(NULL, 4096, PROT_READ | PROT_WRITE,
                          MAP_PRIVATE | MAP_ANONYMOUS | MAP_32BIT, -1, 0);
     if (low == MAP_FAILED)
         return errno;
-    low[0] = family;
-    low[1] = type;
-    low[2] = protocol;
+    for (int i = 0; i < 3; i++)
+        low[i] = a[i];
     long call[] = {102, 1, (long)low, 0, 0, 0, 0};
     return call32(call);
 }
 #else
 static int call32(const long *a) { (void)a; return ENOSYS; }
-static int socketcall32(int f, int t, int p) { (void)f, (void)t, (void)p; return ENOSYS; }
+static int socketcall32(const long *a) { (void)a; return ENOSYS; }
 #endif
 
 /* In a child, so that a call that kills, hangs or forks spoils nothing; -signal when it died. */
@@ -358,6 +373,31 @@ static int in_child(int (*make)(const long *), const long *arguments)
     close(fds[0]);
     waitpid(child, &status, 0);
     return WIFSIGNALED(status) ? -WTERMSIG(status) : answer;
+}
+
+static void calls(char **specifications)
+{
+    putchar('{');
+    for (; *specifications; specifications++) {
+        int (*make)(const long *) = call64;
+        long arguments[7] = {0};
+        char words[256], *word = words;
+        size_t count = 0;
+
+        snprintf(words, sizeof words, "%s", *specifications);
+        if (!strncmp(words, "i386:", 5)) {
+            make = call32;
+            word += 5;
+        } else if (!strncmp(words, "socketcall:", 11)) {
+            make = socketcall32;
+            word += 11;
+        }
+        for (word = strtok(word, ","); word && count < 7; word = strtok(NULL, ","))
+            arguments[count++] = number_of(word);
+        fflush(stdout);
+        number(*specifications, in_child(make, arguments));
+    }
+    puts("}");
 }
 
 static void sweep(long first, long last)
@@ -401,23 +441,35 @@ static void open_write(char **paths)
     puts("}");
 }
 
-static void readable(const char *path)
+static int note_writable(const char *path, const struct stat *status, int type, struct FTW *place)
 {
-    struct stat status;
-    char byte;
-    DIR *directory = opendir(path);
-    int fd;
-
-    putchar('{');
-    if (lstat(path, &status) < 0) {
-        number("errno", errno);
-        puts("}");
-        return;
+    (void)place;
+    if (type == FTW_F && S_ISREG(status->st_mode)) {
+        int fd = open(path, O_WRONLY | O_CLOEXEC | O_NONBLOCK | O_NOFOLLOW);
+        if (fd >= 0) {
+            item(path);
+            close(fd);
+        }
     }
-    number("mode", status.st_mode);
-    number("major", major(status.st_rdev));
-    number("minor", minor(status.st_rdev));
-    if (directory) {
+    return 0;
+}
+
+static void writable(const char *directory)
+{
+    putchar('[');
+    nftw(directory, note_writable, 64, FTW_PHYS);
+    puts("]");
+}
+
+static void look(const char *path)
+{
+    struct stat status = {0};
+    char byte;
+    DIR *directory;
+
+    begin(path, '{');
+    number("errno", lstat(path, &status) < 0 ? errno : 0);
+    if (status.st_mode && (directory = opendir(path))) {
         struct dirent *entry;
         begin("entries", '[');
         while ((entry = readdir(directory)))
@@ -427,38 +479,102 @@ static void readable(const char *path)
         number("mkdirat_errno", mkdirat(dirfd(directory), "probe", 0700) < 0 ? errno : 0);
         closedir(directory);
     } else {
-        fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
+        int fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK | O_NOCTTY);
         number("open_errno", fd < 0 ? errno : 0);
-        if (fd >= 0)
+        if (fd >= 0) {
             number("bytes", read(fd, &byte, 1));
+            close(fd);
+        }
+    }
+    number("major", major(status.st_rdev));
+    number("minor", minor(status.st_rdev));
+    text("type", S_ISCHR(status.st_mode) ? "character" : S_ISDIR(status.st_mode) ? "directory"
+                 : S_ISREG(status.st_mode) ? "file" : S_ISLNK(status.st_mode) ? "link" : "other");
+    end('}');
+}
+
+static void environments(void)
+{
+    DIR *processes = opendir("/proc");
+    struct dirent *entry;
+
+    putchar('{');
+    while (processes && (entry = readdir(processes))) {
+        char path[300], words[65536];
+        ssize_t length;
+        int fd;
+        if (!atoi(entry->d_name))
+            continue;
+        snprintf(path, sizeof path, "/proc/%s/environ", entry->d_name);
+        fd = open(path, O_RDONLY | O_CLOEXEC);
+        length = fd < 0 ? -1 : read(fd, words, sizeof words - 1);
+        begin(entry->d_name, '[');
+        for (char *word = words; length > 0 && word < words + length; word += strlen(word) + 1)
+            item(word);
+        end(']');
     }
     puts("}");
 }
 
+/* Keys */
+
+static int with_key(const char *name, char **command)
+{
+    syscall(SYS_keyctl, 1, NULL); /* KEYCTL_JOIN_SESSION_KEYRING: not the caller's own */
+    for (int ring = -3; ring >= -4; ring--)
+        if (syscall(SYS_add_key, "user", name, "secret", 6, ring) < 0)
+            perror("probe: add_key");
+    execvp(*command, command);
+    perror("probe: exec");
+    return 127;
+}
+
 int main(int argc, char **argv)
 {
+    const char *word = argc > 1 ? argv[1] : "report";
     long call[7] = {0};
 
-    if (argc == 1) {
-        report();
-        return 0;
-    }
-    for (int i = 2; i < argc && i < 9; i++)
-        if (!strncmp(argv[1], "syscall", 7) || !strcmp(argv[1], "sweep"))
+    if (!strcmp(word, "report")) {
+        report(argc > 2 ? argv[2] : NULL);
+    } else if (!strcmp(word, "syscall") && argc > 2 && argc < 10) {
+        for (int i = 2; i < argc; i++)
             call[i - 2] = number_of(argv[i]);
-    if (!strcmp(argv[1], "syscall") && argc > 2)
         printf("%d\n", in_child(call64, call));
-    else if (!strcmp(argv[1], "syscall32") && argc > 2)
-        printf("%d\n", in_child(call32, call));
-    else if (!strcmp(argv[1], "socketcall32") && argc == 5)
-        printf("%d\n", socketcall32(atoi(argv[2]), atoi(argv[3]), atoi(argv[4])));
-    else if (!strcmp(argv[1], "sweep") && argc == 4)
-        sweep(call[0], call[1]);
-    else if (!strcmp(argv[1], "open-write"))
+    } else if (!strcmp(word, "calls")) {
+        calls(argv + 2);
+    } else if (!strcmp(word, "sweep") && argc == 4) {
+        sweep(number_of(argv[2]), number_of(argv[3]));
+    } else if (!strcmp(word, "open-write")) {
         open_write(argv + 2);
-    else if (!strcmp(argv[1], "readable") && argc == 3)
-        readable(argv[2]);
-    else
+    } else if (!strcmp(word, "writable") && argc == 3) {
+        writable(argv[2]);
+    } else if (!strcmp(word, "look")) {
+        putchar('{');
+        for (char **path = argv + 2; *path; path++)
+            look(*path);
+        puts("}");
+    } else if (!strcmp(word, "make-node") && argc == 6) {
+        dev_t device = makedev(number_of(argv[4]), number_of(argv[5]));
+        putchar('{');
+        number(argv[2], mknod(argv[2], number_of(argv[3]), device) < 0 ? errno : 0);
+        puts("}");
+    } else if (!strcmp(word, "with-key") && argc > 3) {
+        return with_key(argv[2], argv + 3);
+    } else if (!strcmp(word, "find-key") && argc == 3) {
+        printf("%d\n", syscall(SYS_request_key, "user", argv[2], NULL, 0) < 0 ? errno : 0);
+    } else if (!strcmp(word, "environ")) {
+        environments();
+    } else if (!strcmp(word, "pause")) {
+        sigset_t terminate;
+        int received;
+        sigemptyset(&terminate);
+        sigaddset(&terminate, SIGTERM);
+        sigprocmask(SIG_BLOCK, &terminate, NULL);
+        puts("ready");
+        fflush(stdout);
+        sigwait(&terminate, &received);
+    } else {
         return 2;
-    return 0;
+    }
+    return fflush(stdout) == 0 ? 0 : 3;
 }
