@@ -207,7 +207,10 @@ class _Layer:
         target = _normalised(entry.link)
         if not target:
             raise _invalid(entry, "a link to the root directory")
-        target_fd, target_last = pathrs.open_parent(self._root_fd, target)
+        try:
+            target_fd, target_last = pathrs.open_parent(self._root_fd, target)
+        except FileNotFoundError:
+            raise _no_target(entry) from None
         try:
             found = os.lstat(target_last, dir_fd=target_fd)
             if stat.S_ISDIR(found.st_mode) or stat.S_ISCHR(found.st_mode):
@@ -219,7 +222,7 @@ class _Layer:
                 target_last, last, src_dir_fd=target_fd, dst_dir_fd=parent, follow_symlinks=False
             )
         except FileNotFoundError:
-            raise _invalid(entry, f"no such file to link to: {_text(entry.link)}") from None
+            raise _no_target(entry) from None
         finally:
             os.close(target_fd)
 
@@ -380,6 +383,10 @@ def _explained(error: OSError, entry: tar.Entry, single_id: bool) -> Exception:
             hint="more ids: usermod --add-subuids FIRST-LAST --add-subgids FIRST-LAST USER",
         )
     return ImageError(f"cannot unpack {_text(entry.name)}: {error.strerror}")
+
+
+def _no_target(entry: tar.Entry) -> ImageError:
+    return _invalid(entry, f"no such file to link to: {_text(entry.link)}")
 
 
 def _invalid(entry: tar.Entry, why: str) -> ImageError:

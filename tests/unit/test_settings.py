@@ -223,7 +223,7 @@ def test_rootless_network_of_containers_conf(config: Path) -> None:
         '[[registry]]\nlocation = "a.io"\nblocked = 1',
         '[[registry]]\nlocation = "a.io"\n[[registry.mirror]]',
         '[[registry]]\nlocation = "a.io"\nmirror = "b.io"',
-        '[[registry]]\nlocation = "a.io"\n[[registry.mirror]]\nlocation = "b"\npull-from-mirror = "x"',
+        '[[registry]]\nlocation = "a"\n[[registry.mirror]]\nlocation = "b"\npull-from-mirror = "x"',
         'aliases = "x"',
         "[aliases]\nx = 1",
         "[registries.search]\nregistries = ['docker.io']",
