@@ -179,7 +179,7 @@ def _pipe(text: str) -> Pipe:
         if not variables or not tokens or tokens.pop(0)[1] not in (":=", "="):
             raise UsageError(f"--format: {text!r} is not an assignment")
     commands = _commands(tokens, 0)
-    if tokens or not all(commands):
+    if tokens:
         raise UsageError(f"--format: {{{{{text}}}}} is not understood")
     return Pipe(tuple(variables), commands)
 
@@ -192,7 +192,11 @@ def _tokens(text: str) -> list[tuple[str, str]]:
         match = _TOKEN.match(text, position)
         if match is None:
             raise UsageError(f"--format: {text[position:].strip()!r} is not understood")
-        tokens.append((str(match.lastgroup), match.group(str(match.lastgroup))))
+        kind = str(match.lastgroup)
+        # (…).Field without a blank is a field of the parenthesis.
+        if kind == "field" and tokens[-1:] == [("mark", ")")] and match.group(0)[0] == ".":
+            kind = "chain"
+        tokens.append((kind, match.group(str(match.lastgroup))))
         position = match.end()
     return tokens
 
@@ -211,10 +215,12 @@ def _commands(tokens: list[tuple[str, str]], depth: int) -> list[list[Any]]:
             if not tokens:
                 raise UsageError("--format: a parenthesis is not closed")
             tokens.pop(0)
-            fields = _fields(tokens.pop(0)[1]) if tokens and tokens[0][0] == "field" else ()
+            fields = _fields(tokens.pop(0)[1]) if tokens and tokens[0][0] == "chain" else ()
             commands[-1].append(Operand("pipe", inner, fields))
         else:
             commands[-1].append(_operand(kind, text))
+    if not all(commands):
+        raise UsageError("--format: an action or a part of it is empty")
     return commands
 
 
