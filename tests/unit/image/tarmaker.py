@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 BLOCK = 512
 END = bytes(2 * BLOCK)
 
@@ -87,12 +89,12 @@ def gnu_long(name: bytes, kind: bytes = b"L") -> bytes:
     return header(b"././@LongLink", kind, len(name) + 1, magic=b"ustar  \0") + padded(name + b"\0")
 
 
-def file(name: bytes, data: bytes = b"", **changes: object) -> bytes:
+def file(name: bytes, data: bytes = b"", **changes: Any) -> bytes:
     """A regular file with its content."""
     return _entry(name, b"0", size=len(data), **changes) + padded(data)
 
 
-def directory(name: bytes, mode: int = 0o755, **changes: object) -> bytes:
+def directory(name: bytes, mode: int = 0o755, **changes: Any) -> bytes:
     """A directory."""
     return _entry(name, b"5", mode=mode, **changes)
 
@@ -107,11 +109,11 @@ def hard_link(name: bytes, target: bytes) -> bytes:
     return _entry(name, b"1", link=target)
 
 
-def _entry(name: bytes, kind: bytes, *, link: bytes = b"", **changes: object) -> bytes:
+def _entry(name: bytes, kind: bytes, *, link: bytes = b"", **changes: Any) -> bytes:
     """A header, with pax records for what does not fit into it."""
     long = [(b"path", name)] if len(name) > 100 else []
     long += [(b"linkpath", link)] if len(link) > 100 else []
-    block = header(name, kind, link=link, **changes)  # type: ignore[arg-type]  # passed through
+    block = header(name, kind, link=link, **changes)
     return pax(*long) + block if long else block
 
 
