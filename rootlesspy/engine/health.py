@@ -16,7 +16,7 @@ from rootlesspy import __version__
 from rootlesspy.engine import idmap, limits
 from rootlesspy.errors import Error
 from rootlesspy.linux import mount, userns
-from rootlesspy.systemd import bus, cgroup
+from rootlesspy.systemd import cgroup, manager
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -67,7 +67,7 @@ def user_manager(paths: Paths) -> dict[str, Any]:
         "linger": os.path.exists(f"/var/lib/systemd/linger/{idmap.user_name()}"),
     }
     try:
-        told = bus.manager(runtime_dir)
+        told = manager.describe(runtime_dir)
     except Error as error:
         return {**found, "version": None, "problem": error.message, "cure": error.hint}
     return {**found, "version": told.version, "controlGroup": told.control_group}

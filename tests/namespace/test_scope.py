@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 PRELUDE = '''
 import json, os, select, signal, subprocess, sys, time
 from rootlesspy.errors import Error
-from rootlesspy.systemd import bus as buses, cgroup, properties, scope
+from rootlesspy.systemd import bus as buses, cgroup, manager, properties, scope
 from rootlesspy.systemd.bus import Property
 
 RUNTIME = os.environ["XDG_RUNTIME_DIR"]
@@ -349,12 +349,12 @@ def test_pystemd_tells_of_the_same_manager(rig: Machine) -> None:
         rig,
         """
         connection, pid = started()
-        told = buses.manager(RUNTIME)
-        units = buses.list_units(RUNTIME, "rp-test-*.scope")
+        told = manager.describe(RUNTIME)
+        units = manager.list_units(RUNTIME, "rp-test-*.scope")
         end(pid)
         print(json.dumps([told, [each._asdict() for each in units], UNIT,
                           cgroup.manager_directory(os.getuid()),
-                          caught(buses.manager, "/nonexistent")]))
+                          caught(manager.describe, "/nonexistent")]))
         """,
     )
     (version, features, group), units, unit, directory, absent = answer
