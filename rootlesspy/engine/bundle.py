@@ -26,7 +26,6 @@ from rootlesspy.engine import (
 from rootlesspy.errors import Conflict, Error, Unsupported, UsageError
 from rootlesspy.network import addresses, resolver
 from rootlesspy.oci import validate
-from rootlesspy.paths import private_directory
 
 if TYPE_CHECKING:
     from rootlesspy.engine.record import ContainerRecord
@@ -147,7 +146,6 @@ def _etc_files(
     request: RunRequest, found: ContainerRecord, paths: Paths, selection: Selection
 ) -> specgen.Files:
     """Write the files that are bound over /etc/hosts, /etc/resolv.conf and /etc/hostname."""
-    private_directory(paths.require_runtime())
     directory = paths.container_runtime(found.id)
     os.mkdir(directory, 0o700)
     host_name = specgen.hostname(request, found.id, _caller(request))

@@ -50,6 +50,7 @@ def run(
     Raises Error (125, 126, 127 by type) when it cannot be started; nothing is left behind then.
     """
     step = reporter.step
+    private_directory(paths.require_runtime())
     private_directory(paths.data)
     maps = idmap.maps_for(request.userns)
     if maps.is_single():

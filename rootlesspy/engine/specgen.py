@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, NamedTuple
 
-from rootlesspy.engine import capabilities
+from rootlesspy.engine import capabilities, idmap
 from rootlesspy.errors import Unsupported, UsageError
 
 if TYPE_CHECKING:
@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     )
 
 _PATH = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+_TTY_GID = 5
 _SHM_BYTES = 64 * 1024 * 1024
 _PIDS_LIMIT = 2048
 _CPU_PERIOD_US = 100_000
@@ -116,7 +117,7 @@ def generate(
         },
         "root": {"path": "rootfs", "readonly": request.read_only},
         "hostname": hostname(request, container_id, caller),
-        "mounts": mounts(request, volumes, files),
+        "mounts": mounts(request, volumes, files, maps),
         "linux": {
             "uidMappings": _id_mappings(maps.uids),
             "gidMappings": _id_mappings(maps.gids),
@@ -227,8 +228,12 @@ def hostname(request: RunRequest, container_id: str, caller: Caller) -> str:
     return caller.host_name if request.network.driver == "host" else container_id[:12]
 
 
-def mounts(request: RunRequest, volumes: Sequence[Mount], files: Files) -> list[Mount]:
+def mounts(
+    request: RunRequest, volumes: Sequence[Mount], files: Files, maps: IdMaps
+) -> list[Mount]:
     """Return all mounts: the kernel's file systems, /etc files, then the user's by depth."""
+    # The group tty owns terminals, where it exists: devpts refuses an id that is not mapped.
+    tty_gid = [] if idmap.to_host(maps.gids, _TTY_GID) is None else [f"gid={_TTY_GID}"]
     shm = request.shm_size_bytes or _SHM_BYTES
     # /sys of a container in the host's network namespace cannot be new: only its owner may mount.
     sysfs: Mount = {
@@ -257,7 +262,7 @@ def mounts(request: RunRequest, volumes: Sequence[Mount], files: Files) -> list[
             "newinstance",
             "ptmxmode=0666",
             "mode=0620",
-            "gid=5",
+            *tty_gid,
         ),
         _mount("/dev/mqueue", "mqueue", "nosuid", "noexec", "nodev"),
         _mount("/dev/shm", "tmpfs", "nosuid", "noexec", "nodev", "mode=1777", f"size={shm}"),  # noqa: S108 - inside the container

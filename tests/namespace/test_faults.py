@@ -1,0 +1,181 @@
+"""What is left when processes are killed and commands are cancelled at any moment: nothing.
+
+Rows P, X, U, C and T of SECURITY.md's fault contract that apply to `rp run`.
+"""
+
+from __future__ import annotations
+
+import json
+import signal
+import time
+from typing import TYPE_CHECKING
+
+import pytest
+
+if TYPE_CHECKING:
+    import subprocess
+
+    from rig.machine import Machine
+
+pytestmark = pytest.mark.namespace
+
+STATE = """
+import glob, json, os
+for path in glob.glob(os.path.expanduser("~/.local/share/rootlesspy/containers/*/state.json")):
+    with open(path) as state, open(os.path.dirname(path) + "/record.json") as record:
+        print(json.dumps({**json.load(state), "name": json.load(record)["name"]}))
+"""
+
+
+def _start(rig: Machine, image: str, name: str, *options: str) -> subprocess.Popen[bytes]:
+    return rig.popen(["rp", "run", "--name", name, *options, image, "sleep", "600"])
+
+
+def _state(rig: Machine, name: str) -> dict[str, int]:
+    limit = time.monotonic() + 20
+    while time.monotonic() < limit:
+        for line in rig.run(["python3", "-I", "-c", STATE]).stdout.splitlines():
+            found = json.loads(line)
+            if found["name"] == name:
+                return dict(found)
+    raise AssertionError(f"{name} does not come up")
+
+
+@pytest.mark.parametrize("remove", [True, False])
+@pytest.mark.parametrize("victim", ["supervisor_pid", "pid", "helper_pid"])
+def test_p5_p6_p7_kill_9_of_each_process(
+    rig: Machine, alpine: str, leaves_nothing: None, victim: str, remove: bool
+) -> None:
+    running = _start(rig, alpine, "victim", *(["--rm"] if remove else []))
+    state = _state(rig, "victim")
+    rig.run(["kill", "-9", str(state[victim])])
+    if victim == "helper_pid":
+        # The network is lost, the container is not; the loss is told when it ends.
+        time.sleep(0.5)
+        assert "Up" in rig.run(["rp", "ps", "--filter", "name=victim"]).stdout
+        running.send_signal(signal.SIGTERM)
+    code = running.wait(10)
+    expected = {"supervisor_pid": 125, "pid": 137, "helper_pid": 143}[victim]
+    assert code in (expected, expected - 256)
+    listed = rig.run(["rp", "ps", "-a", "--filter", "name=victim"]).stdout
+    assert ("victim" in listed) != remove
+    if not remove:
+        shown = -1 if victim == "supervisor_pid" else expected
+        assert f"Exited ({shown})" in listed
+        rig.run(["rp", "rm", "victim"])
+
+
+def test_p4_kill_9_of_the_cli_leaves_the_container_running(
+    rig: Machine, alpine: str, leaves_nothing: None
+) -> None:
+    running = _start(rig, alpine, "orphan", "--rm")
+    state = _state(rig, "orphan")
+    rig.run(["pkill", "-9", "-o", "-f", "rp run --name orphan"])
+    running.wait(10)
+    assert "Up" in rig.run(["rp", "ps", "--filter", "name=orphan"]).stdout
+    rig.run(["kill", "-9", str(state["pid"])])
+
+
+def test_p5_both_killed_and_the_next_command_cleans_up(
+    rig: Machine, alpine: str, leaves_nothing: None
+) -> None:
+    running = _start(rig, alpine, "both", "--rm")
+    state = _state(rig, "both")
+    script = f"pkill -9 -o -f 'rp run --name both'; kill -9 {state['supervisor_pid']}"
+    rig.run(["sh", "-c", script])
+    running.wait(10)
+    assert "both" not in rig.run(["rp", "ps", "-a"]).stdout
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_x1_cancelled_at_any_moment(
+    rig: Machine, alpine: str, leaves_nothing: None, number: int
+) -> None:
+    codes = set()
+    for step in range(24):
+        running = rig.popen(["rp", "run", "--rm", alpine, "sleep", "600"], stderr=-1, text=True)
+        time.sleep(0.02 * step)
+        running.send_signal(number)
+        _, words = running.communicate(timeout=10)
+        assert "Traceback" not in words
+        codes.add(running.returncode)
+    assert codes <= {128 + number, number - 256 + 128, -number}, codes
+
+
+def test_p3_kill_9_at_any_moment_and_the_next_command_cleans_up(
+    rig: Machine, alpine: str, leaves_nothing: None
+) -> None:
+    for step in range(24):
+        running = rig.popen(["rp", "run", "--rm", "--name", "p3", alpine, "sleep", "0.2"])
+        time.sleep(0.02 * step)
+        rig.run(["pkill", "-9", "-f", "rp run --rm --name p3"], check=False)
+        running.wait(10)
+    limit = time.monotonic() + 10
+    while rig.run(["rp", "ps", "-aq"]).stdout and time.monotonic() < limit:
+        time.sleep(0.1)
+    # The name is free again.
+    rig.run(["rp", "run", "--rm", "--name", "p3", alpine, "true"])
+
+
+def test_c1_one_of_many_gets_the_name(rig: Machine, alpine: str, leaves_nothing: None) -> None:
+    started = [
+        rig.popen(
+            ["rp", "run", "--rm", "--name", "race", alpine, "sleep", "3"], stderr=-1, text=True
+        )
+        for _ in range(10)
+    ]
+    ended = [(each.communicate(timeout=60)[1], each.returncode) for each in started]
+    winners = [words for words, code in ended if code == 0]
+    losers = [words for words, code in ended if code in (125, 125 - 256)]
+    assert len(winners) == 1, ended
+    assert len(losers) == 9, ended
+    assert all("in use" in words for words in losers)
+
+
+def test_u6_systemctl_stop_is_a_clean_stop(rig: Machine, alpine: str, leaves_nothing: None) -> None:
+    script = 'trap "echo bye; exit 4" USR1; sleep 600 & echo ready; wait'
+    argv = ["rp", "run", "--rm", "--name", "stop", "--stop-signal", "USR1", alpine]
+    with rig.popen([*argv, "sh", "-c", script], stdout=-1, text=True) as running:
+        assert running.stdout is not None
+        assert running.stdout.readline() == "ready\n"
+        rig.run(["systemctl", "--user", "stop", "rp-stop.scope"])
+        assert running.stdout.read() == "bye\n"
+        assert running.wait(10) == 4
+
+
+def test_x2_the_timeout_is_honoured(rig: Machine, alpine: str, leaves_nothing: None) -> None:
+    script = 'trap "" TERM; echo ready; while :; do sleep 0.05; done'
+    argv = ["rp", "run", "--rm", "--name", "deaf", "--stop-timeout", "2", alpine]
+    with rig.popen([*argv, "sh", "-c", script], stdout=-1, text=True) as running:
+        assert running.stdout is not None
+        assert running.stdout.readline() == "ready\n"
+        started = time.monotonic()
+        rig.run(["systemctl", "--user", "stop", "rp-deaf.scope"])
+        assert running.wait(10) in (137, 137 - 256)
+        assert 1.5 < time.monotonic() - started < 8
+
+
+def test_u1_daemon_reload_while_running(rig: Machine, alpine: str, leaves_nothing: None) -> None:
+    running = _start(rig, alpine, "reload", "--rm")
+    state = _state(rig, "reload")
+    for _ in range(5):
+        rig.run(["systemctl", "--user", "daemon-reload"])
+    shown = rig.run(["systemctl", "--user", "show", "-P", "ControlGroup", "rp-reload.scope"]).stdout
+    cgroup = rig.run(["cat", f"/proc/{state['pid']}/cgroup"]).stdout
+    assert f"{shown.strip()}/payload" in cgroup
+    rig.run(["systemctl", "--user", "stop", "rp-reload.scope"])
+    assert running.wait(10) in (143, 143 - 256)
+
+
+def test_d1_a_damaged_container_harms_no_other(rig: Machine, alpine: str) -> None:
+    rig.run(["rp", "run", "--name", "good", alpine, "true"])
+    rig.run(["rp", "run", "--name", "bad", alpine, "true"])
+    script = "cd ~/.local/share/rootlesspy; : > containers/$(readlink names/bad)/record.json"
+    rig.run(["sh", "-c", script])
+    listed = rig.run(["rp", "ps", "-a"]).stdout
+    assert "good" in listed
+    broken = rig.run(["sh", "-c", "readlink ~/.local/share/rootlesspy/names/bad"]).stdout[:12]
+    assert rig.run(["rp", "rm", broken], check=False).returncode != 0
+    rig.run(["rp", "rm", "-f", broken])
+    rig.run(["rp", "rm", "good"])
+    rig.run(["rp", "run", "--rm", "--name", "bad", alpine, "true"])
