@@ -74,9 +74,10 @@ def _unexpected(reporter: Reporter, error: Exception) -> int:
     """Report a defect of rp, or an OSError that nobody translated."""
     text = str(error) or type(error).__name__
     if isinstance(error, OSError) and error.strerror:
-        reporter.error(text)
+        where = f"{os.fsdecode(error.filename)}: " if error.filename else ""
+        reporter.error(f"{where}{error.strerror.lower()}")
     else:
-        hint = None if reporter.debug else "rp --debug … shows where; please report it"
+        hint = None if reporter.debug else "rp --debug shows where; please report it"
         reporter.error(f"internal error: {type(error).__name__}: {text}", hint)
     return _with_traceback(reporter, _FAILURE)
 
