@@ -279,7 +279,7 @@ class _Transfer:
 
     def run(self) -> str:
         """Fetch everything; return the digest of what came.  Raises RegistryError, NotFound."""
-        from rootlesspy.image.registry import Interrupted
+        from rootlesspy.image.body import Interrupted
 
         if self._client is None:
             raise NotFound(f"blob {self._descriptor.digest} is missing in the store")
@@ -304,7 +304,7 @@ class _Transfer:
         return f"{self._digest.name}:{self._digest.hexdigest()}"
 
     def _fetch_rest(self, client: Client) -> None:
-        from rootlesspy.image.registry import Interrupted
+        from rootlesspy.image.body import Interrupted
 
         descriptor = self._descriptor
         body = client.blob(

@@ -11,15 +11,10 @@ rounds of authentication; waits that a registry asks for are cut at 60 s.
 from __future__ import annotations
 
 import hashlib
-import http.client
-import json
 import os
-import random
 import time
-import urllib.request
 import warnings
-from email.utils import parsedate_to_datetime
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple, cast
 from urllib.parse import urlencode, urljoin, urlsplit, urlunsplit
 
 import urllib3
@@ -36,13 +31,16 @@ from urllib3.exceptions import (
 
 from rootlesspy import __version__
 from rootlesspy.errors import NotFound, RegistryError
-from rootlesspy.image import auth, tls
+from rootlesspy.image import auth, http_rules, tls
+from rootlesspy.image.body import Body, Interrupted, finish, read_all, reason
+from rootlesspy.image.http_rules import origin
 from rootlesspy.image.reference import is_registry, is_repository
 from rootlesspy.oci import image_spec
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
+    from rootlesspy.image.body import Response
     from rootlesspy.report import Reporter
     from rootlesspy.settings import Source
 
@@ -58,21 +56,11 @@ _TIMEOUT = urllib3.Timeout(connect=10, read=30)
 _ATTEMPTS = 5
 _REDIRECTS = 5
 _AUTH_ROUNDS = 2
-_MAX_WAIT_S = 60.0
 _MAX_TOKEN_BYTES = 1 << 20
 _MAX_ERROR_BYTES = 1 << 16
 _TRANSIENT = frozenset((408, 429, 500, 502, 503, 504))
 _MOVED = frozenset((301, 302, 303, 307, 308))
-# A body slower than this on average over 30 s counts as stalled.
-_MIN_BYTES_PER_S = 128
-_STALL_S = 30.0
 _API_HOSTS = {"docker.io": "registry-1.docker.io"}
-# What reading a body can raise: it is read below urllib3's own wrapping.
-_READ_ERRORS = (HTTPError, OSError, http.client.HTTPException)
-
-
-class Interrupted(RegistryError):
-    """A transfer broke; asking for the rest may succeed."""
 
 
 class _NoTls(Exception):
@@ -85,46 +73,6 @@ class Document(NamedTuple):
     data: bytes
     media_type: str
     digest: str
-
-
-class Body:
-    """The rest of a blob, from `offset` on, as it arrives."""
-
-    def __init__(self, response: urllib3.BaseHTTPResponse, host: str, offset: int) -> None:
-        self._response = response
-        self._host = host
-        self.offset = offset
-        self._window_start = time.monotonic()
-        self._window_bytes = 0
-
-    def read(self, size: int) -> bytes:
-        """Return what has arrived, at most size bytes; nothing at the end.  Raises Interrupted."""
-        try:
-            data = _read_some(self._response, size)
-        except _READ_ERRORS as error:
-            raise Interrupted(f"transfer from {self._host} broke: {_reason(error)}") from error
-        now = time.monotonic()
-        self._window_bytes += len(data)
-        if now - self._window_start >= _STALL_S:
-            if self._window_bytes < _MIN_BYTES_PER_S * _STALL_S:
-                raise Interrupted(f"transfer from {self._host} stalled")
-            self._window_start, self._window_bytes = now, 0
-        return data
-
-    def whole(self, size: int) -> bytes:
-        """Return all size bytes.  Raises Interrupted, RegistryError when there are more."""
-        data = b""
-        while chunk := self.read(size - len(data) + 1):
-            data += chunk
-            if len(data) > size:
-                raise RegistryError(f"registry {self._host} sent more than {size} bytes")
-        if len(data) < size:
-            raise Interrupted(f"transfer from {self._host} ended after {len(data)} bytes")
-        return data
-
-    def close(self) -> None:
-        """Keep the connection when everything was read, else drop it."""
-        _finish(self._response)
 
 
 class Client:
@@ -174,10 +122,10 @@ class Client:
         try:
             if response.status != 200:
                 raise self._failure(source, response, path)
-            data = _read_all(response, image_spec.MAX_DOCUMENT_BYTES, source.registry)
+            data = read_all(response, image_spec.MAX_DOCUMENT_BYTES, source.registry)
             return self._document(source, reference, response, data)
         finally:
-            _finish(response)
+            finish(response)
 
     def blob(self, source: Source, digest: str, *, offset: int, size: int) -> Body:
         """Open a blob from offset on; Body.offset says where it really begins (0 or offset).
@@ -196,12 +144,12 @@ class Client:
         start = 0
         if response.status == 206:
             start = offset
-            if not response.headers.get("Content-Range", "").startswith(f"bytes {offset}-"):
+            if not (response.headers.get("Content-Range") or "").startswith(f"bytes {offset}-"):
                 problem = "sent another part than was asked for"
         length = response.headers.get("Content-Length")
         if length is not None and length != str(size - start):
             problem = f"announced {length} bytes instead of {size - start}"
-        if response.headers.get("Content-Encoding", "identity") != "identity":
+        if response.headers.get("Content-Encoding") not in (None, "identity"):
             problem = "sent a blob in another encoding"
         if problem is not None:
             response.close()
@@ -229,11 +177,11 @@ class Client:
 
     def pause(self, attempt: int) -> None:
         """Wait before trying again: half a second, doubled each time, eight at most."""
-        self._sleep(_backoff(attempt))
+        self._sleep(http_rules.backoff_s(attempt))
 
     # --- one request -------------------------------------------------------------------------
 
-    def _get(self, source: Source, path: str, headers: dict[str, str]) -> urllib3.BaseHTTPResponse:
+    def _get(self, source: Source, path: str, headers: dict[str, str]) -> Response:
         """GET below /v2/REPOSITORY/, authenticating when asked to.  Raises RegistryError."""
         if not is_registry(source.registry) or not is_repository(source.repository):
             raise RegistryError(f"{source.registry}/{source.repository} is not a repository")
@@ -243,15 +191,17 @@ class Client:
             base = self._base(source)
             url = f"{base}/v2/{source.repository}/{path}"
             try:
-                response, origin = self._follow(source, url, headers, self._authorizations.get(key))
+                response, answered = self._follow(
+                    source, url, headers, self._authorizations.get(key)
+                )
             except _NoTls:
                 self._plain_http.add(source.registry)
                 continue
             rounds += 1
-            if response.status != 401 or origin != _origin(base) or rounds > _AUTH_ROUNDS:
+            if response.status != 401 or answered != origin(base) or rounds > _AUTH_ROUNDS:
                 return response
-            challenges = auth.parse_challenges(_header_list(response, "WWW-Authenticate"))
-            _finish(response)
+            challenges = auth.parse_challenges(response.headers.getlist("WWW-Authenticate"))
+            finish(response)
             self._authorizations[key] = self._authorize(source, challenges)
 
     def _base(self, source: Source) -> str:
@@ -260,18 +210,18 @@ class Client:
 
     def _follow(
         self, source: Source, url: str, headers: dict[str, str], authorization: str | None
-    ) -> tuple[urllib3.BaseHTTPResponse, str]:
+    ) -> tuple[Response, str]:
         """Send a request and follow its redirects; return the response and who gave it."""
-        first = _origin(url)
+        first = origin(url)
         for _ in range(_REDIRECTS + 1):
             sent = dict(headers)
-            if authorization is not None and _origin(url) == first:
+            if authorization is not None and origin(url) == first:
                 sent["Authorization"] = authorization
             response = self._send(source, url, sent)
             location = response.headers.get("Location")
             if response.status not in _MOVED or location is None:
-                return response, _origin(url)
-            _finish(response)
+                return response, origin(url)
+            finish(response)
             following = urljoin(url, location)
             self._check_redirect(source, url, following)
             url = following.partition("#")[0]
@@ -288,7 +238,7 @@ class Client:
         if parts.hostname != host:
             auth.check_not_private(parts.hostname, host, resolve=self._proxy(following) is None)
 
-    def _send(self, source: Source, url: str, headers: dict[str, str]) -> urllib3.BaseHTTPResponse:
+    def _send(self, source: Source, url: str, headers: dict[str, str]) -> Response:
         """Send one GET, again after failures that may pass.  Raises RegistryError."""
         for attempt in range(_ATTEMPTS):
             is_last = attempt == _ATTEMPTS - 1
@@ -303,17 +253,17 @@ class Client:
                 continue
             if response.status not in _TRANSIENT or is_last:
                 return response
-            wait = _retry_after(response.headers.get("Retry-After"), _backoff(attempt))
-            _finish(response)
+            wait = http_rules.retry_after_s(
+                response.headers.get("Retry-After"), http_rules.backoff_s(attempt)
+            )
+            finish(response)
             self._reporter.step(
                 f"{urlsplit(url).netloc}: status {response.status}, in {wait:.1f} s"
             )
             self._sleep(wait)
         raise RegistryError(f"registry {source.registry} does not answer")
 
-    def _request(
-        self, source: Source, url: str, headers: dict[str, str]
-    ) -> urllib3.BaseHTTPResponse:
+    def _request(self, source: Source, url: str, headers: dict[str, str]) -> Response:
         self._reporter.step(f"GET {url.partition('?')[0]}")
         all_headers = {
             "User-Agent": f"rootlesspy/{__version__}",
@@ -323,7 +273,7 @@ class Client:
         with warnings.catch_warnings():
             # Somebody wrote "insecure" into registries.conf: that is notice enough.
             warnings.simplefilter("ignore", InsecureRequestWarning)
-            return self._pool(source, url).request(
+            response = self._pool(source, url).request(
                 "GET",
                 url,
                 headers=all_headers,
@@ -333,11 +283,12 @@ class Client:
                 retries=False,
                 timeout=_TIMEOUT,
             )
+        return cast("Response", response)
 
     def _pool(self, source: Source, url: str) -> urllib3.PoolManager:
         host = urlsplit(url).netloc
         # Only the registry itself is excused from TLS, never a server that it points to.
-        insecure = source.insecure and _origin(url) == _origin(self._base(source))
+        insecure = source.insecure and origin(url) == origin(self._base(source))
         proxy = self._proxy(url)
         key = (proxy, host, insecure)
         if key not in self._pools:
@@ -350,25 +301,14 @@ class Client:
 
     def _proxy(self, url: str) -> str | None:
         """Return the proxy that the environment names for url."""
-        names = {name.lower(): value for name, value in self._environment.items()}
-        if "REQUEST_METHOD" in self._environment:
-            # httpoxy: in a CGI program HTTP_PROXY is what the client sent.
-            names.pop("http_proxy", None)
-        parts = urlsplit(url)
-        proxies = {"no": names.get("no_proxy", "")}
-        proxy = names.get(f"{parts.scheme}_proxy") or names.get("all_proxy")
-        if not proxy or urllib.request.proxy_bypass_environment(  # type: ignore[attr-defined]  # typeshed has it for macOS only
-            parts.netloc, proxies
-        ):
-            return None
-        return proxy if "://" in proxy else f"http://{proxy}"
+        return http_rules.proxy(url, self._environment)
 
     def _has_no_tls(self, source: Source, url: str, error: Exception) -> bool:
         """Say whether to go on without TLS: only where registries.conf says insecure."""
         return (
             source.insecure
             and url.startswith("https:")
-            and _origin(url) == _origin(self._base(source))
+            and origin(url) == origin(self._base(source))
             and isinstance(error, (SSLError, NewConnectionError, ProtocolError, ProxyError))
         )
 
@@ -417,14 +357,15 @@ class Client:
         try:
             if response.status != 200:
                 raise _denied(source, f"token server {urlsplit(realm).netloc}: {response.status}")
-            return _parse_token(_read_all(response, _MAX_TOKEN_BYTES, source.registry), source)
+            data = read_all(response, _MAX_TOKEN_BYTES, source.registry)
+            return http_rules.parse_token(data, source.registry)
         finally:
-            _finish(response)
+            finish(response)
 
     # --- answers -----------------------------------------------------------------------------
 
     def _document(
-        self, source: Source, reference: str, response: urllib3.BaseHTTPResponse, data: bytes
+        self, source: Source, reference: str, response: Response, data: bytes
     ) -> Document:
         announced = response.headers.get("Docker-Content-Digest")
         if announced is not None and not image_spec.is_digest(announced):
@@ -436,12 +377,10 @@ class Client:
             raise RegistryError(
                 f"digest mismatch: registry {source.registry} sent {digest} for {expected}"
             )
-        media_type = response.headers.get("Content-Type", "").partition(";")[0].strip()
+        media_type = (response.headers.get("Content-Type") or "").partition(";")[0].strip()
         return Document(data, media_type, digest)
 
-    def _failure(
-        self, source: Source, response: urllib3.BaseHTTPResponse, path: str
-    ) -> NotFound | RegistryError:
+    def _failure(self, source: Source, response: Response, path: str) -> NotFound | RegistryError:
         """Say what a status other than 200 means."""
         if response.status == 404:
             return NotFound(f"registry {source.registry} has no {source.repository} {path}")
@@ -461,11 +400,11 @@ class Client:
             return RegistryError(f"registry {host} does not answer: timed out")
         if isinstance(error, ProxyError):
             return RegistryError(
-                f"registry {host} unreachable: proxy failed: {_reason(error)}",
+                f"registry {host} unreachable: proxy failed: {reason(error)}",
                 hint="env | grep -i proxy",
             )
         return RegistryError(
-            f"registry {host} unreachable: {_reason(error)}",
+            f"registry {host} unreachable: {reason(error)}",
             hint=None
             if source.insecure
             else "check the name and the network, or configure a mirror",
@@ -483,113 +422,12 @@ def _proxy_manager(proxy: str, context: object) -> urllib3.PoolManager:
     return urllib3.ProxyManager(proxy, num_pools=4, ssl_context=context, proxy_headers=headers)
 
 
-def _origin(url: str) -> str:
-    parts = urlsplit(url)
-    port = parts.port or (443 if parts.scheme == "https" else 80)
-    return f"{parts.scheme}://{parts.hostname}:{port}"
-
-
-def _read_some(response: urllib3.BaseHTTPResponse, size: int) -> bytes:
-    """Read what one receive brings.
-
-    urllib3's own read() waits until size bytes are there, so that one byte per second would never
-    look stalled; its read1() exists only from 2.1 on, the object below it always had one.
-    """
-    raw = getattr(response, "_fp", None)
-    data: bytes = response.read(min(size, 4096)) if raw is None else raw.read1(size)
-    return data
-
-
-def _read_all(response: urllib3.BaseHTTPResponse, limit: int, host: str) -> bytes:
-    """Read a whole body of at most limit bytes.  Raises RegistryError, Interrupted."""
-    chunks, total = [], 0
-    deadline = time.monotonic() + 2 * _STALL_S
+def _error_message(response: Response) -> str:
+    """Return what an error document of the distribution API says."""
     try:
-        while chunk := _read_some(response, 65536):
-            total += len(chunk)
-            if total > limit:
-                raise RegistryError(f"registry {host} sent a document longer than {limit} bytes")
-            if time.monotonic() > deadline:
-                raise RegistryError(f"registry {host} is too slow")
-            chunks.append(chunk)
-    except _READ_ERRORS as error:
-        raise Interrupted(f"transfer from {host} broke: {_reason(error)}") from error
-    if response.headers.get("Content-Length", str(total)) != str(total):
-        raise Interrupted(f"transfer from {host} ended after {total} bytes")
-    return b"".join(chunks)
-
-
-def _finish(response: urllib3.BaseHTTPResponse) -> None:
-    """Keep the connection when its answer was read to the end, else drop it."""
-    raw = getattr(response, "_fp", None)
-    if raw is not None and (raw.isclosed() or raw.length == 0):
-        # http.client only calls a response closed after one more read than read1() makes.
-        raw.close()
-        response.release_conn()
-    else:
-        response.close()
-
-
-def _header_list(response: urllib3.BaseHTTPResponse, name: str) -> list[str]:
-    values: list[str] = response.headers.getlist(name)
-    return values
-
-
-def _error_message(response: urllib3.BaseHTTPResponse) -> str:
-    """Return the first message of an error document of the distribution API, shortened."""
-    try:
-        document = json.loads(_read_all(response, _MAX_ERROR_BYTES, ""))
-        first = document["errors"][0]
-        return str(first.get("message") or first.get("code") or "")[:200]
-    except (RegistryError, ValueError, RecursionError, LookupError, TypeError, AttributeError):
+        return http_rules.error_message(read_all(response, _MAX_ERROR_BYTES, ""))
+    except RegistryError:
         return ""
-
-
-def _parse_token(data: bytes, source: Source) -> str:
-    try:
-        document = json.loads(data)
-        token = document.get("token") or document.get("access_token")
-    except (ValueError, RecursionError, AttributeError) as error:
-        raise RegistryError(f"token server of {source.registry} sent no token") from error
-    if not isinstance(token, str) or not token.isascii() or not token.isprintable() or " " in token:
-        raise RegistryError(f"token server of {source.registry} sent no token")
-    return token
-
-
-def _backoff(attempt: int) -> float:
-    return float(min(0.5 * 2**attempt, 8.0) * random.uniform(0.75, 1.25))  # noqa: S311
-
-
-def _retry_after(value: str | None, default: float) -> float:
-    """Return how long to wait: seconds or a date, never more than a minute."""
-    if not value:
-        return default
-    if value.isascii() and value.isdigit():
-        return min(float(value[:9]), _MAX_WAIT_S)
-    try:
-        wait = parsedate_to_datetime(value).timestamp() - time.time()
-    except (ValueError, TypeError, OverflowError):
-        return default
-    return min(max(wait, 0.0), _MAX_WAIT_S)
-
-
-def _reason(error: BaseException) -> str:
-    """Return the innermost reason of a urllib3 error in a few words."""
-    inner: BaseException = error
-    for _ in range(8):
-        following = getattr(inner, "reason", None) or inner.__cause__
-        if not isinstance(following, BaseException):
-            break
-        inner = following
-    for argument in inner.args:
-        if isinstance(argument, OSError) and argument.strerror:
-            return argument.strerror.lower()
-    if isinstance(inner, OSError) and inner.strerror:
-        return inner.strerror.lower()
-    text = str(inner)
-    # urllib3 puts the repr of its connection object in front.
-    text = text.partition(": ")[2] if text.startswith(("<", "HTTP")) else text
-    return (text or type(inner).__name__)[:200]
 
 
 def _denied(source: Source, words: str = "") -> RegistryError:

@@ -269,10 +269,15 @@ class _Layer:
         else:
             os.unlink(last, dir_fd=parent)
         if stat.S_ISDIR(found.st_mode) or stat.S_ISLNK(found.st_mode):
-            # Remembered parents may have been reached through it.
-            kept = [head for head, fd in self._parents.items() if fd != parent]
-            for head in kept:
-                os.close(self._parents.pop(head))
+            self._forget_parents(parent)
+
+    def _forget_parents(self, current: int) -> None:
+        """Close remembered directories: some may have been reached through what is gone now."""
+        for fd in self._parents.values():
+            if fd != current:
+                os.close(fd)
+        # Still in use by the caller, under a name that no path has.
+        self._parents = {b"\0": current}
 
     def _is_same(self, parent: int, last: bytes, found: os.stat_result) -> bool:
         try:
