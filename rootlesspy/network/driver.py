@@ -201,6 +201,9 @@ def start(selection: Selection, *, netns_path: str, userns_path: str, runtime_di
             _require(driver),
             slirp4netns.arguments(selection.request.options, api=api, netns_path=netns_path),
             ready_fd=3,
+            # Its socket belongs to the container's root, who may be another user (keep-id); the
+            # directory is private.
+            umask=0,
         )
     return Pending(selection, helper, api)
 

@@ -74,6 +74,9 @@ def arguments(
         "--quiet",
         "--pid", "/dev/stdout",
         "--config-net",
+        # It ends by its lifeline. To watch the namespace it would have to list /proc/PID/ns, which
+        # it may not when it is started again while the payload runs as another user.
+        "--no-netns-quit",
         "--dns-forward", DNS_ADDRESS,
     ]  # fmt: skip
     if _MAP_GATEWAY not in options:

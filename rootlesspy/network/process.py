@@ -63,7 +63,7 @@ def find_program(name: str, search: str | None = None) -> str | None:
     return None
 
 
-def start(program: str, arguments: list[str], *, ready_fd: int) -> Helper:
+def start(program: str, arguments: list[str], *, ready_fd: int, umask: int = 0o077) -> Helper:
     """Start the helper with nothing of our environment; it is ready when `wait_ready` says so.
 
     ready_fd (1 or 3) is where the helper finds the ready pipe.  Our own descriptors 0 to 2 must be
@@ -74,6 +74,8 @@ def start(program: str, arguments: list[str], *, ready_fd: int) -> Helper:
     ready, ready_write = os.pipe2(os.O_CLOEXEC)
     log, log_write = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
     pidfd = -1
+    # Inherited; spawning has no attribute for it, and nobody else runs in this process.
+    previous_umask = os.umask(umask)
     try:
         pid = os.posix_spawn(
             program,
@@ -102,6 +104,7 @@ def start(program: str, arguments: list[str], *, ready_fd: int) -> Helper:
             os.close(fd)
         raise
     finally:
+        os.umask(previous_umask)
         for fd in (lifeline_read, ready_write, log_write):
             os.close(fd)
     return Helper(

@@ -372,6 +372,19 @@ def test_slirp4netns_publishes(rig: Machine, container: Container) -> None:
     assert "ANSWER" in ask(rig, "127.0.0.1", 8080)
 
 
+def test_slirp4netns_publishes_when_root_is_another_user(
+    rig: Machine, container: Container
+) -> None:
+    """Its orders go through a socket that it makes as the container's root."""
+    container("--network slirp4netns --userns keep-id -p 8080:8080", answering(8080))
+    assert "ANSWER" in ask(rig, "127.0.0.1", 8080)
+
+
+def test_pasta_when_root_is_another_user(rig: Machine, container: Container) -> None:
+    container("--userns keep-id -p 8080:8080", answering(8080))
+    assert OUTSIDE in peers(ask(rig, HOST, 8080, outside=True))
+
+
 def test_slirp4netns_options(rig: Machine, alpine: str) -> None:
     options = "slirp4netns:cidr=10.9.0.0/16,mtu=1400"
     argv = ["rp", "run", "--rm", "--network", options, alpine, "ip", "addr", "show", "tap0"]
