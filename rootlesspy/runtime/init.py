@@ -100,6 +100,9 @@ def _run(plan: Plan, channel: sync.Channel, step: _Steps) -> NoReturn:
     # After the ids, as changing them clears the signal.
     process.set_parent_death_signal(signal.SIGKILL)
     os.setsid()
+    # Mount points and the working directory get the modes that they are made with, not the
+    # supervisor's 0700, which would shut other users of the container out.
+    os.umask(0o022)
 
     step("make mounts private")
     mount.mount(None, b"/", None, mount.MS_REC | mount.MS_PRIVATE, None)
@@ -115,6 +118,8 @@ def _run(plan: Plan, channel: sync.Channel, step: _Steps) -> NoReturn:
     master, slave = _open_terminal(root_fd, container_process)
     step("look up the user")
     who = user.resolve(root_fd, plan.user, plan.group_add)
+    if linux.get("uidMappings"):
+        user.check_mapped(who, linux["uidMappings"], linux.get("gidMappings", ()))
     step("find the working directory")
     cwd = container_process["cwd"]
     if plan.make_cwd:
