@@ -17,9 +17,12 @@ from typing import TYPE_CHECKING
 import pytest
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
     from rig.machine import Machine
+
+    Container = Callable[[str, str], subprocess.Popen[str]]
+    Listener = Callable[..., None]
 
 HOST, HOST6 = "10.99.0.2", "fd99::2"
 OUTSIDE, OUTSIDE6 = "10.99.0.1", "fd99::1"
@@ -127,13 +130,6 @@ def end(server: subprocess.Popen[str]) -> None:
     """Kill a server of ours."""
     server.kill()
     server.communicate()
-
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
-
-    Container = Callable[[str, str], subprocess.Popen[str]]
-    Listener = Callable[..., None]
 
 
 def ask(rig: Machine, address: str, port: int, kind: str = "tcp", *, outside: bool = False) -> str:
