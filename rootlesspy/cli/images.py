@@ -221,5 +221,9 @@ def _table(found: list[Line], *, full: bool, digests: bool, heading: bool) -> st
     if full:
         look = look._replace(width=None)
     return table.render(
-        tuple(titles) if heading else (), [tuple(cells) for cells in rows], look, cut=_CUT
+        tuple(titles) if heading else (),
+        [tuple(cells) for cells in rows],
+        look,
+        cut=_CUT,
+        cut_front=("REPOSITORY",),
     )

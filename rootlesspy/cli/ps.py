@@ -144,7 +144,7 @@ def _table(found: list[Container], header: tuple[str, ...], now_s: float, *, ful
     if full:
         look = look._replace(width=None)
     paint = {"STATUS": [_colour(container) for container in found]}
-    return table.render(header, rows, look, cut=_CUT, paint=paint)
+    return table.render(header, rows, look, cut=_CUT, cut_front=("IMAGE",), paint=paint)
 
 
 def _colour(container: Container) -> str:

@@ -46,11 +46,13 @@ def render(
     look: Style,
     *,
     cut: tuple[str, ...] = (),
+    cut_front: tuple[str, ...] = (),
     paint: dict[str, list[str]] | None = None,
 ) -> str:
     """Return the table as text; an empty header is left out.
 
-    cut: headings of the columns that may be shortened.  paint: escape sequences of a column's
+    cut: headings of the columns that may be shortened; cut_front: those among them that lose their
+    beginning, as the end of an image's name says more.  paint: escape sequences of a column's
     cells, in the order of the rows.
     """
     names = header or tuple("" for _ in (rows[0] if rows else ()))
@@ -61,6 +63,11 @@ def render(
     ]
     if look.width is not None:
         _fit(widths, names, cut, look.width)
+        for index in (names.index(name) for name in cut_front if name in names):
+            cells = [
+                (*row[:index], shorten(row[index], widths[index], front=True), *row[index + 1 :])
+                for row in cells
+            ]
     lines = []
     if header:
         line = _line(header, widths, {})
@@ -87,14 +94,14 @@ def cell_width(text: str) -> int:
     )
 
 
-def shorten(text: str, width: int) -> str:
-    """Cut text to a number of cells, its last one an ellipsis."""
+def shorten(text: str, width: int, *, front: bool = False) -> str:
+    """Cut text to a number of cells, with an ellipsis where something is missing."""
     if cell_width(text) <= width:
         return text
-    kept = text[: width - 1]
+    kept = text[-(width - 1) :] if front else text[: width - 1]
     while cell_width(kept) > width - 1:
-        kept = kept[:-1]
-    return f"{kept}…"
+        kept = kept[1:] if front else kept[:-1]
+    return f"…{kept}" if front else f"{kept}…"
 
 
 def _fit(widths: list[int], names: tuple[str, ...], cut: tuple[str, ...], total: int) -> None:

@@ -71,6 +71,11 @@ def test_a_table_fits_its_terminal() -> None:
     assert all(table.cell_width(line) <= 34 for line in text.splitlines())
 
 
+def test_an_image_keeps_the_end_of_its_name() -> None:
+    text = table.render(HEADER, ROWS, table.Style(34), cut=("IMAGE",), cut_front=("IMAGE",))
+    assert text.splitlines()[1] == "1   …ry/alpine:latest  web"
+
+
 def test_columns_that_may_not_be_cut_are_not() -> None:
     text = table.render(HEADER, ROWS, table.Style(width=10), cut=("NAMES",))
     assert "docker.io/library/alpine:latest" in text
@@ -94,6 +99,7 @@ def test_wide_characters_take_two_cells() -> None:
     lines = table.render(("A", "B"), [("日本", "x"), ("ab", "y")], table.Style()).splitlines()
     assert lines == ["A     B", "日本  x", "ab    y"]
     assert table.shorten("日本語", 4) == "日…"
+    assert table.shorten("日本語", 4, front=True) == "…語"
 
 
 @settings(max_examples=40, deadline=None)
