@@ -8,9 +8,14 @@ optionally ":" and a group name or GID.  Sources: passwd(5), group(5).
 from __future__ import annotations
 
 import errno
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from rootlesspy.linux import pathrs
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from rootlesspy.oci.runtime_spec import LinuxIDMapping
 
 _FILE_LIMIT_BYTES = 16 * 1024 * 1024
 _ID_MAXIMUM = 2**32 - 2
@@ -39,6 +44,8 @@ def resolve(root_fd: int, text: str, group_add: tuple[str, ...]) -> User:
     name, colon, group = text.partition(":")
     if ":" in group or (colon and not (name and group)):
         raise _error(f"user {text!r} is not USER or USER:GROUP")
+    for word in (name, group, *group_add):
+        _refuse_almost_a_number(word)
     passwd = _entries(root_fd, "etc/passwd", 7)
     entry = _passwd_entry(passwd, name or "0")
     if entry is not None:
@@ -55,6 +62,32 @@ def resolve(root_fd: int, text: str, group_add: tuple[str, ...]) -> User:
     # The primary group too, or a mode 0604 file shuts it out only sometimes (CVE-2022-2989).
     unique = tuple(dict.fromkeys([gid, *additional]))
     return User(uid, gid, unique[:_GROUPS_MAXIMUM], home or "/")
+
+
+def check_mapped(
+    who: User, uid_maps: Sequence[LinuxIDMapping], gid_maps: Sequence[LinuxIDMapping]
+) -> None:
+    """Raise UserLookupError for an id outside the container's maps: setresuid says only EINVAL."""
+    ids = (("user", who.uid, uid_maps), *(("group", gid, gid_maps) for gid in who.additional_gids))
+    for what, number, maps in ids:
+        if not any(m["containerID"] <= number < m["containerID"] + m["size"] for m in maps):
+            count = sum(m["size"] for m in maps)
+            raise _error(f"{what} {number} is not among the {count} ids of the container")
+
+
+def _refuse_almost_a_number(name: str) -> None:
+    """Refuse `0x0`, `1_000`, `-1` and the like, whatever the image calls by that name.
+
+    useradd(8) makes no such names; what looks like a number must not become another one
+    (CVE-2024-40635).
+    """
+    first = name[:1]
+    if (
+        first
+        and not _is_number(name)
+        and not (first == "_" or (first.isascii() and first.isalpha()))
+    ):
+        raise _error(f"{name!r} is neither a number nor a name")
 
 
 def _passwd_entry(entries: tuple[list[bytes], ...], name: str) -> tuple[int, int, str, str] | None:

@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
+    from rootlesspy.oci.runtime_spec import LinuxIDMapping
+
 PASSWD = b"""root:x:0:0:root:/root:/bin/sh
 bob:x:1000:100:Bob:/home/bob:/bin/sh
 1001:x:0:0:a number as a name:/root:/bin/sh
@@ -23,6 +25,9 @@ big:x:4294967296:0::/:
 minus:x:-1:0::/:
 short:x:5
 nohome:x:7:8:::
+0x0:x:0:0::/:
+1_000:x:0:0::/:
+-2:x:0:0::/:
 """
 GROUP = b"""root:x:0:root
 users:x:100:
@@ -66,7 +71,7 @@ def test_accepted(root: int, text: str, expected: tuple[int, int, tuple[int, ...
 
 @pytest.mark.parametrize(
     "text",
-    ["4294967295", "4294967296", "-1", "0x0", "1_000", " 1", "1 ", "１０", "1:", ":1", ":",
+    ["4294967295", "4294967296", "-1", "-2", "0x0", "1_000", " 1", "1 ", "１０", "1:", ":1", ":",
      "a:b:c", "nobody", "bob:nogroup", "big", "minus", "short", "root\n", "bob:-1",
      "bob:4294967296"],
 )  # fmt: skip
@@ -129,3 +134,31 @@ def test_a_huge_passwd_is_refused(tmp_path: Path) -> None:
     with pytest.raises(OSError, match="too large"):
         user.resolve(fd, "bob", ())
     os.close(fd)
+
+
+MAPS: list[LinuxIDMapping] = [
+    {"containerID": 0, "hostID": 1000, "size": 1},
+    {"containerID": 1, "hostID": 100000, "size": 65536},
+]
+
+
+@pytest.mark.parametrize(
+    ("uid", "gid", "more", "message"),
+    [
+        (0, 0, (), None),
+        (65536, 65536, (65536,), None),
+        (65537, 0, (), "user 65537 is not among the 65537 ids of the container"),
+        (0, 70000, (70000,), "group 70000 is not among"),
+        (0, 0, (4000000,), "group 4000000 is not among"),
+    ],
+)
+def test_ids_outside_the_map_are_named(
+    uid: int, gid: int, more: tuple[int, ...], message: str | None
+) -> None:
+    """setresuid(2) would say EINVAL."""
+    who = user.User(uid=uid, gid=gid, additional_gids=(gid, *more), home="/")
+    if message is None:
+        user.check_mapped(who, MAPS, MAPS)
+        return
+    with pytest.raises(user.UserLookupError, match=message):
+        user.check_mapped(who, MAPS, MAPS)
