@@ -40,17 +40,21 @@ class Box(NamedTuple):
 
     def argv(self, *options: str, run: Sequence[str] = ()) -> list[str]:
         """Return the command line of one container."""
-        payload = ["--rootfs", f"{self.directory}/root", "/probe", *run]
+        return self.command("root", "/probe", options, run)
+
+    def command(
+        self, root: str, program: str, options: Sequence[str], run: Sequence[str]
+    ) -> list[str]:
+        payload = ["--rootfs", f"{self.directory}/{root}", program, *run]
         return ["rp", "run", "--rm", "--network", "none", *options, *payload]
+
+    def inside(self, root: str, program: str, *options: str, run: Sequence[str] = ()) -> Any:
+        """Run a copy of the probe in another root and return the JSON that it printed."""
+        return json.loads(self.machine.run(self.command(root, program, options, run)).stdout)
 
     def run(self, *options: str, run: Sequence[str] = (), **more: Any) -> Any:
         """Run one container and return the JSON that it printed."""
         return json.loads(self.machine.run(self.argv(*options, run=run), **more).stdout)
-
-    def shell(self, script: str, **more: Any) -> Any:
-        """Run a shell script on the machine that may call "$rp", and return its JSON."""
-        script = f"set -- {shlex.join(self.argv())}\n{script}"
-        return json.loads(self.machine.run(["sh", "-c", script], **more).stdout)
 
     def outside(self, *run: str, **more: Any) -> Any:
         """Run the probe on the machine itself, as the user."""
@@ -69,7 +73,9 @@ def box(rig: Machine, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Box]
         pytest.skip("no C compiler for the probe: apt install gcc libc6-dev")
     binary = tmp_path_factory.mktemp("probe") / "probe"
     subprocess.run([compiler, "-static", "-O2", "-o", binary, SOURCE], check=True)
-    directory = rig.run(["mktemp", "-d", "/tmp/isolation.XXXXXX"]).stdout.strip()
+    # Not in /tmp: it may be nosuid, which would hide what set-user-ID programs can do.
+    made = rig.run(["sh", "-c", 'umask 022; mktemp -d "$HOME/isolation.XXXXXX"'])
+    directory = made.stdout.strip()
     script = 'cd "$0" && mkdir -p root/etc out && cat >root/probe && chmod 755 root/probe && cat'
     rig.run(["sh", "-c", script, directory], input=binary.read_bytes())
     passwd = "root:x:0:0::/:/probe\nbob:x:1000:100::/home/bob:/probe\n"
@@ -150,8 +156,50 @@ def test_cve_2022_2989_primary_group_is_supplementary_too(box: Box) -> None:
     assert report["gids"] == [100] * 3
 
 
+@pytest.fixture(scope="module")
+def special(box: Box, alpine: str) -> Box:
+    """Return a root with a set-user-ID probe, a set-group-ID one and a file that denies a group."""
+    script = (
+        "cd /d && mkdir -p special/etc && cp root/probe special/probe && cp root/etc/* special/etc"
+        " && cd special && cp probe setuid && chmod 4755 setuid"
+        " && cp probe setgid && chown 0:200 setgid && chmod 2755 setgid"
+        " && echo secret >denied && chown 0:100 denied && chmod 604 denied"
+    )
+    argv = ["rp", "run", "--rm", "--network=none", f"--volume={box.directory}:/d", alpine]
+    box.machine.run([*argv, "sh", "-c", script])
+    return box
+
+
+ALLOWED = ("--security-opt", "no-new-privileges=false")
+
+
 def test_no_new_privileges_is_set(seen: Any) -> None:
     assert seen["status"]["NoNewPrivs"] == "1"
+
+
+@pytest.mark.parametrize(("options", "effective"), [((), 1000), (ALLOWED, 0)])
+def test_setuid_program(special: Box, options: tuple[str, ...], effective: int) -> None:
+    report = special.inside("special", "/setuid", "--user", "1000", *options)
+    assert report["uids"] == [1000, effective, effective]
+    # Without no_new_privs the filter went in by CAP_SYS_ADMIN, and stays.
+    assert report["status"]["Seccomp"] == "2"
+    assert sets(report)["CapBnd"] == DEFAULT_MASK
+
+
+@pytest.mark.parametrize("program", ["/probe", "/setgid"])
+@pytest.mark.parametrize("more", [(), ("--group-add", "300")], ids=str)
+def test_cve_2022_2989_file_that_denies_its_group(
+    special: Box, program: str, more: tuple[str, ...]
+) -> None:
+    """The set-group-ID program is the real test: it could leave the primary group behind."""
+    options = ("--user", "1000:100", *ALLOWED, *more)
+    groups = special.inside("special", program, *options)["gids"]
+    assert groups == ([100, 200, 200] if program == "/setgid" else [100] * 3)
+    looked = special.inside("special", program, *options, run=["look", "/denied"])
+    assert looked["/denied"]["open_errno"] == EACCES
+    # Not because nobody can: a stranger to the group may.
+    looked = special.inside("special", program, "--user", "1000:5", run=["look", "/denied"])
+    assert looked["/denied"]["open_errno"] == 0
 
 
 def test_unknown_capability_is_refused(box: Box) -> None:
