@@ -76,9 +76,9 @@ class Client:
                     return 128 + signal.SIGHUP
                 if self._master_fd >= 0 and self._master_fd in ready:
                     self._pump_output()
-                if 0 in ready and self._pump_input():
+                if 0 in ready and (code := self._pump_input()) is not None:
                     control.send(self._end, "bye")
-                    return 0
+                    return code
                 if self._end.fileno() in ready:
                     code = self._serve_supervisor()
                     if code is not None:
@@ -176,24 +176,27 @@ class Client:
         while self._master_fd >= 0 and self._pump_output():
             pass
 
-    def _pump_input(self) -> bool:
-        """Take what the caller typed; say whether it was the detach keys."""
+    def _pump_input(self) -> int | None:
+        """Take what the caller typed; return rp's exit code when that ends the attachment."""
         try:
             chunk = os.read(0, _CHUNK_BYTES)
         except OSError as error:
             if error.errno != errno.EIO:
                 raise
             chunk = b""
+        if not chunk and self._guard.is_terminal:
+            # A raw terminal has no end of file: its window was closed.
+            return 128 + signal.SIGHUP
         if not chunk:
             self._input_open = False
             self._pending = _END_OF_INPUT
         else:
             passed, detached = self._keys.filter(chunk)
             if detached:
-                return True
+                return 0
             self._pending = passed
         self._write_input()
-        return False
+        return None
 
     def _write_input(self) -> None:
         try:

@@ -63,7 +63,7 @@ def create(
     planned = _plan_volumes(request, root)
     kind = "directory" if request.rootfs else storage_driver.choose(paths, maps, reporter)
     found = _record(request, root, paths, container_id, selection, planned, kind)
-    lock_fd = record.create(paths, found, durable=not request.remove)
+    lock_fd = _reserve(paths, found)
     try:
         directory = paths.container(container_id)
         if kind == "copy":
@@ -91,6 +91,15 @@ def create(
         os.close(lock_fd)
         raise
     return Created(found, spec, lock_fd)
+
+
+def _reserve(paths: Paths, found: ContainerRecord) -> int:
+    """Write the record and take the name; a name that only a killed command holds is freed."""
+    try:
+        return record.create(paths, found, durable=not found.remove)
+    except Conflict:
+        storage.sweep(paths)
+        return record.create(paths, found, durable=not found.remove)
 
 
 def _record(

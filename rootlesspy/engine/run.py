@@ -21,6 +21,7 @@ from rootlesspy.engine import (
     supervisor,
 )
 from rootlesspy.errors import UsageError
+from rootlesspy.linux import process
 from rootlesspy.network import driver
 from rootlesspy.paths import private_directory
 from rootlesspy.runtime import seccomp
@@ -50,6 +51,8 @@ def run(
     Raises Error (125, 126, 127 by type) when it cannot be started; nothing is left behind then.
     """
     step = reporter.step
+    # Whatever else the caller has open is nothing to the container's processes.
+    process.close_from(3)
     private_directory(paths.require_runtime())
     private_directory(paths.data)
     maps = idmap.maps_for(request.userns)

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from rootlesspy.engine import limits
     from rootlesspy.engine.record import ContainerRecord
     from rootlesspy.linux.userns import IdMaps
-    from rootlesspy.network.driver import NetworkStatus, Selection
+    from rootlesspy.network.driver import NetworkStatus, Pending, Selection
     from rootlesspy.oci.runtime_spec import Spec
     from rootlesspy.paths import Paths
     from rootlesspy.report import Reporter
@@ -102,6 +102,7 @@ class _Running(NamedTuple):
     init: create.Init
     connection: bus.Bus | None
     meter: cgroup.Meter | None
+    pending: Pending
     network: NetworkStatus
     master_fd: int
     started_s: float
@@ -135,13 +136,14 @@ def _supervise(job: Job, client: socket.socket) -> int:
     try:
         _cancel_on_signals()
         running = _start(job, client, undo)
-    except (Error, OSError) as error:
+    except BaseException as error:  # noqa: BLE001 - whatever went wrong, nothing may be left
         _ignore_signals()
         undo.unwind(error)
         _report_failure(job, client, error)
         return 125
     supervision = _Supervision(job, client, running, guard)
     supervision.serve()
+    supervision.end_network()
     undo.unwind()
     ended = supervision.finish()
     control.send(client, "exited", exit_code=ended.exit_code, message=ended.error)
@@ -179,12 +181,7 @@ def _lead(job: Job, client: socket.socket, undo: _Undo, init: create.Init) -> _R
         fuse_fd = server.mount_fd
     init.ids_mapped(fuse_fd)
     step(f"start the network: {job.selection.request.driver}")
-    pending = driver.start(
-        job.selection,
-        netns_path=f"/proc/{init.pid}/ns/net",
-        userns_path=f"/proc/{init.pid}/ns/user",
-        runtime_dir=job.paths.container_runtime(job.record.id),
-    )
+    pending = _start_network(job, init.pid)
     undo.push(pending.cancel)
     # While the network helper configures the namespace and init mounts.
     step(f"start {job.record.unit or 'no scope'}")
@@ -196,16 +193,26 @@ def _lead(job: Job, client: socket.socket, undo: _Undo, init: create.Init) -> _R
     init.placed()
     step("wait until the container is ready")
     master_fd = init.wait_ready()
-    started_s = time.time()
+    running = _Running(init, connection, meter, pending, network, master_fd, time.time())
     step("record it as running")
-    _record_start(job, init, network, started_s)
+    _record_start(job, running)
     step("execute the payload")
     # From here on a signal is for the payload.  It waits until serve() knows what to do with it;
     # raised in between it would be an error that nobody undoes.
     signal.pthread_sigmask(signal.SIG_BLOCK, _CANCELLING)
     init.execute()
     control.send(client, "started", pid=init.pid, fd=master_fd)
-    return _Running(init, connection, meter, network, master_fd, started_s)
+    return running
+
+
+def _start_network(job: Job, pid: int) -> Pending:
+    """Start the network helper for the namespaces of the container's init."""
+    return driver.start(
+        job.selection,
+        netns_path=f"/proc/{pid}/ns/net",
+        userns_path=f"/proc/{pid}/ns/user",
+        runtime_dir=job.paths.container_runtime(job.record.id),
+    )
 
 
 def _connect(job: Job, undo: _Undo) -> bus.Bus | None:
@@ -238,16 +245,18 @@ def _place(job: Job, init: create.Init, connection: bus.Bus | None) -> cgroup.Me
     return cgroup.Meter(directory)
 
 
-def _record_start(job: Job, init: create.Init, network: NetworkStatus, started_s: float) -> None:
+def _record_start(job: Job, running: _Running) -> None:
+    """Write which processes the container has now."""
+    pid, network = running.init.pid, running.network
     record.write_live_state(
         job.paths.container(job.record.id),
         record.LiveState(
             supervisor_pid=os.getpid(),
             supervisor_start=procfs.start_time(os.getpid()) or 0,
-            pid=init.pid,
-            start=procfs.start_time(init.pid) or 0,
+            pid=pid,
+            start=procfs.start_time(pid) or 0,
             boot_id=procfs.boot_id(),
-            started_s=started_s,
+            started_s=running.started_s,
             helper_pid=network.helper_pid or 0,
             helper_start=network.helper_start_time or 0,
         ),
@@ -266,6 +275,8 @@ class _Supervision:
         self._emulated = 0
         self._error = ""
         self._terminal = guard
+        helper = running.network.helper
+        self._network_fd = helper.pidfd if helper else -1
         self._exit_code = record.LOST_EXIT_CODE
         self._usage: cgroup.Usage | None = None
 
@@ -277,19 +288,17 @@ class _Supervision:
         wakeup = self._catch_signals()
         if running.connection is not None:
             running.connection.on_request_stop(self._job.record.unit, self.stop)
-        helper_fd = _pidfd(running.network.helper_pid)
         while True:
-            ready = self._wait(wakeup, helper_fd)
+            ready = self._wait(wakeup)
+            running = self._running
             if running.meter is not None:
                 self._usage = running.meter.read()
             if running.init.pidfd in ready:
                 break
             if running.connection is not None:
                 running.connection.process()
-            if helper_fd >= 0 and helper_fd in ready:
-                os.close(helper_fd)
-                helper_fd = -1
-                self._error = f"network lost: {running.network.driver} died"
+            if self._network_fd in ready:
+                self._restart_network()
             if self._client is not None and self._client.fileno() in ready:
                 self._serve_client()
             if running.master_fd in ready:
@@ -297,6 +306,10 @@ class _Supervision:
             if wakeup in ready:
                 self._serve_signals(wakeup)
         self._exit_code = self._reap()
+
+    def end_network(self) -> None:
+        """End the network helper, also a restarted one."""
+        self._running.pending.cancel()
 
     def stop(self) -> None:
         """Ask the payload to end: its stop signal to PID 1 alone; systemd enforces the timeout."""
@@ -326,7 +339,7 @@ class _Supervision:
         os.close(job.lock_fd)
         return ended
 
-    def _wait(self, wakeup: int, helper_fd: int) -> set[int]:
+    def _wait(self, wakeup: int) -> set[int]:
         running = self._running
         poller = select.poll()
         poller.register(running.init.pidfd, select.POLLIN)
@@ -342,9 +355,27 @@ class _Supervision:
         elif running.master_fd >= 0:
             # Nobody reads the terminal: keep the payload from blocking on a full one.
             poller.register(running.master_fd, select.POLLIN)
-        if helper_fd >= 0:
-            poller.register(helper_fd, select.POLLIN)
+        if self._network_fd >= 0:
+            poller.register(self._network_fd, select.POLLIN)
         return {fd for fd, _ in poller.poll(timeout_ms)}
+
+    def _restart_network(self) -> None:
+        """Start the network helper again in the same namespace, with the same ports.
+
+        The container goes on in any case; if it has to go on without network its record says so.
+        """
+        job, running = self._job, self._running
+        running.pending.cancel()
+        self._network_fd = -1
+        try:
+            pending = _start_network(job, running.init.pid)
+            network = pending.wait()
+        except (Error, OSError) as error:
+            self._error = f"network lost: {running.network.driver} died: {error}"
+            return
+        self._running = running._replace(pending=pending, network=network)
+        self._network_fd = network.helper.pidfd if network.helper else -1
+        _record_start(job, self._running)
 
     def _serve_client(self) -> None:
         if self._client is None:
@@ -457,10 +488,13 @@ def _kill_and_reap(init: create.Init) -> None:
         return
 
 
-def _report_failure(job: Job, client: socket.socket, error: Error | OSError) -> None:
+def _report_failure(job: Job, client: socket.socket, error: BaseException) -> None:
     """Remove what was made for a container that never ran, and tell the client why."""
-    if not isinstance(error, Error):
+    if isinstance(error, OSError):
         error = RuntimeFailure(f"cannot start the container: {error}", step="start")
+    elif not isinstance(error, Error):
+        text = f"internal error in the supervisor: {type(error).__name__}: {error}"
+        error = RuntimeFailure(text, step="start")
     if job.record.remove or not isinstance(error, RuntimeFailure):
         storage.remove(job.paths, job.record)
     else:
@@ -486,12 +520,3 @@ def _redirect(*numbers: int) -> None:
     for number in numbers:
         os.dup2(null, number)
     os.close(null)
-
-
-def _pidfd(pid: int | None) -> int:
-    if not pid:
-        return -1
-    try:
-        return os.pidfd_open(pid)
-    except ProcessLookupError:
-        return -1

@@ -23,6 +23,11 @@ class Guard:
             return
         self._fd = os.dup(fd)
 
+    @property
+    def is_terminal(self) -> bool:
+        """Whether there was a terminal to remember."""
+        return self._fd >= 0
+
     def raw(self) -> None:
         """Pass every byte through as it is: no echo, no signals, no translation."""
         if self._fd >= 0:
