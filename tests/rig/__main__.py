@@ -1,11 +1,12 @@
-"""The `rig` command: build, up, run, shell, down, status."""
+"""The `rig` command: build, up, run, shell, down, status, vm."""
 
 from __future__ import annotations
 
 import argparse
+import subprocess
 import sys
 
-from rig import enter, install, instance, location, recipe, rootfs
+from rig import enter, install, instance, location, recipe, rootfs, vm
 
 
 def main() -> int:
@@ -48,6 +49,14 @@ def _down(arguments: argparse.Namespace) -> int:
     return 0
 
 
+def _vm(arguments: argparse.Namespace) -> int:
+    suite = arguments.suite or recipe.SUITES[0]
+    argv = arguments.argv[1:] if arguments.argv[:1] == ["--"] else arguments.argv
+    user = "root" if arguments.root else arguments.user
+    with vm.started(suite, arguments.state, _say) as running:
+        return subprocess.run(vm.Door(running).argv(argv or ["bash", "-l"], user, {})).returncode
+
+
 def _status(_arguments: argparse.Namespace) -> int:
     for rig in instance.running():
         print(f"{rig.name}\t{rig.suite}\tpid {rig.init_pid}\t{rig.directory}")
@@ -61,6 +70,7 @@ _COMMANDS = {
     "shell": _shell,
     "down": _down,
     "status": _status,
+    "vm": _vm,
 }
 
 
@@ -85,16 +95,19 @@ def _parser() -> argparse.ArgumentParser:
     shell = commands.add_parser("shell", help="open a shell in it")
     down = commands.add_parser("down", help="end it and remove all of it")
     commands.add_parser("status", help="list the running rigs")
-    for command in (build, up, run, shell):
+    machine = commands.add_parser("vm", help="run a command, or a shell, in a new virtual machine")
+    machine.add_argument("--state", choices=vm.STATES, default="default")
+    for command in (build, up, run, shell, machine):
         command.add_argument("--suite", choices=recipe.SUITES, help="Debian release")
     for command in (up, run, shell, down):
         command.add_argument("--name", default="main", help="which rig (default main)")
-    for command in (run, shell):
+    for command in (run, shell, machine):
         command.add_argument("--root", action="store_true", help="as root instead of alice")
         command.add_argument(
             "--user", choices=("alice", "bob", "root"), default="alice", help="as this user"
         )
-    run.add_argument("argv", nargs=argparse.REMAINDER, metavar="-- COMMAND")
+    for command in (run, machine):
+        command.add_argument("argv", nargs=argparse.REMAINDER, metavar="-- COMMAND")
     return parser
 
 

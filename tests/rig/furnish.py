@@ -14,35 +14,30 @@ def prepare(tree: Path, directory: Path) -> str:
 
     Returns one line about the images in its registry.
     """
-    for name in ("root", "work", "upper"):
+    for name in ("root", "work"):
         (directory / name).mkdir(parents=True)
     os.mkfifo(directory / "ready")
     (directory / "ready").chmod(0o622)
-    note = furnish(tree, directory / "upper")
+    note = furnish(tree, directory / "upper", recipe.files(), recipe.symlinks())
     for path, mode in (("home", 0o755), ("var/tmp", 0o1777), ("var/lib/containers", 0o755)):
         real = directory / "real" / path
         real.mkdir(parents=True)
         real.chmod(mode)
-    for user in recipe.USERS:
-        home = directory / "real" / "home" / user.name
-        shutil.copytree(tree / "etc" / "skel", home)
-        home.chmod(0o700)
-        for path, _directories, files in os.walk(home):
-            for entry in (path, *(os.path.join(path, file) for file in files)):
-                os.chown(entry, user.uid, user.uid)
+    make_homes(tree, directory / "real" / "home")
     return note
 
 
-def furnish(tree: Path, upper: Path) -> str:
-    """Write the files of the rig below `upper`, which will lie over `tree`.
+def furnish(tree: Path, upper: Path, files: dict[str, str], symlinks: dict[str, str]) -> str:
+    """Write the files of a rig below `upper`, which will lie over `tree`.
 
     Returns one line about the images in its registry.
     """
-    for path, text in recipe.files().items():
+    upper.mkdir()
+    for path, text in files.items():
         target = _place(tree, upper, path)
         target.write_text(text, encoding="utf-8")
         target.chmod(0o755 if path.startswith("/usr/bin/") else 0o644)
-    for path, link in recipe.symlinks().items():
+    for path, link in symlinks.items():
         _place(tree, upper, path).symlink_to(link)
     for user in recipe.USERS:
         for path, line in recipe.account_lines(user).items():
@@ -60,6 +55,17 @@ def furnish(tree: Path, upper: Path) -> str:
     for path in ("/etc/.updated", "/var/.updated"):
         _place(tree, upper, path).touch()
     return _fill_registry(tree, upper)
+
+
+def make_homes(tree: Path, homes: Path) -> None:
+    """Make the users' home directories below `homes`."""
+    for user in recipe.USERS:
+        home = homes / user.name
+        shutil.copytree(tree / "etc" / "skel", home)
+        home.chmod(0o700)
+        for path, _directories, files in os.walk(home):
+            for entry in (path, *(os.path.join(path, file) for file in files)):
+                os.chown(entry, user.uid, user.uid)
 
 
 def _fill_registry(tree: Path, upper: Path) -> str:

@@ -1,4 +1,8 @@
-"""Install the project in a running rig as a Debian package would, and keep it up to date."""
+"""Install the project in a rig as a Debian package would, and keep it up to date.
+
+The package with its byte code is staged once per suite in the cache, compiled by that suite's
+own Python; rigs get copies.
+"""
 
 from __future__ import annotations
 
@@ -8,33 +12,52 @@ import shutil
 import subprocess
 import sys
 import tomllib
+from contextlib import contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING
 
-from rig import enter, instance, location, rootfs
+from rig import instance, location, rootfs
 
 if TYPE_CHECKING:
-    from pathlib import Path
+    from collections.abc import Iterator
 
-_DIST_PACKAGES = "usr/lib/python3/dist-packages"
+DIST_PACKAGES = "usr/lib/python3/dist-packages"
 
 
 def sync(rig: instance.Instance) -> bool:
-    """Copy what changed since the last time; return whether anything did.
-
-    Files are replaced by rename, so that a process which is importing them sees whole ones.
-    """
-    with rootfs.locked(rig.directory / "install.lock"):
-        files = _sources()
-        key = _key(files)
-        stamp = rig.directory / "installed"
-        if stamp.exists() and stamp.read_text(encoding="ascii") == key:
-            return False
-        target = rig.root / _DIST_PACKAGES
-        _copy(files, target)
-        _write_metadata(target)
-        _compile(rig)
+    """Copy what changed since the last time into a running rig; return whether anything did."""
+    stamp = rig.directory / "installed"
+    key = _key(_sources())
+    if stamp.exists() and stamp.read_text(encoding="ascii") == key:
+        return False
+    tree = Path(rig.tree) if rig.tree else rootfs.ensure(rig.suite, lambda _text: None)
+    with staged(rig.suite, tree) as package:
+        files = {
+            os.fspath(path.relative_to(package)): path
+            for path in sorted(package.rglob("*"))
+            if path.is_file()
+        }
+        _copy(files, rig.root / DIST_PACKAGES)
         stamp.write_text(key, encoding="ascii")
     return True
+
+
+@contextmanager
+def staged(suite: str, tree: Path) -> Iterator[Path]:
+    """Hold a directory with the package, its byte code and its metadata, all up to date."""
+    package = location.cache() / f"staged-{suite}"
+    with rootfs.locked(location.cache() / f"staged-{suite}.lock"):
+        files = _sources()
+        stamp = location.cache() / f"staged-{suite}.key"
+        key = _key(files)
+        if not stamp.exists() or stamp.read_text(encoding="ascii") != key:
+            package.mkdir(exist_ok=True)
+            stamp.unlink(missing_ok=True)
+            _copy(files, package)
+            _write_metadata(package)
+            _compile(tree, package)
+            stamp.write_text(key, encoding="ascii")
+        yield package
 
 
 def _sources() -> dict[str, Path]:
@@ -65,11 +88,19 @@ def _copy(files: dict[str, Path], target: Path) -> None:
         os.utime(half, ns=(wanted.st_atime_ns, wanted.st_mtime_ns))
         half.chmod(0o644)
         half.rename(destination)
-    for present_file in (target / "rootlesspy").rglob("*"):
-        if "__pycache__" in present_file.parts or present_file.is_dir():
-            continue
-        if os.fspath(present_file.relative_to(target)) not in files:
-            present_file.unlink()
+    _remove_others(files, target)
+
+
+def _remove_others(files: dict[str, Path], target: Path) -> None:
+    sources = {name for name in files if name.endswith((".py", ".json"))}
+    for present in (target / "rootlesspy").rglob("*"):
+        name = present.relative_to(target)
+        # Byte code belongs to the source beside whose directory it lies.
+        if name.parent.name == "__pycache__":
+            stem = present.name.partition(".")[0]
+            name = name.parent.parent / f"{stem}.py"
+        if present.is_file() and os.fspath(name) not in sources:
+            present.unlink()
 
 
 def _write_metadata(target: Path) -> None:
@@ -95,11 +126,13 @@ def _write_metadata(target: Path) -> None:
     )
 
 
-def _compile(rig: instance.Instance) -> None:
-    argv = ["python3", "-I", "-m", "compileall", "-q", f"/{_DIST_PACKAGES}/rootlesspy"]
-    # In a process of its own: entering a rig is for good.
+def _compile(tree: Path, package: Path) -> None:
+    script = """
+        mount --bind "$1" "$2/mnt"
+        exec chroot "$2" python3 -I -B -m compileall -q -s /mnt -p "/$3" /mnt/rootlesspy
+    """
     status = subprocess.run(
-        [sys.executable, enter.__file__, enter.encode(instance.entry(rig, argv, user="root"))],
+        ["unshare", "--mount", "sh", "-c", script, "sh", package, tree, DIST_PACKAGES],
         stdin=subprocess.DEVNULL,
         stdout=sys.stderr,
         check=False,

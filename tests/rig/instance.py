@@ -39,6 +39,7 @@ class Instance(NamedTuple):
     session: str
     owner_pid: int
     owner_start: int
+    tree: str = ""
 
     @property
     def directory(self) -> Path:
@@ -59,7 +60,6 @@ def up(name: str, suite: str, say: Callable[[str], None], owner_pid: int = 0) ->
     """
     if os.geteuid() != 0:
         raise RigError("a rig needs root (cure: sudo)")
-    tree = rootfs.ensure(suite, say)
     sweep()
     with rootfs.locked(_lock(name)):
         running = _load(name)
@@ -68,6 +68,7 @@ def up(name: str, suite: str, say: Callable[[str], None], owner_pid: int = 0) ->
                 raise RigError(f"rig {name} is {running.suite} (cure: rig down --name {name})")
             return running
         _clean(name)
+        tree = rootfs.ensure(suite, say)
         started_s = time.monotonic()
         furnish_note = furnish.prepare(tree, location.instances() / name)
         instance = _boot(name, suite, tree, owner_pid)
@@ -107,25 +108,11 @@ def running() -> list[Instance]:
 def entry(instance: Instance, argv: list[str], *, user: str = "alice") -> Entry:
     """Describe how to enter the instance: as alice in her login session, bob or root outside."""
     cgroup = _cgroup(instance.name)
-    environment = {
-        "PATH": "/usr/local/bin:/usr/bin:/bin",
-        "LANG": "C.UTF-8",
-        "USER": user,
-        "LOGNAME": user,
-        "SHELL": "/bin/bash",
-        "HOME": "/root" if user == "root" else f"/home/{user}",
-    }
-    if "TERM" in os.environ:
-        environment["TERM"] = os.environ["TERM"]
     uid = {"root": 0} | {person.name: person.uid for person in recipe.USERS}
     inner = cgroup / "machine" / "system.slice" / "rig-entered"
-    if user == "root":
-        environment["PATH"] = "/usr/local/sbin:/usr/sbin:/sbin:" + environment["PATH"]
+    variables = environment(user)
     if user == recipe.ALICE.name:
-        runtime = f"/run/user/{recipe.ALICE.uid}"
-        environment["XDG_RUNTIME_DIR"] = runtime
-        environment["DBUS_SESSION_BUS_ADDRESS"] = f"unix:path={runtime}/bus"
-        environment["XDG_SESSION_ID"] = instance.session
+        variables["XDG_SESSION_ID"] = instance.session
         slice_path = cgroup / "machine" / "user.slice" / f"user-{recipe.ALICE.uid}.slice"
         inner = slice_path / f"session-{instance.session}.scope"
     return Entry(
@@ -134,10 +121,31 @@ def entry(instance: Instance, argv: list[str], *, user: str = "alice") -> Entry:
         inner_cgroup=os.fspath(inner),
         uid=uid[user],
         gid=uid[user],
-        environment=environment,
-        directory=environment["HOME"],
+        environment=variables,
+        directory=variables["HOME"],
         argv=argv,
     )
+
+
+def environment(user: str) -> dict[str, str]:
+    """Return what a login of the user sets; bob and root get no user manager."""
+    variables = {
+        "PATH": "/usr/local/bin:/usr/bin:/bin",
+        "LANG": "C.UTF-8",
+        "USER": user,
+        "LOGNAME": user,
+        "SHELL": "/bin/bash",
+        "HOME": "/root" if user == "root" else f"/home/{user}",
+    }
+    if "TERM" in os.environ:
+        variables["TERM"] = os.environ["TERM"]
+    if user == "root":
+        variables["PATH"] = "/usr/local/sbin:/usr/sbin:/sbin:" + variables["PATH"]
+    if user == recipe.ALICE.name:
+        runtime = f"/run/user/{recipe.ALICE.uid}"
+        variables["XDG_RUNTIME_DIR"] = runtime
+        variables["DBUS_SESSION_BUS_ADDRESS"] = f"unix:path={runtime}/bus"
+    return variables
 
 
 def _boot(name: str, suite: str, tree: Path, owner_pid: int) -> Instance:
@@ -166,6 +174,7 @@ def _boot(name: str, suite: str, tree: Path, owner_pid: int) -> Instance:
         session=session,
         owner_pid=owner_pid,
         owner_start=_start_time(owner_pid) if owner_pid else 0,
+        tree=os.fspath(tree),
     )
     half = directory / "state.json.half"
     half.write_text(json.dumps(instance), encoding="utf-8")

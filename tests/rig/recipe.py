@@ -6,6 +6,7 @@ The one place where packages are listed; the same list serves Debian 12 and 13 a
 from __future__ import annotations
 
 import uuid
+from pathlib import Path
 from typing import NamedTuple
 
 SUITES = ("trixie", "bookworm")
@@ -21,24 +22,28 @@ PACKAGES = (
     # Peers: to compare with, and to prove that what we write is read by others.
     "podman", "crun", "bubblewrap", "skopeo", "umoci", "docker-registry",
     # Instruments of the tests.
-    "busybox-static", "strace", "tmux", "procps", "psmisc", "iproute2", "openssl",
+    "kmod", "busybox-static", "strace", "tmux", "procps", "psmisc", "iproute2", "openssl",
 )
 
-# Work that a fresh machine would begin by itself and no test wants, or that reaches out of
-# namespaces: sysctls, kernel modules and binfmt entries belong to the machine below.
+# Work that a fresh machine would begin by itself and no test wants.
 MASKED_UNITS = (
-    "systemd-sysctl.service", "systemd-modules-load.service", "systemd-binfmt.service",
-    "proc-sys-fs-binfmt_misc.automount", "systemd-udevd.service", "systemd-udev-trigger.service",
-    "modprobe@.service", "ldconfig.service", "systemd-journal-catalog-update.service",
-    "systemd-update-done.service",
-    "sys-kernel-debug.mount", "sys-kernel-tracing.mount", "sys-kernel-config.mount",
-    "sys-fs-fuse-connections.mount", "dev-hugepages.mount", "dev-mqueue.mount", "tmp.mount",
     "console-getty.service", "getty.target", "systemd-firstboot.service",
+    "ldconfig.service", "systemd-journal-catalog-update.service", "systemd-update-done.service",
     "systemd-logind-varlink.socket", "systemd-pcrphase.service", "systemd-timesyncd.service",
     "apt-daily.timer", "apt-daily-upgrade.timer", "dpkg-db-backup.timer", "fstrim.timer",
     "e2scrub_all.timer", "e2scrub_reap.service", "systemd-tmpfiles-clean.timer",
     "podman.service", "podman.socket", "podman-restart.service", "podman-auto-update.timer",
     "podman-auto-update.service", "podman-clean-transient.service", "netavark-dhcp-proxy.socket",
+)
+
+# In namespaces, what would reach out of them: sysctls, kernel modules and binfmt entries belong
+# to the machine below. And what boot.sh has mounted already.
+MASKED_IN_NAMESPACES = (
+    "systemd-sysctl.service", "systemd-modules-load.service", "systemd-binfmt.service",
+    "proc-sys-fs-binfmt_misc.automount", "systemd-udevd.service", "systemd-udev-trigger.service",
+    "modprobe@.service",
+    "sys-kernel-debug.mount", "sys-kernel-tracing.mount", "sys-kernel-config.mount",
+    "sys-fs-fuse-connections.mount", "dev-hugepages.mount", "dev-mqueue.mount", "tmp.mount",
 )
 # fmt: on
 
@@ -122,9 +127,28 @@ if __name__ == "__main__":
 """
 
 
+# In the virtual machine its first network card leads to the agent (see wire.py) alone.
+_AGENT_SERVICE = """\
+[Unit]
+Before=rig-ready.service user@1000.service
+[Service]
+Type=exec
+ExecStartPre=ip netns add management
+ExecStartPre=ip link set eth0 netns management name eth0
+ExecStartPre=ip -n management address add 10.0.2.15/24 dev eth0
+ExecStartPre=ip -n management link set eth0 up
+ExecStartPre=/bin/sh /usr/lib/rig/network
+ExecStartPre=install -D -o alice /dev/null /run/rig/ready
+ExecStart=python3 -I /usr/lib/rig/wire.py agent
+[Install]
+WantedBy=multi-user.target
+"""
+
+
 def files() -> dict[str, str]:
     """Return the text files of a rig by absolute path; those below /usr/bin are executable."""
     return {
+        "/usr/lib/rig/network": _text("network.sh"),
         "/etc/systemd/system/rig-ready.service": _READY_SERVICE,
         "/etc/pam.d/rig-login": _LOGIN_PAM,
         "/etc/containers/registries.conf.d/rig.conf": _REGISTRIES,
@@ -142,12 +166,24 @@ def files() -> dict[str, str]:
     }
 
 
-def symlinks() -> dict[str, str]:
+def files_of_vm(token: str) -> dict[str, str]:
+    """Return what a virtual machine has besides; `token` is asked for by its agent."""
+    return {
+        "/etc/systemd/system/rig-agent.service": _AGENT_SERVICE,
+        "/usr/lib/rig/wire.py": _text("wire.py"),
+        "/usr/lib/rig/token": token,
+        # No udev: drivers are not loaded by themselves.
+        "/etc/modules-load.d/rig.conf": "virtio_net\nveth\ntun\noverlay\n",
+    }
+
+
+def symlinks(*, vm: bool = False) -> dict[str, str]:
     """Return the symbolic links of a rig: path to target."""
-    links = {f"/etc/systemd/system/{unit}": "/dev/null" for unit in MASKED_UNITS}
-    links["/etc/systemd/system/multi-user.target.wants/rig-ready.service"] = (
-        "/etc/systemd/system/rig-ready.service"
-    )
+    masked = MASKED_UNITS if vm else MASKED_UNITS + MASKED_IN_NAMESPACES
+    wanted = ("rig-ready.service", "rig-agent.service") if vm else ("rig-ready.service",)
+    units = "/etc/systemd/system"
+    links = {f"{units}/{unit}": "/dev/null" for unit in masked}
+    links |= {f"{units}/multi-user.target.wants/{unit}": f"{units}/{unit}" for unit in wanted}
     return links
 
 
@@ -163,3 +199,7 @@ def account_lines(user: User) -> dict[str, str]:
 
 def _subordinate_ids() -> str:
     return "".join(f"{user.name}:100000:65536\n" for user in USERS if user.subordinate_ids)
+
+
+def _text(name: str) -> str:
+    return Path(__file__).with_name(name).read_text(encoding="utf-8")

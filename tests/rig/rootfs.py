@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
 # Documentation and translations are a third of the files; nothing in a rig reads them.
 _LEFT_OUT = ("/usr/share/man/*", "/usr/share/doc/*", "/usr/share/locale/*", "/usr/share/info/*")
+_KEPT_S = 7 * 24 * 3600.0
 
 
 def ensure(suite: str, say: Callable[[str], None]) -> Path:
@@ -34,6 +35,7 @@ def ensure(suite: str, say: Callable[[str], None]) -> Path:
     finished = location.cache() / f"rootfs-{suite}-{_key(suite, recipe.PACKAGES)}"
     with locked(location.cache() / f"{suite}.lock"):
         if finished.is_dir():
+            os.utime(finished)
             return finished
         started_s = time.monotonic()
         _remove_stale(suite)
@@ -44,13 +46,16 @@ def ensure(suite: str, say: Callable[[str], None]) -> Path:
     return finished
 
 
-def bootstrap(suite: str, packages: Sequence[str], target: Path) -> None:
+def bootstrap(
+    suite: str, packages: Sequence[str], target: Path, *, variant: str = "minbase"
+) -> None:
     """Run mmdebstrap into a new directory. Raises RigError with the end of its log."""
     if os.geteuid() != 0:
         raise RigError("building a root file system needs root (cure: sudo)")
     if shutil.which("mmdebstrap") is None:
         raise RigError("mmdebstrap is not installed (cure: apt-get install mmdebstrap)")
-    argv = ["mmdebstrap", "--mode=root", "--format=directory", "--variant=minbase", "--quiet"]
+    argv = ["mmdebstrap", "--mode=root", "--format=directory", "--quiet"]
+    argv += [f"--variant={variant}"]
     argv += [f"--include={','.join(packages)}"]
     argv += ['--aptopt=Acquire::Languages "none"', "--dpkgopt=force-unsafe-io"]
     argv += [f"--dpkgopt=path-exclude={pattern}" for pattern in _LEFT_OUT]
@@ -88,6 +93,9 @@ def _key(suite: str, packages: Sequence[str]) -> str:
 
 
 def _remove_stale(suite: str) -> None:
-    # Only half-built trees: a finished one of another recipe may be in use by an instance.
     for half in location.cache().glob(f"half-rootfs-{suite}-*"):
         shutil.rmtree(half)
+    # One of another recipe may be in use by a rig of another checkout.
+    for finished in location.cache().glob(f"rootfs-{suite}-*"):
+        if time.time() - finished.stat().st_mtime > _KEPT_S:
+            shutil.rmtree(finished)

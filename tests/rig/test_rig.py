@@ -206,7 +206,7 @@ def test_broken_boot_says_why_and_leaves_nothing(
     monkeypatch.setattr(rootfs, "ensure", lambda _suite, _say: tmp_path)
     for path in ("etc/skel", "usr/bin"):
         (tmp_path / path).mkdir(parents=True)
-    monkeypatch.setattr(furnish, "furnish", lambda _tree, _upper: "")
+    monkeypatch.setattr(furnish, "furnish", lambda *_: "")
     with pytest.raises(location.RigError, match="died while booting"):
         start(name)
     assert [trace for trace in traces(name) if not trace.endswith(".lock")] == []
