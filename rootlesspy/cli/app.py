@@ -93,7 +93,11 @@ def command() -> Any:
     ):
         settings = _RUN_SETTINGS if name == "run" else _HELP_NAMES
         register = application.command(
-            name, cls=Command, context_settings=settings, rich_help_panel=panel
+            name,
+            cls=Command,
+            help=_paragraphs(function.__doc__ or ""),
+            context_settings=settings,
+            rich_help_panel=panel,
         )
         register(function)
     with warnings.catch_warnings():
@@ -121,6 +125,11 @@ def usage_error(error: Any, words: Sequence[str]) -> UsageError:
         return UsageError(f"{path}: {name} is missing", hint=hint)
     message = str(error.format_message()).strip().rstrip(".")
     return UsageError(f"{message[:1].lower()}{message[1:]}", hint=hint)
+
+
+def _paragraphs(text: str) -> str:
+    """Join the lines of each paragraph, for the terminal to break where it is wide."""
+    return "\n\n".join(" ".join(each.split()) for each in text.split("\n\n"))
 
 
 def _command_name(words: Sequence[str]) -> list[str]:

@@ -221,9 +221,10 @@ def _table(found: list[Line], *, full: bool, digests: bool, heading: bool) -> st
     if full:
         look = look._replace(width=None)
     return table.render(
-        tuple(titles) if heading else (),
+        tuple(titles),
         [tuple(cells) for cells in rows],
         look,
+        heading=heading,
         cut=_CUT,
         cut_front=("REPOSITORY",),
     )

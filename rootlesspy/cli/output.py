@@ -69,12 +69,11 @@ def _show_table(
     fields = rows[0] if rows else headers
     titles = gotemplate.Record({name: headers.get(name) or heading_of(name) for name in fields})
     lines = [gotemplate.render(template, row, clean=_one_line).split("\t") for row in rows]
-    columns = max((len(line) for line in lines), default=0)
-    cells = [(*line, *[""] * (columns - len(line))) for line in lines]
-    header = tuple(gotemplate.render(template, titles).split("\t")) if heading else ()
-    if header and columns and len(header) != columns:
-        header = (*header, *[""] * (columns - len(header)))[:columns]
-    sys.stdout.write(table.render(header, cells, table.style()._replace(width=None)))
+    names = gotemplate.render(template, titles).split("\t")
+    columns = max(map(len, [names, *lines]))
+    header, *cells = ((*line, *[""] * (columns - len(line))) for line in (names, *lines))
+    look = table.style()._replace(width=None)
+    sys.stdout.write(table.render(header, cells, look, heading=heading))
 
 
 def _normalise(form: str) -> str:

@@ -44,8 +44,8 @@ def show(given: Values, session: Session) -> None:
         ids = (container.record.id[: None if full else _SHORT_ID] for container in found)
         sys.stdout.write("".join(f"{each}\n" for each in ids))
     else:
-        header = () if given.flag("noheading") else _HEADER
-        sys.stdout.write(_table(found, header, now_s, full=full))
+        heading = not given.flag("noheading")
+        sys.stdout.write(_table(found, now_s, heading=heading, full=full))
 
 
 def command_text(container: Container, *, full: bool) -> str:
@@ -125,7 +125,7 @@ def _sort_key(container: Container, order: str) -> str:
     return keys[order]
 
 
-def _table(found: list[Container], header: tuple[str, ...], now_s: float, *, full: bool) -> str:
+def _table(found: list[Container], now_s: float, *, heading: bool, full: bool) -> str:
     rows = []
     for container in found:
         record = container.record
@@ -144,7 +144,9 @@ def _table(found: list[Container], header: tuple[str, ...], now_s: float, *, ful
     if full:
         look = look._replace(width=None)
     paint = {"STATUS": [_colour(container) for container in found]}
-    return table.render(header, rows, look, cut=_CUT, cut_front=("IMAGE",), paint=paint)
+    return table.render(
+        _HEADER, rows, look, heading=heading, cut=_CUT, cut_front=("IMAGE",), paint=paint
+    )
 
 
 def _colour(container: Container) -> str:

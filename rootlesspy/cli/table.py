@@ -41,44 +41,38 @@ def style(fd: int = 1) -> Style:
 
 
 def render(
-    header: tuple[str, ...],
+    names: tuple[str, ...],
     rows: Sequence[tuple[str, ...]],
     look: Style,
     *,
+    heading: bool = True,
     cut: tuple[str, ...] = (),
     cut_front: tuple[str, ...] = (),
     paint: dict[str, list[str]] | None = None,
 ) -> str:
-    """Return the table as text; an empty header is left out.
+    """Return the table as text.
 
-    cut: headings of the columns that may be shortened; cut_front: those among them that lose their
+    cut: names of the columns that may be shortened; cut_front: those among them that lose their
     beginning, as the end of an image's name says more.  paint: escape sequences of a column's
     cells, in the order of the rows.
     """
-    names = header or tuple("" for _ in (rows[0] if rows else ()))
-    cells = [tuple(escape(cell) for cell in row) for row in rows]
+    columns = [[escape(row[index]) for row in rows] for index in range(len(names))]
     widths = [
-        max([cell_width(name), *(cell_width(row[index]) for row in cells)])
-        for index, name in enumerate(names)
+        max([cell_width(name) if heading else 0, *map(cell_width, column)])
+        for name, column in zip(names, columns, strict=True)
     ]
     if look.width is not None:
         _fit(widths, names, cut, look.width)
-        for index in (names.index(name) for name in cut_front if name in names):
-            cells = [
-                (*row[:index], shorten(row[index], widths[index], front=True), *row[index + 1 :])
-                for row in cells
-            ]
-    lines = []
-    if header:
-        line = _line(header, widths, {})
-        lines.append(f"{BOLD}{line}{_PLAIN}" if look.colour else line)
-    for number, row in enumerate(cells):
-        painted = {
-            names.index(name): sequences[number]
-            for name, sequences in (paint or {}).items()
-            if look.colour and name in names
-        }
-        lines.append(_line(row, widths, painted))
+    # The last column is not padded: trailing blanks would wrap on a narrow terminal.
+    for index, (name, width) in enumerate(zip(names, widths, strict=True)):
+        padding = 0 if index == len(names) - 1 else width
+        sequences = (paint or {}).get(name) if look.colour else None
+        cells = _cut(columns[index], width, front=name in cut_front)
+        columns[index] = _pad(cells, padding, sequences)
+    lines = [_GAP.join(cells).rstrip() for cells in zip(*columns, strict=True)]
+    if heading:
+        line = _GAP.join(name.ljust(width) for name, width in zip(names, widths, strict=True))
+        lines.insert(0, f"{BOLD}{line.rstrip()}{_PLAIN}" if look.colour else line.rstrip())
     return "".join(f"{line}\n" for line in lines)
 
 
@@ -116,12 +110,21 @@ def _fit(widths: list[int], names: tuple[str, ...], cut: tuple[str, ...], total:
         excess -= 1
 
 
-def _line(cells: tuple[str, ...], widths: list[int], painted: dict[int, str]) -> str:
-    parts = []
-    for index, (cell, width) in enumerate(zip(cells, widths, strict=True)):
-        text = shorten(cell, width)
-        # The last column is not padded: trailing blanks would wrap on a narrow terminal.
-        padding = "" if index == len(widths) - 1 else " " * (width - cell_width(text))
-        sequence = painted.get(index, "")
-        parts.append(f"{sequence}{text}{_PLAIN}{padding}" if sequence else text + padding)
-    return _GAP.join(parts).rstrip()
+def _cut(cells: list[str], width: int, *, front: bool) -> list[str]:
+    return [
+        cell if cell.isascii() and len(cell) <= width else shorten(cell, width, front=front)
+        for cell in cells
+    ]
+
+
+def _pad(cells: list[str], width: int, sequences: list[str] | None) -> list[str]:
+    """Fill cells with blanks up to a width, and paint those that have a sequence."""
+    if sequences is None:
+        return [
+            cell.ljust(width) if cell.isascii() else cell + " " * (width - cell_width(cell))
+            for cell in cells
+        ]
+    return [
+        f"{sequence}{cell}{_PLAIN if sequence else ''}{' ' * (width - cell_width(cell))}"
+        for cell, sequence in zip(cells, sequences, strict=True)
+    ]

@@ -87,6 +87,13 @@ def test_control_characters_never_reach_a_cell() -> None:
     assert text.splitlines()[1] == "\\x1b]52;c;evil\\x07  a\\nb\\u202ec"
 
 
+def test_a_table_without_headings_fits_as_well() -> None:
+    look = table.Style(width=34)
+    text = table.render(HEADER, ROWS, look, heading=False, cut=("IMAGE", "NAMES"))
+    assert len(text.splitlines()) == 2
+    assert all(table.cell_width(line) <= 34 for line in text.splitlines())
+
+
 def test_colour_is_only_for_terminals() -> None:
     painted = {"NAMES": [table.GREEN, ""]}
     plain = table.render(HEADER, ROWS, table.Style(), paint=painted)
