@@ -179,6 +179,17 @@ def test_closed_descriptors_are_filled(closed: str, tmp_path: Path) -> None:
     assert seen.endswith("[true, true, true]]")
 
 
+@pytest.mark.parametrize(
+    ("closed", "words", "code"),
+    [(">&-", ["ps"], 0), ("<&- >&- 2>&-", ["ps"], 0), ("2>&-", ["bogus"], 125), ("<&-", ["ps"], 0)],
+)
+def test_rp_runs_with_closed_descriptors(
+    closed: str, words: list[str], code: int, tmp_path: Path
+) -> None:
+    done = rp(*words, home=tmp_path, shell=f'exec "$@" {closed}')
+    assert (done.returncode, done.stderr) == (code, "")
+
+
 def test_files_are_private_whatever_the_umask(tmp_path: Path) -> None:
     done = rp("pull", "--policy=never", "nothing", home=tmp_path, shell='umask 0; exec "$@"')
     assert done.returncode == 125
