@@ -119,7 +119,9 @@ def _run(plan: Plan, channel: sync.Channel, step: _Steps) -> NoReturn:
     step("look up the user")
     who = user.resolve(root_fd, plan.user, plan.group_add)
     if linux.get("uidMappings"):
-        user.check_mapped(who, linux["uidMappings"], linux.get("gidMappings", ()))
+        # With a single id no supplementary group is set, so none has to be mapped.
+        wanted = who if plan.set_groups else who._replace(additional_gids=(who.gid,))
+        user.check_mapped(wanted, linux["uidMappings"], linux.get("gidMappings", ()))
     step("find the working directory")
     cwd = container_process["cwd"]
     if plan.make_cwd:
