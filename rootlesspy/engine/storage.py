@@ -27,6 +27,8 @@ _ROOT_MODE = 0o755
 # Any map of the caller's subordinate ids can remove all that they own.
 _HOST_MAP = "host-map"
 _NO_USERNS = ""
+# What this module and volume_store leave in tmp/ when they are killed.
+_HALF_MADE = ("removed-", "volume-")
 
 
 def prepare_overlay(directory: str, lower: tuple[str, ...]) -> None:
@@ -106,7 +108,7 @@ def sweep(paths: Paths) -> None:
     Whatever is locked has a living owner and is left alone.
     """
     for name in _names(paths.tmp):
-        if name.startswith("removed-") and _try_lock(f"{paths.tmp}/{name}"):
+        if name.startswith(_HALF_MADE) and _try_lock(f"{paths.tmp}/{name}"):
             _remove_below(paths.tmp, name, _HOST_MAP)
     for container_id in record.ids(paths):
         directory = paths.container(container_id)

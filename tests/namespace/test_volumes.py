@@ -51,6 +51,22 @@ manifest["config"].update(push(name, json.dumps(config).encode()))
 call(f"{name}/manifests/latest", json.dumps(manifest).encode(), "PUT", **{"Content-Type": TYPE})
 """
 
+# Runs on the machine: starts containers and kills everything of each with SIGKILL ever later.
+KILLER = """
+import os, subprocess, sys, time
+for delay_ms in range(40, 400, 30):
+    argv = ["rp", "run", "--rm", "--network=none", "--name=" + sys.argv[1], *sys.argv[2:]]
+    started = subprocess.Popen(argv, stdin=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    time.sleep(delay_ms / 1000)
+    for pid in filter(str.isdigit, os.listdir("/proc")):
+        try:
+            if b"--name=" + sys.argv[1].encode() in open(f"/proc/{pid}/cmdline", "rb").read():
+                os.kill(int(pid), 9)
+        except (FileNotFoundError, ProcessLookupError, PermissionError):
+            pass
+    started.wait()
+"""
+
 RACER = """
 import ctypes, os, sys
 libc, one, other = ctypes.CDLL(None), *(os.fsencode(path) for path in sys.argv[1:3])
@@ -372,6 +388,21 @@ class TestAnonymousVolumes:
         )
         assert done.returncode == 127
         assert host.volumes() == before
+
+    def test_killed_at_any_moment(self, host: Host, derived: str) -> None:
+        """What a SIGKILL leaves the next rp ps removes; a named volume is never half full."""
+        before = host.volumes()
+        named = host.volume("db")
+        argv = ["-v", f"{named}:/srv/many", derived, "sleep", "60"]
+        host.machine.run(["python3", "-c", KILLER, named, *argv], timeout=120)
+        host.machine.run(["rp", "ps"])
+        said = host.rp("-v", f"{named}:/srv/many", image=derived, run="ls /srv/many | wc -l")
+        assert said == "500\n"
+        assert sorted(host.volumes()) == sorted([*before, named])
+        assert host.sh(f"ls -A {host.store()}/../tmp {host.store()}/{named}").split()[1:] == [
+            f"{host.store()}/{named}:",
+            *("_data", "volume.json"),
+        ]
 
     def test_own_mount_in_its_place(self, host: Host, derived: str) -> None:
         host.sh("mkdir data")

@@ -385,6 +385,16 @@ class TestFilling:
         machine.prepare(named("db"))
         assert sorted(os.listdir(machine.data("db"))) == ["a", "b"]
 
+    def test_half_of_a_killed_copy_is_thrown_away(self, machine: Machine) -> None:
+        machine.write("t/whole")
+        volume_store.create(machine.paths, volume_store.Volume("db", 0.0, {}))
+        half = f"{machine.paths.volumes}/db/_data.new"
+        os.mkdir(half)
+        os.symlink("whole", f"{half}/half")
+        machine.prepare(named("db"))
+        assert os.listdir(machine.data("db")) == ["whole"]
+        assert not os.path.lexists(half)
+
     def test_target_that_the_image_lacks_belongs_to_the_user(
         self, machine: Machine, monkeypatch: pytest.MonkeyPatch
     ) -> None:
