@@ -154,7 +154,7 @@ def parse_security_opts(request: RunRequest) -> Security:
     masked = [] if request.privileged else list(_MASKED_PATHS)
     read_only = [] if request.privileged else list(_READONLY_PATHS)
     for option in request.security_opts:
-        key, _, value = option.replace(":", "=", 1).partition("=")
+        key, _, value = option.partition("=")
         if key == "no-new-privileges" and value in ("", "true", "false"):
             no_new_privileges = value != "false"
         elif key == "seccomp" and value:
