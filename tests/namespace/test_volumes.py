@@ -135,10 +135,10 @@ def host(rig: Machine, alpine: str, request: pytest.FixtureRequest) -> Iterator[
     directory = rig.run(["mktemp", "-d", "/tmp/volumes.XXXXXX"]).stdout.strip()
     box = Host(rig, directory, "rp-" + directory[-6:])
     yield box
-    options = ("-v", f"{directory}:/d", "-v", f"{box.store()}:/v")
-    made = any(name.startswith(box.prefix) for name in box.volumes())
-    if made or box.sh('find . ! -user "$(id -un)"'):
-        box.rp(*options, run=f"rm -rf /d/* /v/{box.prefix}*")
+    if any(name.startswith(box.prefix) for name in box.volumes()):
+        box.rp("-v", f"{box.store()}:/v", run=f"rm -rf /v/{box.prefix}*")
+    if box.sh('find . ! -user "$(id -un)"'):
+        box.rp("-v", f"{directory}:/d", run="rm -rf /d/*")
     rig.run(["rm", "-rf", directory])
 
 
