@@ -138,29 +138,27 @@ class _Pipeline:
 
         Raises what its processes raise, _Mismatch.
         """
+        fetching: children.Child | None = None
         workers: list[children.Child] = []
-        failures: list[BaseException] = []
         try:
             if blob is None:
                 self._events.phase("downloading")
                 compressed_fd, writer = _pipe()
-                worker = self._fork(self._fetch, writer, unused_fd=compressed_fd)
-                workers.append(worker)
+                fetching = self._fork(self._fetch, writer, unused_fd=compressed_fd)
+                workers.append(fetching)
             else:
-                self._events.phase("verifying" if not self._unpacks else "unpacking")
+                self._events.phase("unpacking" if self._unpacks else "verifying")
                 compressed_fd = os.open(blob, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
             workers.append(self._start_decompressing(compressed_fd))
-            unpacked = self._unpack(failures) if self._unpacks else {}
-            answers = _collect(workers, failures)
+            unpacked = self._unpack() if self._unpacks else {}
+            outcomes = [_outcome(workers.pop(0)) for _ in tuple(workers)]
         except BaseException:
             for worker in workers:
                 children.kill(worker)
             raise
-        if failures:
-            raise failures[0]
-        self._check(answers)
+        self._check(None if fetching is None else outcomes[0], outcomes[-1], unpacked)
         if self._unpacks:
-            self._describe(unpacked)
+            self._describe(cast("dict[str, object]", unpacked))
 
     def _fork(
         self, function: Callable[[int], object], fd: int, *, unused_fd: int
@@ -204,8 +202,8 @@ class _Pipeline:
                 _write_all(out_fd, data)
         return f"{algorithm}:{digest.hexdigest()}"
 
-    def _unpack(self, failures: list[BaseException]) -> dict[str, object]:
-        """Run the third process; its error is kept, because another's may be the cause of it."""
+    def _unpack(self) -> object:
+        """Run the third process; return its value or its error, which another's may have caused."""
         os.mkdir("layer", 0o700, dir_fd=self._item.fd)
         fd = self._plain_fd
         try:
@@ -229,21 +227,27 @@ class _Pipeline:
         finally:
             os.close(fd)
         try:
-            return cast("dict[str, object]", children.value_of(answer))
+            return children.value_of(answer)
         except (Error, OSError) as error:
-            failures.append(error)
-            return {}
+            return error
 
-    def _check(self, answers: list[object]) -> None:
-        """Compare what came with what was promised.  Raises _Mismatch, ImageError."""
-        descriptor = self._job.descriptor
-        diff_id = answers[-1]
-        if len(answers) == 2 and answers[0] != descriptor.digest:
-            raise _Mismatch(f"digest mismatch: got {answers[0]} instead of {descriptor.digest}")
-        if diff_id != self._job.diff_id:
+    def _check(self, digest: object, diff_id: object, unpacked: object) -> None:
+        """Compare what came with what was promised; the first cause in the pipeline counts.
+
+        Raises _Mismatch, ImageError, what the processes raised.
+        """
+        job = self._job
+        if isinstance(digest, BaseException):
+            raise digest
+        if digest not in (None, job.descriptor.digest):
+            raise _Mismatch(f"digest mismatch: got {digest} instead of {job.descriptor.digest}")
+        for outcome in (diff_id, unpacked):
+            if isinstance(outcome, BaseException) and not isinstance(outcome, children.PipeClosed):
+                raise outcome
+        if diff_id != job.diff_id:
             raise ImageError(
-                f"layer {self._job.id}: diff ID mismatch: its content is {diff_id}, "
-                f"the image says {self._job.diff_id}"
+                f"layer {job.id}: diff ID mismatch: its content is {diff_id}, "
+                f"the image says {job.diff_id}"
             )
 
     def _describe(self, unpacked: dict[str, object]) -> None:
@@ -363,20 +367,12 @@ def _unpack_below(item_fd: int, fd: int, single_id: bool) -> dict[str, object]:
     return unpack(fd, root_fd, single_id=single_id)._asdict()
 
 
-def _collect(workers: list[children.Child], failures: list[BaseException]) -> list[object]:
-    """Wait for the workers; put their errors before those that they may have caused."""
-    answers: list[object] = []
-    own: list[BaseException] = []
-    echoes: list[BaseException] = []
-    while workers:
-        try:
-            answers.append(children.wait(workers.pop(0)))
-        except children.PipeClosed as error:
-            echoes.append(error)
-        except (Error, OSError) as error:
-            own.append(error)
-    failures[:] = [*own, *failures, *echoes]
-    return answers
+def _outcome(worker: children.Child) -> object:
+    """Wait for a worker and return its value or its error."""
+    try:
+        return children.wait(worker)
+    except (Error, OSError) as error:
+        return error
 
 
 def _pipe() -> tuple[int, int]:

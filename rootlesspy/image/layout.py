@@ -49,8 +49,13 @@ def prepare(paths: Paths) -> None:
         private_directory(directory)
     private_directory(f"{paths.images}/blobs/sha256")
     marker = f"{paths.images}/oci-layout"
-    if not os.path.exists(marker):
+    if os.path.exists(marker):
+        return
+    lock = _locked(paths.images)
+    try:
         write_file(marker, b'{"imageLayoutVersion":"1.0.0"}')
+    finally:
+        os.close(lock)
 
 
 def blob_path(paths: Paths, digest: str) -> str:
@@ -124,9 +129,8 @@ def update_index(paths: Paths, change: Callable[[list[IndexEntry]], list[IndexEn
 
     Members and entries that rp does not understand are kept.  Raises ImageError, OSError.
     """
-    lock = os.open(paths.images, _DIRECTORY)
+    lock = _locked(paths.images)
     try:
-        fcntl.flock(lock, fcntl.LOCK_EX)
         document = _index_document(paths)
         entries = document.get("manifests")
         if not isinstance(entries, list):
@@ -239,6 +243,13 @@ def no_space(paths: Paths, needed_bytes: int) -> Error:
         f"no space in {paths.data}: {needed}have {free >> 20} MiB{inodes}",
         hint="rp rmi an image that is not needed, or set XDG_DATA_HOME to a larger file system",
     )
+
+
+def _locked(directory: str) -> int:
+    """Open and lock a directory; closing the descriptor unlocks it."""
+    fd = os.open(directory, _DIRECTORY)
+    fcntl.flock(fd, fcntl.LOCK_EX)
+    return fd
 
 
 def _index_document(paths: Paths) -> dict[str, object]:

@@ -49,6 +49,8 @@ class BlobLock(NamedTuple):
         """Give the right away."""
         # Removed while it is held: whoever waits on this file finds another one in its place.
         os.unlink(self.path)
+        # Explicitly: a child that was forked meanwhile may hold the same description.
+        fcntl.flock(self.fd, fcntl.LOCK_UN)
         os.close(self.fd)
 
 
@@ -87,9 +89,7 @@ def sweep(paths: Paths, maps: IdMaps) -> None:
                 if fd is not None:
                     claimed.append(Item(path, fd))
             elif name.endswith(_LOCK_SUFFIX):
-                fd = _claim(path, os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC)
-                if fd is not None:
-                    BlobLock(path, fd).release()
+                _remove_stale_lock(path)
     finally:
         os.close(gate)
     for item in claimed:
@@ -138,6 +138,16 @@ def _wait_for_lock(fd: int, waiting: Callable[[int], None]) -> None:
             children.kill(child)
             raise Conflict(f"process {_holder(fd)} has been pulling the same layer for an hour")
     children.wait(child)
+
+
+def _remove_stale_lock(path: str) -> None:
+    """Remove a lock file that nobody holds; what stands there now may be somebody's newer one."""
+    fd = _claim(path, os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC)
+    if fd is None:
+        return
+    if _is_at(fd, path):
+        os.unlink(path)
+    os.close(fd)
 
 
 def _holder(fd: int) -> int:

@@ -63,15 +63,23 @@ def ensure(
     policy is always, missing, newer or never; platform is os/architecture[/variant], None for this
     machine's.  Raises NotFound, RegistryError, ImageError, UsageError, Unsupported, Error.
     """
-    layout.prepare(paths)
-    held = layout.hold(paths, exclusive=False)
+    held = None
+    # Parents that are made on the way must be as private as the rest (SECURITY.md I8).
+    old_umask = os.umask(0o077)
     try:
+        layout.prepare(paths)
+        held = layout.hold(paths, exclusive=False)
         locks.sweep(paths, maps)
         work = _Pull(paths, settings, maps, progress, reporter)
-        return work.ensure(reference_text, policy, platform)
+        image = work.ensure(reference_text, policy, platform)
+        # What a killed pull left may have been held by its dying processes before.
+        locks.sweep(paths, maps)
     except OSError as error:
         raise _explained(paths, error) from error
+    else:
+        return image
     finally:
+        os.umask(old_umask)
         if held is not None:
             os.close(held)
 

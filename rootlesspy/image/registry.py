@@ -307,8 +307,8 @@ class Client:
         """Say whether to go on without TLS: only where registries.conf says insecure."""
         return (
             source.insecure
+            and url.startswith(f"{self._base(source)}/v2/")
             and url.startswith("https:")
-            and origin(url) == origin(self._base(source))
             and isinstance(error, (SSLError, NewConnectionError, ProtocolError, ProxyError))
         )
 
@@ -353,7 +353,7 @@ class Client:
             headers["Authorization"] = credentials.basic()
         url = realm.partition("#")[0]
         url += ("&" if "?" in url else "?") + urlencode(query)
-        response = self._send(source._replace(insecure=False), url, headers)
+        response = self._send(source, url, headers)
         try:
             if response.status != 200:
                 raise _denied(source, f"token server {urlsplit(realm).netloc}: {response.status}")
@@ -396,7 +396,9 @@ class Client:
         certificate = tls.certificate_problem(error)
         if certificate is not None:
             return RegistryError(certificate.message(host), hint=certificate.hint(host))
-        if isinstance(error, (ConnectTimeoutError, ReadTimeoutError)):
+        # urllib3 calls refused connections a kind of timeout.
+        timed_out = isinstance(error, (ConnectTimeoutError, ReadTimeoutError))
+        if timed_out and not isinstance(error, NewConnectionError):
             return RegistryError(f"registry {host} does not answer: timed out")
         if isinstance(error, ProxyError):
             return RegistryError(
