@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import signal
 import subprocess
 from typing import TYPE_CHECKING
 
@@ -19,6 +20,7 @@ from rig import install, instance, location, machine, recipe
 if TYPE_CHECKING:
     from collections.abc import Generator, Iterator
 
+_LIMIT_S = 240
 _MUST_WORK = os.environ.get("RP_MUST_WORK") == "1"
 
 
@@ -61,6 +63,24 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
                 item.add_marker(stage)
         if item.get_closest_marker("root_only") and os.geteuid() != 0:
             item.add_marker(pytest.mark.skip(reason="needs root"))
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_call(item: pytest.Item) -> Generator[None, object, object]:
+    """Fail a test that does not end by itself (what it needs may take its time to be made)."""
+    marker = item.get_closest_marker("limit")
+    limit_s = marker.args[0] if marker else _LIMIT_S
+
+    def give_up(_number: int, _frame: object) -> None:
+        raise AssertionError(f"still running after {limit_s} s")
+
+    before = signal.signal(signal.SIGALRM, give_up)
+    signal.setitimer(signal.ITIMER_REAL, limit_s)
+    try:
+        return (yield)
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
 
 
 @pytest.hookimpl(wrapper=True)

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 LIMIT_S = 600
+pytestmark = pytest.mark.limit(LIMIT_S)
 
 
 @pytest.fixture(scope="module")

@@ -13,6 +13,9 @@ from rig.machine import Terminal
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+# The first to run may have to build the root file system.
+pytestmark = pytest.mark.limit(900)
+
 TRY = os.fspath(location.REPOSITORY / "scripts" / "try")
 
 

@@ -96,10 +96,10 @@ def imports(tree: ast.AST, package: str) -> list[Import]:
             found.extend(Import(name, node.lineno, in_function, for_types) for name in names)
         inside = in_function or isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)
         if isinstance(node, ast.If) and "TYPE_CHECKING" in ast.dump(node.test):
-            for child in node.body:
-                visit(child, inside, True)
-            for child in node.orelse:
-                visit(child, inside, for_types)
+            for statement in node.body:
+                visit(statement, inside, True)
+            for statement in node.orelse:
+                visit(statement, inside, for_types)
             return
         for child in ast.iter_child_nodes(node):
             visit(child, inside, for_types)
