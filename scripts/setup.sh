@@ -6,7 +6,8 @@ cd "$repository"
 venv=$repository/.venv
 rig=$repository/tests/rig/rig
 
-say() { printf '\033[1m==\033[0m %s\n' "$*" >&2; }
+if [ -t 2 ]; then mark=$(printf '\033[1m==\033[0m'); else mark='=='; fi
+say() { printf '%s %s\n' "$mark" "$*" >&2; }
 
 fail() {
     printf '%s: %s\n' "$(basename -- "$0")" "$*" >&2
@@ -18,7 +19,7 @@ phase() {
     phase_text=$1
     shift
     phase_start=$(date +%s)
-    printf '\033[1m==\033[0m %s … ' "$phase_text" >&2
+    printf '%s %s … ' "$mark" "$phase_text" >&2
     phase_log=$(mktemp)
     if "$@" >"$phase_log" 2>&1 </dev/null; then
         printf '%s s\n' "$(($(date +%s) - phase_start))" >&2

@@ -20,7 +20,8 @@ def main() -> int:
 
 
 def _build(arguments: argparse.Namespace) -> int:
-    print(rootfs.ensure(arguments.suite or recipe.SUITES[0], _say))
+    suite = arguments.suite or recipe.SUITES[0]
+    print(vm.ensure(suite, _say).directory if arguments.vm else rootfs.ensure(suite, _say))
     return 0
 
 
@@ -90,6 +91,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     build = commands.add_parser("build", help="build the root file system, unless it is cached")
+    build.add_argument("--vm", action="store_true", help="and the virtual machine")
     up = commands.add_parser("up", help="start the rig, unless it runs")
     run = commands.add_parser("run", help="run a command in it as the unprivileged user alice")
     shell = commands.add_parser("shell", help="open a shell in it")
