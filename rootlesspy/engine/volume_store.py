@@ -145,8 +145,13 @@ def read(paths: Paths, name: str) -> Volume:
 
 
 def mark_populated(paths: Paths, name: str) -> None:
-    """Record that the volume was mounted; keys of a later rp are kept."""
-    path = f"{paths.volumes}/{name}/{_FILE}"
+    """Record that the volume was mounted; keys of a later rp are kept.  Needs the lock."""
+    directory = f"{paths.volumes}/{name}"
+    path = f"{directory}/{_FILE}"
+    for leftover in os.listdir(directory):
+        # Of a process that was killed while it wrote.
+        if leftover.startswith(f"{_FILE}."):
+            os.unlink(f"{directory}/{leftover}")
     statefile.write(path, {**statefile.read(path), "populated": True}, durable=True)
 
 
