@@ -280,7 +280,12 @@ def _volumes(
         return ()
     from rootlesspy.engine import volume
 
-    layers = root.layers or (root.name,)
+    if found.storage["kind"] == "directory":
+        layers: tuple[str, ...] = (root.name,)
+    elif found.storage["kind"] == "copy":
+        layers = (f"{paths.container(found.id)}/rootfs",)
+    else:
+        layers = root.layers
     return volume.prepare(
         planned, (), paths=paths, maps=maps, layers=layers, user=found.user
     ).mounts

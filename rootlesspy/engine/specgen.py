@@ -394,7 +394,11 @@ def _devices(request: RunRequest) -> tuple[Device, ...]:
 def _tmpfs(request: RunRequest) -> list[Mount]:
     found = []
     for each in request.tmpfs:
-        options = [o for o in each.options if o not in ("tmpcopyup", "notmpcopyup", "U")]
+        if each.target == "/proc" or each.target.startswith("/proc/"):
+            raise UsageError(f"--tmpfs {each.target}: a mount over /proc is not allowed")
+        if {"tmpcopyup", "U"} & set(each.options):
+            raise Unsupported(f"--tmpfs {each.target}: tmpcopyup and U are not supported")
+        options = [option for option in each.options if option != "notmpcopyup"]
         if not any(option.startswith("mode=") for option in options):
             options.append("mode=1777")
         found.append(_mount(each.target, "tmpfs", "nosuid", "nodev", *options))
@@ -402,11 +406,13 @@ def _tmpfs(request: RunRequest) -> list[Mount]:
 
 
 def _merge(base: list[Mount], extra: list[Mount]) -> list[Mount]:
-    """Let the user's mounts replace ours at the same place, and order theirs by depth."""
+    """Let the user's mounts replace ours at the same place, and order all by depth.
+
+    What lies deeper is mounted later, or a volume at /etc would hide /etc/resolv.conf.
+    """
     taken = {each["destination"] for each in extra}
     kept = [each for each in base if each["destination"] not in taken]
-    by_depth = sorted(extra, key=lambda each: each["destination"].rstrip("/").count("/"))
-    return kept + by_depth
+    return sorted([*kept, *extra], key=lambda each: each["destination"].rstrip("/").count("/"))
 
 
 def _unmask(value: str, masked: list[str], read_only: list[str]) -> tuple[list[str], list[str]]:

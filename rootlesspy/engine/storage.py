@@ -27,6 +27,7 @@ _ROOT_MODE = 0o755
 # Any map of the caller's subordinate ids can remove all that they own.
 _HOST_MAP = "host-map"
 _NO_USERNS = ""
+_NO_LAYERS = "no-layers"
 # What this module and volume_store leave in tmp/ when they are killed.
 _HALF_MADE = ("removed-", "volume-")
 
@@ -34,7 +35,11 @@ _HALF_MADE = ("removed-", "volume-")
 def prepare_overlay(directory: str, lower: tuple[str, ...]) -> None:
     """Make the writable layer of a container over unpacked layers.  Raises OSError."""
     top = stat.S_IMODE(os.stat(lower[-1]).st_mode) if lower else _ROOT_MODE
-    for name, mode in (("upper", top), ("work", 0o700), ("rootfs", 0o700)):
+    parts = [("upper", top), ("work", 0o700), ("rootfs", 0o700)]
+    if not lower:
+        # An image without layers: overlay wants at least one directory below.
+        parts.append((_NO_LAYERS, 0o755))
+    for name, mode in parts:
         os.mkdir(f"{directory}/{name}", 0o700)
         # mkdir(2) obeys the umask; the root of the container has the image's own mode.
         os.chmod(f"{directory}/{name}", mode)
@@ -57,6 +62,7 @@ def root_of(found: ContainerRecord, directory: str) -> Overlay | FuseOverlay | D
         return Directory(f"{directory}/rootfs")
     listed = storage["lower"]
     lower = tuple(listed) if isinstance(listed, list) else ()
+    lower = lower or (f"{directory}/{_NO_LAYERS}",)
     upper, work = f"{directory}/upper", f"{directory}/work"
     if storage["kind"] == "overlay":
         return Overlay(lower=lower, upper=upper, work=work)

@@ -5,8 +5,6 @@ A process is identified by pid, start time and boot id together (proc_pid_stat(5
 
 from __future__ import annotations
 
-import os
-
 
 def boot_id() -> str:
     """Return the id of this boot of the kernel (random(4))."""

@@ -104,8 +104,9 @@ def _run(plan: Plan, channel: sync.Channel, step: _Steps) -> NoReturn:
     # supervisor's 0700, which would shut other users of the container out.
     os.umask(0o022)
 
-    step("make mounts private")
-    mount.mount(None, b"/", None, mount.MS_REC | mount.MS_PRIVATE, None)
+    step("let no mount out")
+    # Slave, not private: what the host mounts below an rslave volume is to appear in it.
+    mount.mount(None, b"/", None, mount.MS_REC | mount.MS_SLAVE, None)
     step("mount the root file system")
     if not plan.owns_root:
         rootfs.own(plan.root)

@@ -192,6 +192,7 @@ def mount_one(root_fd: int, entry: Mapping[str, object]) -> None:
             return
         detached = mount.new_filesystem(os.fsencode(kind), options.data, options.set_flags)
         target = _target_directory(root_fd, destination, strict=kind in ("proc", "sysfs"))
+        _refuse_link_into_proc(root_fd, target, destination)
         mount.move_mount(detached, target)
         os.close(target)
         os.close(detached)
@@ -311,9 +312,27 @@ def _bind(root_fd: int, source: str, destination: str, options: MountOptions) ->
         target = _target_directory(root_fd, destination, strict=False)
     else:
         target = pathrs.make_file(root_fd, destination)
+    _refuse_link_into_proc(root_fd, target, destination)
     mount.move_mount(tree, target)
     for fd in (source_fd, tree, target):
         os.close(fd)
+
+
+def _refuse_link_into_proc(root_fd: int, target: int, destination: str) -> None:
+    """Refuse a mount point that a link of the image puts into /proc: sysctls are written there.
+
+    What lies in /proc by its name is the caller's own decision (lxcfs).
+    """
+    if destination == "/proc" or destination.startswith("/proc/"):
+        return
+    try:
+        proc = pathrs.open_in_root(root_fd, "proc", os.O_PATH | os.O_NOFOLLOW)
+    except OSError:
+        return
+    same = os.fstat(proc).st_dev == os.fstat(target).st_dev != os.fstat(root_fd).st_dev
+    os.close(proc)
+    if same:
+        raise OSError(errno.EPERM, "a mount over /proc is not allowed", destination)
 
 
 def _target_directory(root_fd: int, destination: str, *, strict: bool) -> int:
