@@ -17,6 +17,12 @@ if TYPE_CHECKING:
 MIB = 1 << 20
 
 
+@pytest.fixture(scope="module", autouse=True)
+def used_before(rig: Machine, alpine: str) -> None:
+    """Run one container: the first ever starts the user bus and makes the runtime directory."""
+    rig.run(["rp", "run", "--rm", "--network", "none", alpine, "true"])
+
+
 @pytest.fixture
 def bare(rig: Machine) -> Machine:
     """Return the machine, if its user manager has no controllers."""
