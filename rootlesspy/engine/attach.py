@@ -100,6 +100,8 @@ class Client:
 
     def _serve_supervisor(self) -> int | None:
         message = control.receive(self._end)
+        if message is None or message.kind in ("failed", "exited"):
+            self._wait_for_supervisor()
         if message is None:
             raise SupervisorLostError(
                 "the container's supervisor was killed, and the container with it",
@@ -114,20 +116,29 @@ class Client:
             error.exit_code = message.number("exit_code")
             raise error
         elif message.kind == "exited":
-            self._finish_output()
             if message.text("message"):
                 self._guard.restore()
                 self._reporter.notice(message.text("message"))
             return message.number("exit_code")
         return None
 
+    def _wait_for_supervisor(self) -> None:
+        """See the supervisor gone, so that nothing is left when rp ends.
+
+        Its last packet comes right before its end.
+        """
+        self._finish_output()
+        try:
+            os.waitpid(self._supervisor_pid, 0)
+        except ChildProcessError:
+            return
+
     def _begin(self, master_fd: int) -> None:
         self._started = True
         self._master_fd = master_fd
         if master_fd >= 0:
             os.set_blocking(master_fd, False)
-            if self._interactive:
-                self._guard.raw()
+            self._take_terminal()
             self._resize()
 
     def _forward_signals(self) -> bool:
@@ -141,11 +152,18 @@ class Client:
                 # The supervisor unwinds what it has made so far and says so.
                 _kill(self._supervisor_pid, number)
             else:
-                if number == signal.SIGCONT and self._master_fd >= 0 and self._interactive:
-                    self._guard.raw()
+                if number == signal.SIGCONT and self._master_fd >= 0:
+                    self._take_terminal()
                     self._resize()
                 control.send(self._end, "signal", number=number)
         return False
+
+    def _take_terminal(self) -> None:
+        """Leave the caller's terminal to the container's: its own does the translation."""
+        if self._interactive:
+            self._guard.raw()
+        else:
+            self._guard.raw_output()
 
     def _resize(self) -> None:
         rows, columns = tty.size_of(0, 1)

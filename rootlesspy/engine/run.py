@@ -158,7 +158,6 @@ def _attend(
     try:
         return client.run()
     except attach.SupervisorLostError:
-        os.waitpid(pid, 0)
         _bury(paths, found)
         raise
     finally:

@@ -65,7 +65,7 @@ class Job(NamedTuple):
     """None without a scope."""
     selection: Selection
     lock_fd: int
-    """Holds the lock of the container's directory."""
+    """Holds the lock of the container's directory, until the supervisor's very end."""
     reporter: Reporter
 
 
@@ -336,7 +336,6 @@ class _Supervision:
         else:
             directory = job.paths.container(job.record.id)
             record.write_exit_record(directory, ended, durable=True)
-        os.close(job.lock_fd)
         return ended
 
     def _wait(self, wakeup: int) -> set[int]:
@@ -385,6 +384,9 @@ class _Supervision:
             if message is None and self._terminal is not None:
                 # The client died with the caller's terminal in raw mode.
                 self._terminal.restore()
+            if self._terminal is not None:
+                # A terminal that is held open never hangs up: its window could not close.
+                self._terminal.close()
             self._client.close()
             self._client = None
         elif message.kind == "signal":
@@ -504,7 +506,6 @@ def _report_failure(job: Job, client: socket.socket, error: BaseException) -> No
             record.ExitRecord(error.exit_code, now, now, oom_killed=False, error=error.message),
             durable=True,
         )
-    os.close(job.lock_fd)
     control.send(
         client,
         "failed",

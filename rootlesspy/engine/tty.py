@@ -33,6 +33,19 @@ class Guard:
         if self._fd >= 0:
             tty.setraw(self._fd, termios.TCSANOW)
 
+    def raw_output(self) -> None:
+        """Pass output through as it is; keys still mean what they mean to the caller."""
+        if self._fd >= 0:
+            attributes = termios.tcgetattr(self._fd)
+            attributes[1] &= ~termios.OPOST
+            termios.tcsetattr(self._fd, termios.TCSANOW, attributes)
+
+    def close(self) -> None:
+        """Let go of the terminal; doing it twice is harmless."""
+        if self._fd >= 0:
+            os.close(self._fd)
+            self._fd = -1
+
     def restore(self) -> None:
         """Set the terminal as it was; doing it twice is harmless."""
         if self._fd >= 0:

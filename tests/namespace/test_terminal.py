@@ -40,11 +40,11 @@ def test_resize_reaches_the_payload(rig: Machine, alpine: str) -> None:
 def test_ctrl_c_and_ctrl_z_belong_to_the_container(rig: Machine, alpine: str) -> None:
     with rig.pty(["rp", "run", "--rm", "-it", alpine, "sh"]) as terminal:
         terminal.expect("# ")
-        terminal.send("echo go; sleep 600\r")
+        terminal.send("sh -c 'echo g''o; exec sleep 600'\r")
         terminal.expect("go\r\n")
         terminal.send("\x03")
         terminal.expect("# ")
-        terminal.send("echo go; sleep 601\r")
+        terminal.send("sh -c 'echo g''o; exec sleep 601'\r")
         terminal.expect("go\r\n")
         terminal.send("\x1a")
         terminal.expect("Stopped")
