@@ -1,0 +1,91 @@
+"""What is compared with what: the groups, their contestants and each one's best settings.
+
+podman: crun as its runtime, native overlay, no log and no event written (rp writes neither), and no
+pids limit, which the namespace rig has no controller for.  It makes a systemd scope, as rp does.
+crun carries out rp's own config.json, in a scope too.  bwrap, systemd-run and python3 are floors:
+the kernel's, systemd's and the interpreter's share.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+HOME = "/home/alice/bench"
+TIMER = f"{HOME}/timer.py"
+IMAGE = "alpine"
+# The rig's registry is the mirror of docker.io.
+BIG_IMAGE = "docker.io/bench/debian:latest"
+_ROOTFS = f"{HOME}/bundle/rootfs"
+_PODMAN = ("podman", "--events-backend=none")
+
+
+class Contestant(NamedTuple):
+    """One command; what is in `before` is run each time, untimed."""
+
+    name: str
+    argv: tuple[str, ...]
+    before: tuple[tuple[str, ...], ...] = ()
+
+
+class Group(NamedTuple):
+    """Commands that do the same work, or a part of it."""
+
+    key: str
+    title: str
+    contestants: tuple[Contestant, ...]
+    rounds: int
+    least_rounds: int
+    limit_s: float
+    """After this time no further round is begun, once there were least_rounds."""
+    warm_up: bool = True
+    """Begin with a round that does not count."""
+
+
+def start(rounds: int, limit_s: float) -> Group:
+    """Return the group that starts a container and waits for its end."""
+    podman = (*_PODMAN, "run", "--rm", "--pids-limit=0", "--log-driver=none")
+    # fmt: off
+    contestants = (
+        Contestant("rp", ("rp", "run", "--rm", IMAGE, "true")),
+        Contestant("rp --network none", ("rp", "run", "--rm", "--network", "none", IMAGE, "true")),
+        Contestant("podman", (*podman, IMAGE, "true")),
+        Contestant("podman --network none", (*podman, "--network=none", IMAGE, "true")),
+        Contestant("crun", ("crun", "--systemd-cgroup", "run", "--bundle", f"{HOME}/bundle",
+                            "bench")),
+        Contestant("bwrap", ("bwrap", "--unshare-all", "--ro-bind", _ROOTFS, "/", "--proc", "/proc",
+                             "--dev", "/dev", "true")),
+        Contestant("systemd-run --scope", ("systemd-run", "--user", "--scope", "--quiet", "true")),
+        Contestant("python3 -I -S", ("python3", "-I", "-S", "-c", "pass")),
+    )
+    # fmt: on
+    return Group("start", "start a container", contestants, rounds, 5, limit_s)
+
+
+def listing(count: int, rounds: int, limit_s: float) -> Group:
+    """Return the group that lists `count` stopped containers."""
+    contestants = (
+        Contestant("rp", ("rp", "ps", "-a")),
+        Contestant("podman", (*_PODMAN, "ps", "-a")),
+    )
+    return Group(f"ps-{count}", f"list {count} stopped", contestants, rounds, 5, limit_s)
+
+
+def pulling(rounds: int, limit_s: float) -> Group:
+    """Return the group that fetches a large image and unpacks it."""
+    layout = f"{HOME}/layout"
+    unpacked = f"{HOME}/unpacked"
+    skopeo_umoci = (
+        f"skopeo copy --quiet docker://{BIG_IMAGE} oci:{layout}:big &&"
+        f" umoci unpack --rootless --image {layout}:big {unpacked}"
+    )
+    # fmt: off
+    contestants = (
+        Contestant("rp", ("rp", "pull", "--quiet", BIG_IMAGE),
+                   before=(("sh", "-c", f"rp rmi {BIG_IMAGE} || true"),)),
+        Contestant("podman", (*_PODMAN, "pull", "--quiet", BIG_IMAGE),
+                   before=((*_PODMAN, "rmi", "--ignore", BIG_IMAGE),)),
+        Contestant("skopeo + umoci", ("sh", "-c", skopeo_umoci),
+                   before=(("rm", "-rf", layout, unpacked),)),
+    )
+    # fmt: on
+    return Group("pull", "pull and unpack", contestants, rounds, 2, limit_s, False)
