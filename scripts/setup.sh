@@ -70,11 +70,20 @@ need_python() {
         fail "python3 3.11 or newer is needed (cure: apt-get install python3)"
 }
 
+# pystemd is on PyPI as source only: it is compiled against libsystemd and Python's headers.
+need_compiler() {
+    packages gcc:gcc pkg-config:pkg-config
+    pkg-config --exists libsystemd || packages libsystemd-dev:no-program-of-its-own
+    python3 -c 'import os, sysconfig as s; os.stat(s.get_path("include") + "/Python.h")' \
+        2>/dev/null || packages python3-dev:no-program-of-its-own
+}
+
 # virtual_environment EXTRA: the project and its dependencies in .venv, anew when they changed.
 virtual_environment() {
     if newer "$venv/dependencies$1" pyproject.toml; then
         need_python
         python3 -c 'import ensurepip' 2>/dev/null || packages python3-venv:no-program-of-its-own
+        need_compiler
         phase "installing dependencies in .venv" install_dependencies "$1"
     fi
     if newer "$venv/package" rootlesspy pyproject.toml; then
