@@ -70,11 +70,22 @@ def _overlay_refusal(paths: Paths, maps: IdMaps) -> str:
     except (OSError, statefile.DamagedError):
         pass
     refusal = _try_overlay(paths, maps)
+    if refusal is None:
+        return ""
     statefile.write(path, {"key": key, "refusal": refusal}, durable=False)
     return refusal
 
 
-def _try_overlay(paths: Paths, maps: IdMaps) -> str:
+def _try_overlay(paths: Paths, maps: IdMaps) -> str | None:
+    """Return why overlay is refused, "" when it is not, None when it cannot be tried.
+
+    Without a user namespace nothing is learnt about overlay, and nothing may be remembered:
+    starting the container will say what is wrong.
+    """
+    try:
+        userns.call_in_userns(maps, lambda: None)
+    except OSError:
+        return None
     private_directory(paths.tmp)
     trial = f"{paths.tmp}/overlay-trial-{os.getpid()}"
     parts = [f"{trial}/{name}" for name in ("lower", "upper", "work", "merged")]
@@ -85,9 +96,6 @@ def _try_overlay(paths: Paths, maps: IdMaps) -> str:
         root = rootfs.Overlay(lower=(parts[0],), upper=parts[1], work=parts[2])
         # The mount ends with the mount namespace of the child.
         userns.call_in_userns(maps, lambda: os.close(rootfs.mount_root(root, parts[3])))
-    except userns.HelperError:
-        # Not overlay's fault: starting the container will say what is wrong.
-        return ""
     except OSError as error:
         return error.strerror or str(error)
     finally:
