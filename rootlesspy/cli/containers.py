@@ -53,6 +53,9 @@ def rm(
     ignore: bool = typer.Option(
         False, "--ignore", "-i", help="Do not mind names that do not exist.", show_default=False
     ),
+    volumes: bool = typer.Option(
+        False, "--volumes", "-v", help="Remove their anonymous volumes too.", show_default=False
+    ),
 ) -> int:  # fmt: skip
     """Remove containers.
 
@@ -70,7 +73,7 @@ def rm(
     removal = Removal(session.reporter)
     for name in chosen:
         try:
-            lifecycle.remove(paths, [name], force=force, reporter=session.reporter)
+            lifecycle.remove(paths, [name], force=force, reporter=session.reporter, volumes=volumes)
         except NotFound as error:
             # With --force podman takes "is not there" for "is gone".
             if not (ignore or force):

@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import os
-import signal
 from typing import TYPE_CHECKING
 
 from rootlesspy.engine import record, storage
 from rootlesspy.errors import Conflict, Error
-from rootlesspy.linux import procfs
 
 if TYPE_CHECKING:
     from rootlesspy.engine.record import Container
@@ -29,8 +27,17 @@ def containers(paths: Paths) -> list[Container]:
     )
 
 
-def remove(paths: Paths, names: list[str], *, force: bool, reporter: Reporter) -> None:
+def remove(
+    paths: Paths,
+    names: list[str],
+    *,
+    force: bool,
+    reporter: Reporter,
+    volumes: bool = False,
+) -> None:
     """Remove containers by name, id or unique id prefix; force ends running ones first.
+
+    volumes: their anonymous volumes too.
 
     Raises NotFound, Conflict for a running one without force.
     """
@@ -49,7 +56,7 @@ def remove(paths: Paths, names: list[str], *, force: bool, reporter: Reporter) -
             reporter.step(f"kill {found.record.name}")
             _kill(paths, found)
         if os.path.lexists(paths.container(container_id)):
-            storage.remove(paths, found.record)
+            storage.remove(paths, found.record, volumes=volumes)
 
 
 def _kill(paths: Paths, found: Container) -> None:
@@ -58,30 +65,12 @@ def _kill(paths: Paths, found: Container) -> None:
     Raises Error when that does not happen in time.
     """
     directory = paths.container(found.record.id)
-    live = record.live_state(directory)
-    if live is not None and live.boot_id == procfs.boot_id():
-        _kill_process(live.pid, live.start)
+    storage.kill_payload(directory)
     if not record.wait_unlocked(directory, _KILL_TIMEOUT_S):
         raise Error(
             f"container {found.record.name} does not end",
             hint="a process in uninterruptible sleep? see: ps -eo pid,stat,wchan,cmd",
         )
-
-
-def _kill_process(pid: int, start: int) -> None:
-    """Kill a process if it is still the one that started at that time (SECURITY.md T3)."""
-    try:
-        pidfd = os.pidfd_open(pid)
-    except ProcessLookupError:
-        return
-    try:
-        # Compared after the pidfd is held: from here on the pid cannot become somebody else's.
-        if procfs.start_time(pid) == start:
-            signal.pidfd_send_signal(pidfd, signal.SIGKILL)
-    except ProcessLookupError:
-        return
-    finally:
-        os.close(pidfd)
 
 
 def _remove_broken(paths: Paths, container_id: str, *, force: bool) -> None:

@@ -6,8 +6,10 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 from typing import TYPE_CHECKING, NamedTuple, NoReturn
 
+from rootlesspy.engine.cancel import CancelledError
 from rootlesspy.errors import Error, NotFound
 
 if TYPE_CHECKING:
@@ -94,8 +96,13 @@ def _pull_in_child(
         os.close(reader)
         _serve_pull(request, paths, maps, reporter, make_progress, writer)
     os.close(writer)
-    with open(reader, "rb") as file:
-        answer = file.read()
+    try:
+        with open(reader, "rb") as file:
+            answer = file.read()
+    except BaseException:
+        os.kill(pid, signal.SIGTERM)
+        os.waitpid(pid, 0)
+        raise
     status = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
     if answer:
         message, hint = json.loads(answer)
@@ -118,8 +125,8 @@ def _serve_pull(
     status = 0
     try:
         _pull(request, paths, maps, reporter, make_progress)
-    except KeyboardInterrupt:
-        status = 130
+    except CancelledError as error:
+        status = error.exit_code
     except Error as error:
         os.write(writer, json.dumps([error.message, error.hint]).encode())
     except Exception as error:  # noqa: BLE001 - the child's last line; the parent raises it

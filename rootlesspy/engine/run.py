@@ -12,11 +12,13 @@ from typing import TYPE_CHECKING
 from rootlesspy.engine import (
     attach,
     bundle,
+    cancel,
     control,
     idmap,
     limits,
     record,
     root,
+    start,
     storage,
     supervisor,
 )
@@ -53,6 +55,7 @@ def run(
     step = reporter.step
     # Whatever else the caller has open is nothing to the container's processes.
     process.close_from(3)
+    cancel.raise_on_signals()
     private_directory(paths.require_runtime())
     private_directory(paths.data)
     maps = idmap.maps_for(request.userns)
@@ -81,7 +84,7 @@ def run(
 
 def _job(
     created: bundle.Created, paths: Paths, maps: IdMaps, selection: Selection, reporter: Reporter
-) -> supervisor.Job:
+) -> start.Job:
     """Decide everything that is not in the spec: limits, filter, file systems of this machine."""
     found, spec = created.record, created.spec
     decided = None
@@ -104,7 +107,7 @@ def _job(
         program = seccomp.compile_filter(profile, paths.cache)
     directory = paths.container(found.id)
     kinds = {each["type"] for each in spec["linux"]["namespaces"]}
-    return supervisor.Job(
+    return start.Job(
         paths=paths,
         record=found,
         spec=spec,
@@ -129,8 +132,9 @@ def _job(
     )
 
 
-def _fork_supervisor(job: supervisor.Job) -> tuple[socket.socket, int]:
+def _fork_supervisor(job: start.Job) -> tuple[socket.socket, int]:
     ours, theirs = control.socket_pair()
+    cancel.hold()
     pid = os.fork()
     if pid == 0:
         ours.close()
@@ -155,6 +159,7 @@ def _attend(
         detach_keys=request.detach_keys,
         reporter=reporter,
     )
+    cancel.release()
     try:
         return client.run()
     except attach.SupervisorLostError:
@@ -166,6 +171,7 @@ def _attend(
 
 def _bury(paths: Paths, found: ContainerRecord) -> None:
     """Record a container whose supervisor was killed as lost, or remove it with --rm."""
+    storage.kill_payload(paths.container(found.id))
     if found.remove:
         storage.remove(paths, found)
         return

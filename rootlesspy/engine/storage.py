@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import fcntl
 import os
+import signal
 import stat
 from typing import TYPE_CHECKING
 
-from rootlesspy.engine import idmap, record, storage_driver
+from rootlesspy.engine import idmap, record, statefile, storage_driver
 from rootlesspy.errors import Unsupported
-from rootlesspy.linux import pathrs, userns
+from rootlesspy.linux import pathrs, procfs, userns
 from rootlesspy.network.ports import PortMapping
 from rootlesspy.paths import private_directory
 from rootlesspy.runtime.rootfs import Directory, FuseOverlay, Overlay
@@ -83,8 +84,11 @@ def release(paths: Paths, found: ContainerRecord) -> None:
         _remove_below(paths.runtime, found.id, _NO_USERNS)
 
 
-def remove(paths: Paths, found: ContainerRecord) -> None:
-    """Remove a container with its name and everything it has written.  Raises OSError."""
+def remove(paths: Paths, found: ContainerRecord, *, volumes: bool = True) -> None:
+    """Remove a container with its name and everything it has written.  Raises OSError.
+
+    volumes: its anonymous volumes too, as --rm and rm --volumes want it.
+    """
     release(paths, found)
     record.release_name(paths, found.name, found.id)
     private_directory(paths.tmp)
@@ -94,7 +98,7 @@ def remove(paths: Paths, found: ContainerRecord) -> None:
     except FileNotFoundError:
         pass
     _remove_below(paths.tmp, gone, found.userns)
-    if found.anonymous_volumes:
+    if volumes and found.anonymous_volumes:
         from rootlesspy.engine import volume
 
         maps = idmap.maps_for(found.userns)
@@ -106,6 +110,32 @@ def remove_damaged(paths: Paths, container_id: str) -> None:
     for name in _names(paths.names):
         record.release_name(paths, name, container_id)
     _remove_below(paths.containers, container_id, _HOST_MAP)
+
+
+def kill_payload(directory: str) -> None:
+    """Kill a container's first process if it still lives, and so all of them.
+
+    Only one that has cleared its parent-death signal outlives a killed supervisor.  It is told from
+    a stranger with a reused pid by start time and boot id (SECURITY.md T3).
+    """
+    try:
+        live = record.live_state(directory)
+    except (statefile.DamagedError, OSError):
+        return
+    if live is None or live.boot_id != procfs.boot_id():
+        return
+    try:
+        pidfd = os.pidfd_open(live.pid)
+    except ProcessLookupError:
+        return
+    try:
+        # Compared after the pidfd is held: from here on the pid cannot become somebody else's.
+        if procfs.start_time(live.pid) == live.start:
+            signal.pidfd_send_signal(pidfd, signal.SIGKILL)
+    except ProcessLookupError:
+        return
+    finally:
+        os.close(pidfd)
 
 
 def sweep(paths: Paths) -> None:
@@ -120,6 +150,7 @@ def sweep(paths: Paths) -> None:
         directory = paths.container(container_id)
         if record.is_locked(directory):
             continue
+        kill_payload(directory)
         found = record.load(paths, container_id)
         if found is None:
             _remove_half_made(paths, container_id)

@@ -12,30 +12,18 @@ import os
 import select
 import signal
 import time
-from typing import TYPE_CHECKING, NamedTuple, NoReturn
+from typing import TYPE_CHECKING, NoReturn
 
-from rootlesspy.engine import control, record, storage, tty
+from rootlesspy.engine import cancel, control, record, start, storage, tty
 from rootlesspy.errors import Error, RuntimeFailure
-from rootlesspy.linux import process, procfs
-from rootlesspy.network import driver
-from rootlesspy.runtime import create, fuse, rootfs
-from rootlesspy.systemd import bus, cgroup, scope
+from rootlesspy.linux import process
 
 if TYPE_CHECKING:
     import socket
-    from collections.abc import Callable
 
-    from rootlesspy.engine import limits
-    from rootlesspy.engine.record import ContainerRecord
-    from rootlesspy.linux.userns import IdMaps
-    from rootlesspy.network.driver import NetworkStatus, Pending, Selection
-    from rootlesspy.oci.runtime_spec import Spec
-    from rootlesspy.paths import Paths
-    from rootlesspy.report import Reporter
-    from rootlesspy.runtime.init import Plan
+    from rootlesspy.systemd import cgroup
 
 _DRAIN_BYTES = 65536
-_CANCELLING = (signal.SIGTERM, signal.SIGINT)
 # rt_sigtimedwait of this machine, then of 32-bit programs, with and without 64-bit time.
 _SIGTIMEDWAIT = (b"128" if os.uname().machine == "x86_64" else b"137", b"177", b"421")
 # signal(7): default action is not to end the process.
@@ -53,62 +41,7 @@ _HARMLESS = frozenset(
 )
 
 
-class Job(NamedTuple):
-    """One container to supervise, all decided."""
-
-    paths: Paths
-    record: ContainerRecord
-    spec: Spec
-    maps: IdMaps
-    plan: Plan
-    limits: limits.Plan | None
-    """None without a scope."""
-    selection: Selection
-    lock_fd: int
-    """Holds the lock of the container's directory, until the supervisor's very end."""
-    reporter: Reporter
-
-
-class CancelledError(Error):
-    """SIGTERM or SIGINT came while the container was being started."""
-
-    def __init__(self, number: int) -> None:
-        super().__init__(f"cancelled by {signal.Signals(number).name}")
-        self.exit_code = 128 + number
-
-
-class _Undo:
-    """What was done so far, undone in reverse; every entry may be called twice."""
-
-    def __init__(self) -> None:
-        self._steps: list[Callable[[], None]] = []
-
-    def push(self, step: Callable[[], None]) -> None:
-        self._steps.append(step)
-
-    def unwind(self, cause: BaseException | None = None) -> None:
-        """Run all steps; what fails is added to cause as a note and stops none of the others."""
-        while self._steps:
-            try:
-                self._steps.pop()()
-            except (Error, OSError) as error:
-                if cause is not None:
-                    cause.add_note(f"while cleaning up: {error}")
-
-
-class _Running(NamedTuple):
-    """A started container."""
-
-    init: create.Init
-    connection: bus.Bus | None
-    meter: cgroup.Meter | None
-    pending: Pending
-    network: NetworkStatus
-    master_fd: int
-    started_s: float
-
-
-def main(job: Job, client: socket.socket) -> NoReturn:
+def main(job: start.Job, client: socket.socket) -> NoReturn:
     """Be the supervisor of one container until it has ended; never returns."""
     status = 125
     try:
@@ -126,18 +59,19 @@ def main(job: Job, client: socket.socket) -> NoReturn:
         os._exit(status)
 
 
-def _supervise(job: Job, client: socket.socket) -> int:
+def _supervise(job: start.Job, client: socket.socket) -> int:
     # Before the client makes the caller's terminal raw.
     guard = tty.Guard(0) if job.record.tty else None
     if not job.record.interactive:
         _redirect(0)
-    undo = _Undo()
+    undo = start.Undo()
     undo.push(lambda: storage.release(job.paths, job.record))
     try:
-        _cancel_on_signals()
-        running = _start(job, client, undo)
+        cancel.raise_on_signals()
+        cancel.release()
+        running = start.start(job, client, undo)
     except BaseException as error:  # noqa: BLE001 - whatever went wrong, nothing may be left
-        _ignore_signals()
+        cancel.ignore_signals()
         undo.unwind(error)
         _report_failure(job, client, error)
         return 125
@@ -150,124 +84,11 @@ def _supervise(job: Job, client: socket.socket) -> int:
     return 0
 
 
-def _start(job: Job, client: socket.socket, undo: _Undo) -> _Running:
-    """Lead the container from nothing to a running payload: the supervisor's half of the story."""
-    job.reporter.step("fork the container's init into its namespaces")
-    init = create.launch(job.plan)
-    undo.push(lambda: _kill_and_reap(init))
-    try:
-        return _lead(job, client, undo, init)
-    except (Error, OSError) as error:
-        # If init died first, what it said is the cause and the rest its consequence.
-        reported = init.reported_failure()
-        if reported is None:
-            raise
-        raise reported from error
-
-
-def _lead(job: Job, client: socket.socket, undo: _Undo, init: create.Init) -> _Running:
-    step = job.reporter.step
-    step("write the id maps")
-    helpers = create.write_id_maps(init.pid, job.maps)
-    # While newuidmap and newgidmap run.
-    step("connect to the user manager")
-    connection = _connect(job, undo)
-    create.finish_id_maps(helpers)
-    fuse_fd = -1
-    if isinstance(job.plan.root, rootfs.FuseOverlay):
-        step("start fuse-overlayfs")
-        server = fuse.start(job.plan.root, job.plan.merged, init.pid)
-        undo.push(server.stop)
-        fuse_fd = server.mount_fd
-    init.ids_mapped(fuse_fd)
-    step(f"start the network: {job.selection.request.driver}")
-    pending = _start_network(job, init.pid)
-    undo.push(pending.cancel)
-    # While the network helper configures the namespace and init mounts.
-    step(f"start {job.record.unit or 'no scope'}")
-    meter = _place(job, init, connection)
-    if meter is not None:
-        undo.push(meter.close)
-    step("wait for the network")
-    network = pending.wait()
-    init.placed()
-    step("wait until the container is ready")
-    master_fd = init.wait_ready()
-    running = _Running(init, connection, meter, pending, network, master_fd, time.time())
-    step("record it as running")
-    _record_start(job, running)
-    step("execute the payload")
-    # From here on a signal is for the payload.  It waits until serve() knows what to do with it;
-    # raised in between it would be an error that nobody undoes.
-    signal.pthread_sigmask(signal.SIG_BLOCK, _CANCELLING)
-    init.execute()
-    control.send(client, "started", pid=init.pid, fd=master_fd)
-    return running
-
-
-def _start_network(job: Job, pid: int) -> Pending:
-    """Start the network helper for the namespaces of the container's init."""
-    return driver.start(
-        job.selection,
-        netns_path=f"/proc/{pid}/ns/net",
-        userns_path=f"/proc/{pid}/ns/user",
-        runtime_dir=job.paths.container_runtime(job.record.id),
-    )
-
-
-def _connect(job: Job, undo: _Undo) -> bus.Bus | None:
-    if not job.record.unit:
-        return None
-    runtime = job.paths.require_runtime()
-    connection = bus.connect(os.path.dirname(runtime))
-    undo.push(connection.close)
-    return connection
-
-
-def _place(job: Job, init: create.Init, connection: bus.Bus | None) -> cgroup.Meter | None:
-    """Put init into its scope with all limits; none without a scope."""
-    if connection is None or job.limits is None:
-        return None
-    scope.start(
-        connection,
-        unit=job.record.unit,
-        description=f"Container {job.record.name} ({job.record.image})",
-        documentation=["man:rp(1)"],
-        pids=[init.pid],
-        controller=connection.unique_name,
-        stop_timeout_us=job.record.stop_timeout_s * 1_000_000,
-        properties=job.limits.properties,
-    )
-    directory = cgroup.directory(cgroup.control_group(init.pid))
-    cgroup.enter_payload(directory, init.pid)
-    if job.limits.affinity:
-        os.sched_setaffinity(init.pid, job.limits.affinity)
-    return cgroup.Meter(directory)
-
-
-def _record_start(job: Job, running: _Running) -> None:
-    """Write which processes the container has now."""
-    pid, network = running.init.pid, running.network
-    record.write_live_state(
-        job.paths.container(job.record.id),
-        record.LiveState(
-            supervisor_pid=os.getpid(),
-            supervisor_start=procfs.start_time(os.getpid()) or 0,
-            pid=pid,
-            start=procfs.start_time(pid) or 0,
-            boot_id=procfs.boot_id(),
-            started_s=running.started_s,
-            helper_pid=network.helper_pid or 0,
-            helper_start=network.helper_start_time or 0,
-        ),
-    )
-
-
 class _Supervision:
     """The time from execve to the end of the payload."""
 
     def __init__(
-        self, job: Job, client: socket.socket, running: _Running, guard: tty.Guard | None
+        self, job: start.Job, client: socket.socket, running: start.Running, guard: tty.Guard | None
     ) -> None:
         self._job = job
         self._client: socket.socket | None = client
@@ -367,14 +188,14 @@ class _Supervision:
         running.pending.cancel()
         self._network_fd = -1
         try:
-            pending = _start_network(job, running.init.pid)
+            pending = start.start_network(job, running.init.pid)
             network = pending.wait()
         except (Error, OSError) as error:
             self._error = f"network lost: {running.network.driver} died: {error}"
             return
         self._running = running._replace(pending=pending, network=network)
         self._network_fd = network.helper.pidfd if network.helper else -1
-        _record_start(job, self._running)
+        start.record_start(job, self._running)
 
     def _serve_client(self) -> None:
         if self._client is None:
@@ -432,11 +253,11 @@ class _Supervision:
 
     def _catch_signals(self) -> int:
         reader, writer = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
-        for number in _CANCELLING:
+        for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, lambda *_: None)
         signal.signal(signal.SIGHUP, signal.SIG_IGN)
         signal.set_wakeup_fd(writer, warn_on_full_buffer=False)
-        signal.pthread_sigmask(signal.SIG_UNBLOCK, _CANCELLING)
+        cancel.release()
         return reader
 
 
@@ -467,30 +288,7 @@ def _sleeps_in_sigwait(pid: int) -> bool:
         return False
 
 
-def _cancel_on_signals() -> None:
-    def cancel(number: int, _frame: object) -> None:
-        raise CancelledError(number)
-
-    for number in _CANCELLING:
-        signal.signal(number, cancel)
-    signal.signal(signal.SIGHUP, signal.SIG_IGN)
-
-
-def _ignore_signals() -> None:
-    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
-        signal.signal(number, signal.SIG_IGN)
-
-
-def _kill_and_reap(init: create.Init) -> None:
-    """End the container if it still lives; the kernel kills all its processes with the first."""
-    try:
-        signal.pidfd_send_signal(init.pidfd, signal.SIGKILL)
-        os.waitpid(init.pid, 0)
-    except (ProcessLookupError, ChildProcessError, OSError):
-        return
-
-
-def _report_failure(job: Job, client: socket.socket, error: BaseException) -> None:
+def _report_failure(job: start.Job, client: socket.socket, error: BaseException) -> None:
     """Remove what was made for a container that never ran, and tell the client why."""
     if isinstance(error, OSError):
         error = RuntimeFailure(f"cannot start the container: {error}", step="start")

@@ -119,17 +119,23 @@ class _Pull:
 
         client = Client(self._reporter, config_directory=self._paths.config)
         try:
-            remote = self._look_up(client, reference, platform)
+            return self._pull(client, reference, parse(text), platform)
         except (NotFound, RegistryError):
             if policy == "newer" and present is not None:
                 return self._complete(present)
             raise
-        self._make_layers(
-            _jobs(remote.manifest, remote.config, self._vouched()), client, remote.sources
-        )
+        finally:
+            client.forget_connections()
+
+    def _pull(
+        self, client: Client, reference: Reference, typed: Reference, platform: str | None
+    ) -> Image:
+        remote = self._look_up(client, reference, platform)
+        jobs = _jobs(remote.manifest, remote.config, self._vouched())
+        self._make_layers(jobs, client, remote.sources)
         self._store_document(remote.manifest.config.digest, remote.config_data)
         self._store_document(remote.digest, remote.data)
-        self._list(reference, parse(text), remote)
+        self._list(reference, typed, remote)
         return self._store.resolve(str(reference))
 
     def _find(self, text: str, platform: str | None) -> Image | None:

@@ -98,7 +98,9 @@ class Client:
         self._plain_http: set[str] = set()
 
     def forget_connections(self) -> None:
-        """Start with new connections, but keep the tokens."""
+        """Close this process's copies of all connections, but keep the tokens."""
+        for pool in self._pools.values():
+            pool.clear()
         self._pools = {}
 
     def manifest(self, source: Source, reference: str) -> Document:
@@ -292,7 +294,13 @@ class Client:
         proxy = self._proxy(url)
         key = (proxy, host, insecure)
         if key not in self._pools:
-            context = tls.context(host, insecure=insecure, config_directory=self._config_directory)
+            context = tls.context(
+                host,
+                insecure=insecure,
+                config_directory=self._config_directory,
+                # 1.26 leaves addresses out of the handshake and compares names itself.
+                compares_names=not urllib3.__version__.startswith("1."),
+            )
             if proxy is None:
                 self._pools[key] = urllib3.PoolManager(num_pools=4, ssl_context=context)
             else:

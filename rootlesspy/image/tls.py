@@ -44,14 +44,16 @@ class CertificateProblem(NamedTuple):
         return f"put the certificate of its authority in ~/.config/containers/certs.d/{host}/ca.crt"
 
 
-def context(host: str, *, insecure: bool, config_directory: str) -> ssl.SSLContext:
+def context(
+    host: str, *, insecure: bool, config_directory: str, compares_names: bool
+) -> ssl.SSLContext:
     """Return a context that verifies host (host:port as in certs.d) unless insecure.
 
-    Raises RegistryError for a file in certs.d that cannot be used.
+    Without compares_names the caller compares the name in the certificate.  Raises RegistryError for a file in certs.d that cannot be used.
     """
     made = ssl.create_default_context()
+    made.check_hostname = compares_names and not insecure
     if insecure:
-        made.check_hostname = False
         made.verify_mode = ssl.CERT_NONE
     for base in (f"{config_directory}/containers", "/etc/containers", "/etc/docker"):
         directory = f"{base}/certs.d/{host}"
@@ -72,7 +74,9 @@ def certificate_problem(error: BaseException | None) -> CertificateProblem | Non
             return None
         found = pending.pop(0)
         if isinstance(found, ssl.SSLCertVerificationError):
-            return CertificateProblem(found.verify_code, found.verify_message)
+            # Without a code it was not OpenSSL but a comparison of names that failed.
+            code = getattr(found, "verify_code", _HOSTNAME_MISMATCH)
+            return CertificateProblem(code, getattr(found, "verify_message", str(found)))
         if isinstance(found, ssl.SSLError):
             return CertificateProblem(0, (found.reason or str(found)).replace("_", " ").lower())
         if isinstance(found, BaseException):

@@ -1,0 +1,200 @@
+"""From nothing to a running payload: the supervisor's half of the hand-shake, in order.
+
+Runs in the supervisor.  Every step pushes its undo; whatever goes wrong, the caller unwinds them.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from typing import TYPE_CHECKING, NamedTuple
+
+from rootlesspy.engine import cancel, control, record
+from rootlesspy.errors import Error
+from rootlesspy.linux import procfs
+from rootlesspy.network import driver
+from rootlesspy.runtime import create, fuse, rootfs
+from rootlesspy.systemd import bus, cgroup, scope
+
+if TYPE_CHECKING:
+    import socket
+    from collections.abc import Callable
+
+    from rootlesspy.engine import limits
+    from rootlesspy.engine.record import ContainerRecord
+    from rootlesspy.linux.userns import IdMaps
+    from rootlesspy.network.driver import NetworkStatus, Pending, Selection
+    from rootlesspy.oci.runtime_spec import Spec
+    from rootlesspy.paths import Paths
+    from rootlesspy.report import Reporter
+    from rootlesspy.runtime.init import Plan
+
+
+class Job(NamedTuple):
+    """One container to supervise, all decided."""
+
+    paths: Paths
+    record: ContainerRecord
+    spec: Spec
+    maps: IdMaps
+    plan: Plan
+    limits: limits.Plan | None
+    """None without a scope."""
+    selection: Selection
+    lock_fd: int
+    """Holds the lock of the container's directory, until the supervisor's very end."""
+    reporter: Reporter
+
+
+class Undo:
+    """What was done so far, undone in reverse; every entry may be called twice."""
+
+    def __init__(self) -> None:
+        self._steps: list[Callable[[], None]] = []
+
+    def push(self, step: Callable[[], None]) -> None:
+        self._steps.append(step)
+
+    def unwind(self, cause: BaseException | None = None) -> None:
+        """Run all steps; what fails is added to cause as a note and stops none of the others."""
+        while self._steps:
+            try:
+                self._steps.pop()()
+            except (Error, OSError) as error:
+                if cause is not None:
+                    cause.add_note(f"while cleaning up: {error}")
+
+
+class Running(NamedTuple):
+    """A started container."""
+
+    init: create.Init
+    connection: bus.Bus | None
+    meter: cgroup.Meter | None
+    pending: Pending
+    network: NetworkStatus
+    master_fd: int
+    started_s: float
+
+
+def start(job: Job, client: socket.socket, undo: Undo) -> Running:
+    """Lead the container from nothing to a running payload: the supervisor's half of the story."""
+    job.reporter.step("fork the container's init into its namespaces")
+    init = create.launch(job.plan)
+    undo.push(lambda: _kill_and_reap(init))
+    try:
+        return _lead(job, client, undo, init)
+    except (Error, OSError) as error:
+        # If init died first, what it said is the cause and the rest its consequence.
+        reported = init.reported_failure()
+        if reported is None:
+            raise
+        raise reported from error
+
+
+def _lead(job: Job, client: socket.socket, undo: Undo, init: create.Init) -> Running:
+    step = job.reporter.step
+    step("write the id maps")
+    helpers = create.write_id_maps(init.pid, job.maps)
+    # While newuidmap and newgidmap run.
+    step("connect to the user manager")
+    connection = _connect(job, undo)
+    create.finish_id_maps(helpers)
+    fuse_fd = -1
+    if isinstance(job.plan.root, rootfs.FuseOverlay):
+        step("start fuse-overlayfs")
+        server = fuse.start(job.plan.root, job.plan.merged, init.pid)
+        undo.push(server.stop)
+        fuse_fd = server.mount_fd
+    init.ids_mapped(fuse_fd)
+    step(f"start the network: {job.selection.request.driver}")
+    pending = start_network(job, init.pid)
+    undo.push(pending.cancel)
+    # While the network helper configures the namespace and init mounts.
+    step(f"start {job.record.unit or 'no scope'}")
+    meter = _place(job, init, connection)
+    if meter is not None:
+        undo.push(meter.close)
+    step("wait for the network")
+    network = pending.wait()
+    init.placed()
+    step("wait until the container is ready")
+    master_fd = init.wait_ready()
+    running = Running(init, connection, meter, pending, network, master_fd, time.time())
+    step("record it as running")
+    record_start(job, running)
+    step("execute the payload")
+    # From here on a signal is for the payload.  It waits until serve() knows what to do with it;
+    # raised in between it would be an error that nobody undoes.
+    cancel.hold()
+    init.execute()
+    control.send(client, "started", pid=init.pid, fd=master_fd)
+    return running
+
+
+def start_network(job: Job, pid: int) -> Pending:
+    """Start the network helper for the namespaces of the container's init."""
+    return driver.start(
+        job.selection,
+        netns_path=f"/proc/{pid}/ns/net",
+        userns_path=f"/proc/{pid}/ns/user",
+        runtime_dir=job.paths.container_runtime(job.record.id),
+    )
+
+
+def _connect(job: Job, undo: Undo) -> bus.Bus | None:
+    if not job.record.unit:
+        return None
+    runtime = job.paths.require_runtime()
+    connection = bus.connect(os.path.dirname(runtime))
+    undo.push(connection.close)
+    return connection
+
+
+def _place(job: Job, init: create.Init, connection: bus.Bus | None) -> cgroup.Meter | None:
+    """Put init into its scope with all limits; none without a scope."""
+    if connection is None or job.limits is None:
+        return None
+    scope.start(
+        connection,
+        unit=job.record.unit,
+        description=f"Container {job.record.name} ({job.record.image})",
+        documentation=["man:rp(1)"],
+        pids=[init.pid],
+        controller=connection.unique_name,
+        stop_timeout_us=job.record.stop_timeout_s * 1_000_000,
+        properties=job.limits.properties,
+    )
+    directory = cgroup.directory(cgroup.control_group(init.pid))
+    cgroup.enter_payload(directory, init.pid)
+    if job.limits.affinity:
+        os.sched_setaffinity(init.pid, job.limits.affinity)
+    return cgroup.Meter(directory)
+
+
+def record_start(job: Job, running: Running) -> None:
+    """Write which processes the container has now."""
+    pid, network = running.init.pid, running.network
+    record.write_live_state(
+        job.paths.container(job.record.id),
+        record.LiveState(
+            supervisor_pid=os.getpid(),
+            supervisor_start=procfs.start_time(os.getpid()) or 0,
+            pid=pid,
+            start=procfs.start_time(pid) or 0,
+            boot_id=procfs.boot_id(),
+            started_s=running.started_s,
+            helper_pid=network.helper_pid or 0,
+            helper_start=network.helper_start_time or 0,
+        ),
+    )
+
+
+def _kill_and_reap(init: create.Init) -> None:
+    """End the container if it still lives; the kernel kills all its processes with the first."""
+    try:
+        signal.pidfd_send_signal(init.pidfd, signal.SIGKILL)
+        os.waitpid(init.pid, 0)
+    except (ProcessLookupError, ChildProcessError, OSError):
+        return
