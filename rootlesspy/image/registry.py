@@ -298,8 +298,8 @@ class Client:
                 host,
                 insecure=insecure,
                 config_directory=self._config_directory,
-                # 1.26 leaves addresses out of the handshake and compares names itself.
-                compares_names=not urllib3.__version__.startswith("1."),
+                # urllib3 1.26 leaves addresses out of the handshake and compares names itself.
+                compares_names=hasattr(urllib3, "BaseHTTPResponse"),
             )
             if proxy is None:
                 self._pools[key] = urllib3.PoolManager(num_pools=4, ssl_context=context)

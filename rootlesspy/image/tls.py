@@ -49,7 +49,8 @@ def context(
 ) -> ssl.SSLContext:
     """Return a context that verifies host (host:port as in certs.d) unless insecure.
 
-    Without compares_names the caller compares the name in the certificate.  Raises RegistryError for a file in certs.d that cannot be used.
+    Without compares_names the caller compares the name in the certificate.  Raises RegistryError
+    for a file in certs.d that cannot be used.
     """
     made = ssl.create_default_context()
     made.check_hostname = compares_names and not insecure
@@ -73,10 +74,11 @@ def certificate_problem(error: BaseException | None) -> CertificateProblem | Non
         if not pending:
             return None
         found = pending.pop(0)
-        if isinstance(found, ssl.SSLCertVerificationError):
-            # Without a code it was not OpenSSL but a comparison of names that failed.
-            code = getattr(found, "verify_code", _HOSTNAME_MISMATCH)
-            return CertificateProblem(code, getattr(found, "verify_message", str(found)))
+        if isinstance(found, ssl.SSLCertVerificationError) and hasattr(found, "verify_code"):
+            return CertificateProblem(found.verify_code, found.verify_message)
+        if type(found).__name__ == "CertificateError":
+            # urllib3's own comparison of names, or that of ssl before Python 3.12.
+            return CertificateProblem(_HOSTNAME_MISMATCH, str(found))
         if isinstance(found, ssl.SSLError):
             return CertificateProblem(0, (found.reason or str(found)).replace("_", " ").lower())
         if isinstance(found, BaseException):

@@ -52,12 +52,14 @@ class Bench:
         return self.stack.enter_context(evilregistry.serve(log, lambda host: script, **options))
 
     def client(self) -> Client:
-        return Client(
+        made = Client(
             Reporter(quiet=True),
             environment=self.environment,
             config_directory=str(self.directory),
             sleep=self.waits.append,
         )
+        self.stack.callback(made.forget_connections)
+        return made
 
     def manifest(self, server: Running, *, insecure: bool = True) -> registry.Document:
         return self.client().manifest(Source(server.host, "team/app", insecure), "latest")
