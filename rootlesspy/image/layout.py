@@ -106,14 +106,16 @@ def sync_directory(path: str) -> None:
 
 
 def install(source: str, target: str) -> None:
-    """Rename a finished file or directory to its place, durably; a thing there already wins."""
+    """Rename a finished file or directory to its place; a thing there already wins.
+
+    What it holds is on disk already; that the rename is too, is seen to before the index names it.
+    """
     private_directory(os.path.dirname(target))
     try:
         os.rename(source, target)
     except OSError as error:
         if error.errno not in (errno.EEXIST, errno.ENOTEMPTY):
             raise
-    sync_directory(os.path.dirname(target))
 
 
 def read_index(paths: Paths) -> list[IndexEntry]:

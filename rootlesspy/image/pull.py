@@ -16,6 +16,7 @@ from rootlesspy.image import children, layer, layout, locks, platforms
 from rootlesspy.image.events import Listener
 from rootlesspy.image.reference import Reference, is_image_id, parse
 from rootlesspy.image.store import Image, Store, find_entry
+from rootlesspy.linux.sync import syncfs
 from rootlesspy.oci import image_spec
 
 if TYPE_CHECKING:
@@ -135,6 +136,12 @@ class _Pull:
         self._make_layers(jobs, client, remote.sources)
         self._store_document(remote.manifest.config.digest, remote.config_data)
         self._store_document(remote.digest, remote.data)
+        # One wait for everything that the index is about to promise, renames included.
+        held = os.open(self._paths.images, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            syncfs(held)
+        finally:
+            os.close(held)
         self._list(reference, typed, remote)
         return self._store.resolve(str(reference))
 
@@ -230,8 +237,9 @@ class _Pull:
         """Return the configuration document, verified.  Raises ImageError, RegistryError."""
         if descriptor.size > image_spec.MAX_DOCUMENT_BYTES:
             raise ImageError(f"image configuration is {descriptor.size} bytes long")
-        if os.path.exists(layout.blob_path(self._paths, descriptor.digest)):
-            return layout.read_blob(self._paths, descriptor.digest)
+        data = self._document_here(descriptor.digest)
+        if data is not None:
+            return data
         failure: Error | None = None
         for source in sources:
             try:
@@ -239,8 +247,7 @@ class _Pull:
             except (NotFound, RegistryError) as error:
                 failure = failure or error
                 continue
-            algorithm = descriptor.digest.partition(":")[0]
-            if f"{algorithm}:{hashlib.new(algorithm, data).hexdigest()}" == descriptor.digest:
+            if _has_digest(data, descriptor.digest):
                 return data
             failure = ImageError(f"image configuration from {source.registry}: digest mismatch")
         raise failure or ImageError("image configuration has no source")
@@ -297,14 +304,22 @@ class _Pull:
             pass
         locks.sweep(self._paths, self._maps)
 
+    def _document_here(self, digest: str) -> bytes | None:
+        """Return a document of the store if it is whole: a crash may have left an empty file."""
+        try:
+            data = layout.read_blob(self._paths, digest)
+        except ImageError:
+            return None
+        return data if _has_digest(data, digest) else None
+
     def _store_document(self, digest: str, data: bytes) -> None:
         """Put a verified manifest or configuration among the blobs."""
-        path = layout.blob_path(self._paths, digest)
-        if os.path.exists(path):
+        if self._document_here(digest) is not None:
             return
+        path = layout.blob_path(self._paths, digest)
         item = locks.new_item(self._paths)
         try:
-            layout.write_file(f"{item.path}/blob", data)
+            layout.write_file(f"{item.path}/blob", data, durable=False)
             layout.install(f"{item.path}/blob", path)
         finally:
             locks.remove_item(self._paths, item, self._maps)
@@ -326,6 +341,11 @@ class _Pull:
             "annotations": annotations,
         }
         layout.update_index(self._paths, lambda entries: layout.with_entry(entries, entry))
+
+
+def _has_digest(data: bytes, digest: str) -> bool:
+    algorithm = digest.partition(":")[0]
+    return f"{algorithm}:{hashlib.new(algorithm, data).hexdigest()}" == digest
 
 
 def _start(job: layer.Job, shop: layer.Shop) -> children.Child:

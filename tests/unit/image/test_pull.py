@@ -535,6 +535,19 @@ def test_a_config_with_another_digest(bench: Bench, content: evilregistry.Store)
     nothing_happened(bench)
 
 
+def test_T5_documents_that_a_crash_left_empty_are_written_again(
+    bench: Bench, content: evilregistry.Store
+) -> None:
+    bench.serve(content.script)
+    layout.prepare(bench.paths)
+    manifest = hashlib.sha256(content.manifests["library/app:latest"][1]).hexdigest()
+    config = json.loads(content.manifests["library/app:latest"][1])["config"]["digest"]
+    for digest in (f"sha256:{manifest}", config):
+        with open(layout.blob_path(bench.paths, digest), "wb"):
+            pass
+    assert bench.store.resolve(bench.ensure().id).names == (NAME,)
+
+
 # --- mirrors ---------------------------------------------------------------------------------
 
 
