@@ -18,7 +18,7 @@ PACKAGES = (
     # What rp uses.
     "python3", "python3-pystemd", "python3-pyroute2", "python3-typer", "python3-tomli",
     "python3-rich", "python3-urllib3", "python3-zstandard", "libseccomp2", "ca-certificates",
-    "uidmap", "passt", "slirp4netns", "fuse-overlayfs",
+    "uidmap", "passt", "slirp4netns", "fuse-overlayfs", "catatonit",
     # Peers: to compare with, and to prove that what we write is read by others.
     "podman", "crun", "bubblewrap", "skopeo", "umoci", "docker-registry",
     # Instruments of the tests.
