@@ -18,11 +18,15 @@ from rootlesspy.linux.userns import IdMapping, IdMaps
 from rootlesspy.oci import image_spec
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Collection
+
     from rootlesspy.image.layout import IndexEntry
     from rootlesspy.paths import Paths
 
 
-def remove(paths: Paths, image: Image, text: str, *, force: bool) -> Removal:
+def remove(
+    paths: Paths, image: Image, text: str, *, force: bool, in_use: Callable[[], Collection[str]]
+) -> Removal:
     """Remove what text means, which is image; see Store.remove().
 
     Raises Conflict, ImageError, OSError.
@@ -49,29 +53,32 @@ def remove(paths: Paths, image: Image, text: str, *, force: bool) -> Removal:
         return [entry for entry in entries if entry not in gone]
 
     layout.update_index(paths, without)
-    collect(paths)
+    collect(paths, in_use)
     left = {entry["digest"] for entry in layout.read_index(paths)}
     return Removal(tuple(untagged), None if image.digest in left else image.id)
 
 
-def collect(paths: Paths) -> None:
-    """Remove every blob and layer that no listed image needs, unless somebody pulls now.
+def collect(paths: Paths, in_use: Callable[[], Collection[str]]) -> None:
+    """Remove every blob and layer that neither a listed image nor a container needs.
 
-    Raises ImageError when the index is damaged: then nothing is removed.
+    Does nothing while somebody pulls an image or starts a container.  Raises ImageError when the
+    index is damaged: then nothing is removed.
     """
     held = layout.hold(paths, exclusive=True)
     if held is None:
         return
     try:
         blobs, diff_ids = _needed(paths)
+        used = {os.path.dirname(path) for path in in_use()}
         for digest in _listed(f"{paths.images}/blobs"):
             if digest not in blobs:
                 os.unlink(layout.blob_path(paths, digest))
         for variant in _directories(paths.layers):
             algorithm = variant.partition("-")[0]
             for encoded in _directories(f"{paths.layers}/{variant}"):
-                if f"{algorithm}:{encoded}" not in diff_ids:
-                    _remove_layer(paths, f"{paths.layers}/{variant}/{encoded}")
+                path = f"{paths.layers}/{variant}/{encoded}"
+                if f"{algorithm}:{encoded}" not in diff_ids and path not in used:
+                    _remove_layer(paths, path)
     finally:
         os.close(held)
 
@@ -109,7 +116,8 @@ def _remove_layer(paths: Paths, path: str) -> None:
         locks.remove_item(paths, item, maps)
     except OSError as error:
         raise Error(
-            f"cannot remove {item.path}: {error.strerror}", hint="rp unshare rm -rf, or try again"
+            f"cannot remove {item.path}: {error.strerror}",
+            hint="the ids of its files may have left /etc/subuid; as root: rm -r " + item.path,
         ) from error
 
 

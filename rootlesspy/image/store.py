@@ -16,6 +16,8 @@ from rootlesspy.image.reference import Reference, is_image_id, parse
 from rootlesspy.oci import image_spec
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Collection
+
     from rootlesspy.image.layout import IndexEntry
     from rootlesspy.linux.userns import IdMaps
     from rootlesspy.oci.image_spec import ImageConfig
@@ -102,15 +104,29 @@ class Store:
                 return None
         return tuple(found)
 
-    def remove(self, text: str, *, force: bool = False) -> Removal:
+    def remove(
+        self, text: str, *, force: bool = False, in_use: Callable[[], Collection[str]] = tuple
+    ) -> Removal:
         """Take a name away, and with its last name the image.
 
-        With an id, or force, all names go.  Raises NotFound, Conflict when an id has several names
-        and force is not given.
+        With an id, or force, all names go.  in_use returns the layer directories that containers
+        stand on: asked while nobody can start one (see hold()), and never removed.  Raises
+        NotFound, Conflict when an id has several names and force is not given.
         """
         from rootlesspy.image import removal  # cold: only rp rmi
 
-        return removal.remove(self._paths, self.resolve(text), text, force=force)
+        return removal.remove(self._paths, self.resolve(text), text, force=force, in_use=in_use)
+
+    def hold(self) -> int | None:
+        """Keep content from being removed until the returned descriptor is closed.
+
+        To be held from resolve() until what uses the layers is on record.  None where there is no
+        store yet.
+        """
+        try:
+            return layout.hold(self._paths, exclusive=False)
+        except FileNotFoundError:
+            return None
 
     def _find_by_id(self, entries: list[IndexEntry], prefix: str) -> Image | None:
         found: dict[str, Image] = {}

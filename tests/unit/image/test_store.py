@@ -351,13 +351,24 @@ def test_removing_one_of_several_names(shelf: Shelf) -> None:
 
 def test_a_running_pull_keeps_the_content(shelf: Shelf) -> None:
     shelf.image("a")
-    held = layout.hold(shelf.paths, exclusive=False)
+    held = shelf.store.hold()
     assert held is not None
     shelf.store.remove("a")
     assert shelf.store.images() == []
     assert shelf.counts() == (3, 1)
     os.close(held)
-    removal.collect(shelf.paths)
+    removal.collect(shelf.paths, tuple)
+    assert shelf.counts() == (0, 0)
+
+
+def test_C3_layers_under_a_container_stay(shelf: Shelf) -> None:
+    image = shelf.image("a", layers=(b"one", b"two"))
+    found = shelf.store.layers(image, MAPS)
+    assert found is not None
+    shelf.store.remove("a", in_use=lambda: found[:1])
+    assert shelf.counts() == (0, 1)
+    assert os.path.isdir(found[0])
+    removal.collect(shelf.paths, tuple)
     assert shelf.counts() == (0, 0)
 
 
