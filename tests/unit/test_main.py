@@ -204,6 +204,25 @@ def test_a_reader_that_leaves_is_no_error(tmp_path: Path) -> None:
     assert done.stderr in ("141\n", "0\n")
 
 
+def test_what_was_printed_before_an_error_arrives(tmp_path: Path) -> None:
+    script = (
+        "import sys; from rootlesspy import __main__; from rootlesspy.cli import hot\n"
+        "def fail(*_):\n    print('printed'); raise SystemError\n"
+        "hot.execute = fail; sys.argv = ['rp', 'ps']; __main__.main(); print('never')"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", script],
+        cwd=REPOSITORY,
+        env={"PATH": os.environ["PATH"], "HOME": str(tmp_path)},
+        capture_output=True,
+        text=True,
+        timeout=30,
+        check=False,
+    )
+    assert (done.returncode, done.stdout) == (125, "printed\n")
+    assert done.stderr.startswith("rp: internal error: SystemError")
+
+
 def test_home_that_is_no_path(tmp_path: Path) -> None:
     done = rp("ps", home=Path("relative"))
     assert (done.returncode, done.stderr) == (
