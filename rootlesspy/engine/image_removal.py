@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from rootlesspy.engine import lifecycle
+from rootlesspy.engine import lifecycle, record
 from rootlesspy.errors import Conflict
 from rootlesspy.image.reference import is_image_id
 from rootlesspy.image.store import Store
@@ -40,4 +40,14 @@ def remove(paths: Paths, text: str, *, force: bool, reporter: Reporter) -> Remov
                 hint=f"rp rm {' '.join(names)}, or rp rmi -f {text}",
             )
         lifecycle.remove(paths, names, force=True, reporter=reporter)
-    return store.remove(text, force=force)
+    return store.remove(text, force=force, in_use=lambda: _layers_in_use(paths))
+
+
+def _layers_in_use(paths: Paths) -> set[str]:
+    """Return the layer directories that any container stands on."""
+    found: set[str] = set()
+    for container_id in record.ids(paths):
+        container = record.load(paths, container_id)
+        lower = container.record.storage.get("lower") if container else None
+        found.update(lower if isinstance(lower, list) else ())
+    return found

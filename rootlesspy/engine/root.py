@@ -34,6 +34,13 @@ class Root(NamedTuple):
     config: ContainerConfig
     layers: tuple[str, ...]
     """Unpacked layers, base first; none with --rootfs."""
+    hold_fd: int = -1
+    """Keeps the layers from being removed until it is closed."""
+
+    def release(self) -> None:
+        """Let go of the store: the container is on record now."""
+        if self.hold_fd >= 0:
+            os.close(self.hold_fd)
 
 
 def find(
@@ -63,8 +70,9 @@ def find(
         present = _present(store, request.image, maps)
     if present is None:
         raise NotFound(f"image {request.image} was removed while it was pulled")
-    image, layers = present
+    image, layers, hold_fd = present
     return Root(
+        hold_fd=hold_fd,
         name=image.names[0] if image.names else request.image,
         image_id=image.id,
         config=image.config.get("config", {}),
@@ -72,14 +80,26 @@ def find(
     )
 
 
-def _present(store: Store, reference: str, maps: IdMaps) -> tuple[Image, tuple[str, ...]] | None:
-    """Return an image of the store with its layers, or None when it is not all there."""
+def _present(
+    store: Store, reference: str, maps: IdMaps
+) -> tuple[Image, tuple[str, ...], int] | None:
+    """Return an image of the store with its layers and a hold on them; None if not all there."""
+    hold_fd = store.hold()
+    if hold_fd is None:
+        return None
     try:
         image = store.resolve(reference)
+        layers = store.layers(image, maps)
     except NotFound:
+        os.close(hold_fd)
         return None
-    layers = store.layers(image, maps)
-    return None if layers is None else (image, layers)
+    except BaseException:
+        os.close(hold_fd)
+        raise
+    if layers is None:
+        os.close(hold_fd)
+        return None
+    return image, layers, hold_fd
 
 
 def _pull_in_child(

@@ -70,6 +70,7 @@ def run(
         reporter.notice(selection.notice)
     step("make the container")
     created = bundle.create(request, source, paths, maps, selection, reporter)
+    source.release()
     try:
         job = _job(created, paths, maps, selection, reporter)
         step("fork the supervisor")
