@@ -28,7 +28,7 @@ _ALL = (
     _CLONE_NEWNS | _CLONE_NEWCGROUP | _CLONE_NEWUTS | _CLONE_NEWIPC | _CLONE_NEWPID | _CLONE_NEWNET
 )
 _PR_SET_PDEATHSIG = 1
-_FORWARDED = (signal.SIGHUP, signal.SIGINT, signal.SIGQUIT, signal.SIGTERM, signal.SIGUSR1,
+FORWARDED = (signal.SIGHUP, signal.SIGINT, signal.SIGQUIT, signal.SIGTERM, signal.SIGUSR1,
               signal.SIGUSR2, signal.SIGCONT)  # fmt: skip
 
 
@@ -62,12 +62,13 @@ def run(entry: Entry) -> int:
             os.write(2, f"rig: {entry.argv[0]}: {error.strerror}\n".encode())
             os._exit(126 if isinstance(error, PermissionError) else 127)
     os.close(cgroup_fd)
+    for number in FORWARDED:
+        signal.signal(number, lambda number, _frame: _forward(pid, number))
+    # Whoever starts us may have blocked them until now, so that none is lost or kills the relay.
+    signal.pthread_sigmask(signal.SIG_SETMASK, ())
     if with_terminal:
         os.close(slave_fd)
         _relay_terminal(master_fd)
-    else:
-        for number in _FORWARDED:
-            signal.signal(number, lambda number, _frame: _forward(pid, number))
     return _exit_code(os.waitpid(pid, 0)[1])
 
 

@@ -1,7 +1,7 @@
 """The images that every rig's registry serves as docker.io/library/alpine and busybox.
 
-The real ones where `../shared/images` beside the project has them, else one made from Debian's
-busybox-static, which is then served under both names.
+The real ones where `../shared/images` beside the project (or the directory RP_IMAGES) has them,
+else images made from Debian's busybox-static.
 """
 
 from __future__ import annotations
@@ -11,27 +11,47 @@ import json
 import os
 import subprocess
 import tarfile
-from typing import TYPE_CHECKING
+from pathlib import Path
 
 from rig import location, ociimage
 
-if TYPE_CHECKING:
-    from pathlib import Path
-
-SHARED = location.REPOSITORY.parent / "shared" / "images"
+SHARED = Path(os.environ.get("RP_IMAGES", location.REPOSITORY.parent / "shared" / "images"))
 _CONFIG = {
     "Env": ["PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"],
     "Cmd": ["/bin/sh"],
 }
+# The accounts that Alpine has and tests use.
+_PASSWD = """\
+root:x:0:0:root:/root:/bin/sh
+bin:x:1:1:bin:/bin:/sbin/nologin
+daemon:x:2:2:daemon:/sbin:/sbin/nologin
+mail:x:8:12:mail:/var/mail:/sbin/nologin
+guest:x:405:100:guest:/dev/null:/sbin/nologin
+nobody:x:65534:65534:nobody:/:/sbin/nologin
+"""
+_GROUP = """\
+root:x:0:root
+bin:x:1:root,bin,daemon
+daemon:x:2:root,bin,daemon
+sys:x:3:root,bin
+tty:x:5:
+disk:x:6:root
+wheel:x:10:root
+mail:x:12:mail
+audio:x:18:
+video:x:27:root
+users:x:100:games
+nobody:x:65534:
+"""
 _ALPINE_TAGS = ("latest", "3.20", "3.20.3")
 
 
 def fill_registry(tree: Path, storage: Path) -> str:
     """Write the images into a registry's storage; return one line that says what they are."""
     rootfs = next(iter(SHARED.glob("alpine-minirootfs-*-x86_64.tar.gz")), None)
-    alpine = _from_rootfs(rootfs) if rootfs else from_busybox(tree)
+    alpine = _from_rootfs(rootfs) if rootfs else from_busybox(tree, "alpine")
     archive = next(iter(SHARED.glob("busybox-*.oci.tar")), None)
-    busybox = _from_archive(archive) if archive else from_busybox(tree)
+    busybox = _from_archive(archive) if archive else from_busybox(tree, "busybox")
     ociimage.write_registry(storage, "library/alpine", dict.fromkeys(_ALPINE_TAGS, alpine))
     ociimage.write_registry(storage, "library/busybox", {"latest": busybox})
     if rootfs:
@@ -39,23 +59,27 @@ def fill_registry(tree: Path, storage: Path) -> str:
     return "alpine is made from Debian's busybox-static (no ../shared/images)"
 
 
-def from_busybox(tree: Path) -> ociimage.Image:
-    """Make an image of the busybox-static in a Debian root file system."""
+def from_busybox(tree: Path, name: str) -> ociimage.Image:
+    """Make an image of the busybox-static in a Debian root file system, laid out as Alpine is."""
     applets = subprocess.run(
         ["chroot", os.fspath(tree), "busybox", "--list"], capture_output=True, text=True, check=True
     ).stdout.split()
     binary = (tree / "usr" / "bin" / "busybox").read_bytes()
-    entries = [ociimage.directory(name) for name in ("bin", "etc", "root", "var", "usr", "home")]
-    entries += [ociimage.directory("tmp", mode=0o1777), ociimage.directory("usr/bin")]
+    # fmt: off
+    directories = ("bin", "dev", "etc", "home", "lib", "mnt", "opt", "proc", "root", "run", "sbin",
+                   "srv", "sys", "usr", "usr/bin", "usr/sbin", "usr/local", "usr/local/bin", "var",
+                   "var/log", "var/mail")
+    # fmt: on
+    release = f'NAME="BusyBox as {name}"\nID={name}\nPRETTY_NAME="BusyBox from Debian"\n'
+    files = {"etc/passwd": _PASSWD, "etc/group": _GROUP, "etc/os-release": release,
+             "etc/hostname": "localhost\n", "etc/hosts": "127.0.0.1\tlocalhost\n"}  # fmt: skip
+    entries = [ociimage.directory(path) for path in directories]
+    entries += [ociimage.directory(path, mode=0o1777) for path in ("tmp", "var/tmp")]
     entries += [ociimage.Entry(name="bin/busybox", data=binary, mode=0o755)]
-    entries += [ociimage.symlink(f"bin/{applet}", "busybox") for applet in applets
-                if applet != "busybox"]  # fmt: skip
-    for name, text in (
-        ("passwd", "root:x:0:0:root:/root:/bin/sh\nnobody:x:65534:65534:nobody:/:/bin/false\n"),
-        ("group", "root:x:0:\nnobody:x:65534:\n"),
-        ("os-release", 'ID=busybox\nNAME="BusyBox from Debian"\nPRETTY_NAME="BusyBox"\n'),
-    ):
-        entries.append(ociimage.Entry(name=f"etc/{name}", data=text.encode()))
+    entries += [
+        ociimage.symlink(f"bin/{applet}", "busybox") for applet in applets if applet != "busybox"
+    ]
+    entries += [ociimage.Entry(name=path, data=text.encode()) for path, text in files.items()]
     return ociimage.image([ociimage.tar(entries)], _CONFIG)
 
 

@@ -41,6 +41,10 @@ class Door(Protocol):
     def has_root(self) -> bool:
         """Tell whether commands can be run as root."""
 
+    @property
+    def held_signals(self) -> frozenset[signal.Signals]:
+        """Return the signals that the local process wants blocked when it starts."""
+
     def argv(self, argv: Sequence[str], user: str, env: Mapping[str, str]) -> list[str]:
         """Return the local argv. `user` is alice, bob or root."""
 
@@ -51,6 +55,7 @@ class RigDoor(NamedTuple):
     instance: instance.Instance
     uid: int = 1000
     has_root: bool = True
+    held_signals: frozenset[signal.Signals] = frozenset(enter.FORWARDED)
 
     def argv(self, argv: Sequence[str], user: str, env: Mapping[str, str]) -> list[str]:
         """Return the command line that enters the rig."""
@@ -64,6 +69,7 @@ class DirectDoor(NamedTuple):
 
     uid: int
     has_root: bool = False
+    held_signals: frozenset[signal.Signals] = frozenset()
 
     def argv(self, argv: Sequence[str], user: str, env: Mapping[str, str]) -> list[str]:
         """Return the command line itself."""
@@ -132,7 +138,12 @@ class Machine:
         **options: Any,
     ) -> subprocess.Popen[Any]:
         """Start a command; signals sent to the Popen reach it. Options are subprocess's."""
-        return subprocess.Popen(self._door.argv(argv, user, env or {}), **options)
+        # Until the local process can forward signals they wait: see enter.py.
+        before = signal.pthread_sigmask(signal.SIG_BLOCK, self._door.held_signals)
+        try:
+            return subprocess.Popen(self._door.argv(argv, user, env or {}), **options)
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
     def root(self, argv: Sequence[str], **options: Any) -> Completed:
         """Run a command as root of the machine; takes what `run` takes."""

@@ -82,7 +82,9 @@ After=user@1000.service systemd-user-sessions.service
 User=alice
 PAMName=rig-login
 Type=exec
-ExecStart=/bin/sh -c 'echo "$XDG_SESSION_ID" >/run/rig/ready; exec sleep infinity'
+# As on any desktop the bus runs already when the first command comes.
+ExecStart=/bin/sh -c 'XDG_RUNTIME_DIR=/run/user/1000 systemctl --user start dbus.service; \
+echo "$XDG_SESSION_ID" >/run/rig/ready; exec sleep infinity'
 
 [Install]
 WantedBy=multi-user.target

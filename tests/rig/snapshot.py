@@ -24,8 +24,10 @@ def collect(uid: int) -> dict[str, list[str]]:
         "runtime": sorted(
             line
             for line in _tree(f"/run/user/{uid}")
-            # The user manager makes it once, with the first transient unit.
-            if not line.startswith(f"/run/user/{uid}/systemd/transient ")
+            # Made once, by the user manager with the first transient unit and by the first rp.
+            if not line.startswith(
+                (f"/run/user/{uid}/systemd/transient ", f"/run/user/{uid}/rootlesspy ")
+            )
         ),
         "temporary": sorted([*_tree("/tmp"), *_tree("/var/tmp")]),
         "sockets": sorted(_sockets()),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import select
 import signal
@@ -12,7 +13,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from rig import furnish, instance, location, recipe, rootfs
+from rig import furnish, images, instance, location, recipe, rootfs
 from rig.machine import Machine, RigDoor
 
 if TYPE_CHECKING:
@@ -83,6 +84,14 @@ def test_signal_to_the_local_process_reaches_the_command(rig: Machine) -> None:
         process.send_signal(signal.SIGUSR1)
         assert process.stdout.read() == "caught\n"
     assert process.returncode == 3
+
+
+def test_signal_right_after_the_start_is_the_commands_own(rig: Machine) -> None:
+    for _ in range(5):
+        process = rig.popen(["sleep", "1000"], stderr=subprocess.PIPE, text=True)
+        process.send_signal(signal.SIGINT)
+        assert process.communicate(timeout=20)[1] == ""
+        assert process.returncode == -signal.SIGINT
 
 
 def test_pipes_are_byte_exact(rig: Machine) -> None:
@@ -198,6 +207,17 @@ def test_rig_of_a_dead_owner_is_removed_by_the_next_use(name: str) -> None:
     owner.wait()
     instance.sweep()
     assert [trace for trace in traces(name) if not trace.endswith(".lock")] == []
+
+
+def test_images_without_the_shared_ones(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(images, "SHARED", Path("/nonexistent"))
+    said: list[str] = []
+    machine = Machine(RigDoor(instance.up(name, recipe.SUITES[0], said.append)))
+    assert "busybox-static" in said[-1]
+    argv = ["skopeo", "inspect", "--no-tags", "docker://docker.io/library/"]
+    found = {json.loads(machine.run([*argv[:-1], argv[-1] + image]).stdout)["Digest"]
+             for image in ("alpine", "busybox")}  # fmt: skip
+    assert len(found) == 2
 
 
 def test_broken_boot_says_why_and_leaves_nothing(

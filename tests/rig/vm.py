@@ -21,7 +21,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
-from rig import furnish, images, install, instance, location, machine, qemu, recipe, rootfs
+from rig import furnish, images, install, instance, location, machine, qemu, recipe, rootfs, wire
 from rig.location import RigError
 
 if TYPE_CHECKING:
@@ -67,6 +67,7 @@ class Door:
 
     uid = recipe.ALICE.uid
     has_root = True
+    held_signals = frozenset(wire.FORWARDED)
 
     def __init__(self, running: qemu.Qemu) -> None:
         self._running = running

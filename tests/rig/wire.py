@@ -29,7 +29,7 @@ _CLONE_NEWNET = 0x40000000
 _CHUNK = 65536
 # No more is read from a side whose other end is this far behind.
 _BEHIND_BYTES = 8 << 20
-_FORWARDED = (signal.SIGHUP, signal.SIGINT, signal.SIGQUIT, signal.SIGTERM, signal.SIGUSR1,
+FORWARDED = (signal.SIGHUP, signal.SIGINT, signal.SIGQUIT, signal.SIGTERM, signal.SIGUSR1,
               signal.SIGUSR2, signal.SIGCONT)  # fmt: skip
 
 # Frames: a letter, a length, data.
@@ -101,8 +101,10 @@ def run(port: int, command: Command) -> int:
     connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     connection.sendall(json.dumps(command).encode() + b"\n")
     channel = Channel(connection)
-    for number in _FORWARDED:
+    for number in FORWARDED:
         signal.signal(number, lambda number, _frame: channel.send(SIGNAL, bytes([number])))
+    # Whoever starts us may have blocked them until now, so that none is lost or kills the relay.
+    signal.pthread_sigmask(signal.SIG_SETMASK, ())
     if not command.terminal:
         return _relay(channel)
     signal.signal(signal.SIGWINCH, lambda *_: channel.send(SIZE, _terminal_size()))
