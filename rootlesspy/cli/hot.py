@@ -20,6 +20,10 @@ def execute(invocation: Invocation, session: Session) -> int:
 
 def run(given: Values, session: Session) -> int:
     """Run a container; return the exit code of its payload."""
+    from rootlesspy.engine import cancel
+
+    # Not to be cancelled while the imports run, where the exception could be lost.
+    cancel.hold()
     from rootlesspy.cli.request import run_request
 
     request = run_request(

@@ -21,16 +21,28 @@ class CancelledError(Error):
         self.exit_code = 128 + number
 
 
-def raise_on_signals() -> None:
-    """From here on the signals raise CancelledError; a later one forces the end."""
+class Cancellation:
+    """Turns the first signal into CancelledError; a later one forces the end."""
 
-    def cancel(number: int, _frame: object) -> None:
+    def __init__(self) -> None:
+        self._number = 0
+        for number in SIGNALS:
+            signal.signal(number, self._cancel)
+        release()
+
+    def check(self) -> None:
+        """Raise CancelledError if a signal came and its exception was lost.
+
+        CPython swallows what is raised in a weak reference's callback, as the import system has.
+        """
+        if self._number:
+            raise CancelledError(self._number)
+
+    def _cancel(self, number: int, _frame: object) -> None:
+        self._number = number
         for each in SIGNALS:
             signal.signal(each, signal.SIG_DFL)
         raise CancelledError(number)
-
-    for number in SIGNALS:
-        signal.signal(number, cancel)
 
 
 def ignore_signals() -> None:

@@ -55,7 +55,7 @@ def run(
     step = reporter.step
     # Whatever else the caller has open is nothing to the container's processes.
     process.close_from(3)
-    cancel.raise_on_signals()
+    cancellation = cancel.Cancellation()
     private_directory(paths.require_runtime())
     private_directory(paths.data)
     maps = idmap.maps_for(request.userns)
@@ -74,7 +74,7 @@ def run(
     try:
         job = _job(created, paths, maps, selection, reporter)
         step("fork the supervisor")
-        end, pid = _fork_supervisor(job)
+        end, pid = _fork_supervisor(job, cancellation)
     except BaseException:
         storage.remove(paths, created.record)
         raise
@@ -133,9 +133,12 @@ def _job(
     )
 
 
-def _fork_supervisor(job: start.Job) -> tuple[socket.socket, int]:
+def _fork_supervisor(
+    job: start.Job, cancellation: cancel.Cancellation
+) -> tuple[socket.socket, int]:
     ours, theirs = control.socket_pair()
     cancel.hold()
+    cancellation.check()
     pid = os.fork()
     if pid == 0:
         ours.close()

@@ -78,13 +78,15 @@ class Running(NamedTuple):
     started_s: float
 
 
-def start(job: Job, client: socket.socket, undo: Undo) -> Running:
+def start(
+    job: Job, client: socket.socket, undo: Undo, cancellation: cancel.Cancellation
+) -> Running:
     """Lead the container from nothing to a running payload: the supervisor's half of the story."""
     job.reporter.step("fork the container's init into its namespaces")
     init = create.launch(job.plan)
     undo.push(lambda: _kill_and_reap(init))
     try:
-        return _lead(job, client, undo, init)
+        return _lead(job, client, undo, init, cancellation)
     except (Error, OSError) as error:
         # If init died first, what it said is the cause and the rest its consequence.
         reported = init.reported_failure()
@@ -93,7 +95,13 @@ def start(job: Job, client: socket.socket, undo: Undo) -> Running:
         raise reported from error
 
 
-def _lead(job: Job, client: socket.socket, undo: Undo, init: create.Init) -> Running:
+def _lead(
+    job: Job,
+    client: socket.socket,
+    undo: Undo,
+    init: create.Init,
+    cancellation: cancel.Cancellation,
+) -> Running:
     step = job.reporter.step
     step("write the id maps")
     helpers = create.write_id_maps(init.pid, job.maps)
@@ -128,6 +136,7 @@ def _lead(job: Job, client: socket.socket, undo: Undo, init: create.Init) -> Run
     # From here on a signal is for the payload.  It waits until serve() knows what to do with it;
     # raised in between it would be an error that nobody undoes.
     cancel.hold()
+    cancellation.check()
     init.execute()
     control.send(client, "started", pid=init.pid, fd=master_fd)
     return running

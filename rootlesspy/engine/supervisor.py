@@ -67,9 +67,7 @@ def _supervise(job: start.Job, client: socket.socket) -> int:
     undo = start.Undo()
     undo.push(lambda: storage.release(job.paths, job.record))
     try:
-        cancel.raise_on_signals()
-        cancel.release()
-        running = start.start(job, client, undo)
+        running = start.start(job, client, undo, cancel.Cancellation())
     except BaseException as error:  # noqa: BLE001 - whatever went wrong, nothing may be left
         cancel.ignore_signals()
         undo.unwind(error)
