@@ -83,8 +83,10 @@ def start(
 ) -> Running:
     """Lead the container from nothing to a running payload: the supervisor's half of the story."""
     job.reporter.step("fork the container's init into its namespaces")
+    cancel.hold()
     init = create.launch(job.plan)
     undo.push(lambda: _kill_and_reap(init))
+    cancel.release()
     try:
         return _lead(job, client, undo, init, cancellation)
     except (Error, OSError) as error:
@@ -112,13 +114,18 @@ def _lead(
     fuse_fd = -1
     if isinstance(job.plan.root, rootfs.FuseOverlay):
         step("start fuse-overlayfs")
+        cancel.hold()
         server = fuse.start(job.plan.root, job.plan.merged, init.pid)
         undo.push(server.stop)
+        cancel.release()
         fuse_fd = server.mount_fd
     init.ids_mapped(fuse_fd)
     step(f"start the network: {job.selection.request.driver}")
+    # A helper that was started and not yet noted would be left behind.
+    cancel.hold()
     pending = start_network(job, init.pid)
     undo.push(pending.cancel)
+    cancel.release()
     # While the network helper configures the namespace and init mounts.
     step(f"start {job.record.unit or 'no scope'}")
     meter = _place(job, init, connection)

@@ -83,6 +83,7 @@ def _serve(
         if os.fork() == 0:
             _hand_over(os.fsencode(merged), server, channel)
         process.set_parent_death_signal(signal.SIGKILL)
+        signal.pthread_sigmask(signal.SIG_SETMASK, ())
         lower = ":".join(reversed(root.lower))
         options = f"lowerdir={lower},upperdir={root.upper},workdir={root.work}"
         for number in (1, 2):
