@@ -111,10 +111,10 @@ def test_x1_cancelled_at_any_moment(
         done = rig.run([*wrapped, "rp", "run", "--rm", alpine, "sleep", "600"], check=False)
         # The last two: the interpreter was not up yet, and none of our code has run.
         early = {256 - number, 1} if "rp:" not in done.stderr else set()
-        assert done.returncode in {128 + number, *early}, (step, done)
+        assert done.returncode in {128 + number, *early}, (step, done.returncode, done.stderr)
         assert "it goes on" not in done.stderr
         if "Traceback" in done.stderr:
-            assert "rootlesspy/" not in done.stderr, "interrupted after our first line"
+            assert "rootlesspy/engine/" not in done.stderr, done.stderr
 
 
 def test_p3_kill_9_at_any_moment_and_the_next_command_cleans_up(
