@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 
 _SNAPSHOT = Path(__file__).with_name("snapshot.py").read_text(encoding="utf-8")
 _SETTLE_LIMIT_S = 8.0
+# Kinds of the snapshot in which things end by themselves (the session that logged the user in).
+_PASSING = frozenset(("processes", "units", "runtime", "cgroups"))
 
 Completed = subprocess.CompletedProcess[Any]
 Snapshot = dict[str, list[str]]
@@ -171,9 +173,7 @@ class Machine:
             lines: list[str] = []
             for kind in before:
                 if kind not in ignore:
-                    lines += difflib.unified_diff(
-                        before[kind], after[kind], kind, f"{kind} now", n=0, lineterm=""
-                    )
+                    lines += _difference(kind, before[kind], after[kind])
             if not lines:
                 return
             if time.monotonic() > limit_s:
@@ -267,6 +267,13 @@ class Terminal:
             return False
         self.output += data
         return bool(data)
+
+
+def _difference(kind: str, before: Sequence[str], after: Sequence[str]) -> list[str]:
+    """Return what is new or changed; that something of the past has ended is no leak."""
+    if kind in _PASSING:
+        before = [line for line in before if line in after]
+    return list(difflib.unified_diff(before, after, kind, f"{kind} now", n=0, lineterm=""))
 
 
 def _text(argv: Sequence[str]) -> str:
