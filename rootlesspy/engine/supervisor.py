@@ -212,10 +212,15 @@ class _Supervision:
             self._signal(message.number("number"))
 
     def _serve_signals(self, wakeup: int) -> None:
-        """Signals to the supervisor itself, such as a logout's SIGTERM, mean a clean stop."""
+        """Signals to the supervisor itself: a logout's SIGTERM means a clean stop.
+
+        SIGINT is the client's, typed at the moment when the payload began.
+        """
         for number in os.read(wakeup, 64):
-            if number in (signal.SIGTERM, signal.SIGINT):
+            if number == signal.SIGTERM:
                 self.stop()
+            elif number == signal.SIGINT:
+                self._signal(signal.SIGINT)
 
     def _signal(self, number: int) -> None:
         """Signal the payload's PID 1, as if the kernel did not shield it.
