@@ -10,6 +10,7 @@ import fcntl
 import os
 import signal
 import stat
+import time
 from typing import TYPE_CHECKING
 
 from rootlesspy.engine import idmap, record, statefile, storage_driver
@@ -29,6 +30,7 @@ _ROOT_MODE = 0o755
 _HOST_MAP = "host-map"
 _NO_USERNS = ""
 _NO_LAYERS = "no-layers"
+_HALF_MADE_S = 60
 # What this module and volume_store leave in tmp/ when they are killed.
 _HALF_MADE = ("removed-", "volume-")
 
@@ -159,8 +161,16 @@ def sweep(paths: Paths) -> None:
 
 
 def _remove_half_made(paths: Paths, container_id: str) -> None:
-    """Remove a directory whose maker died before the record was written."""
-    if _try_lock(paths.container(container_id)):
+    """Remove a directory whose maker died before the record was written.
+
+    Not a young one: its maker may be between mkdir(2) and flock(2).
+    """
+    directory = paths.container(container_id)
+    try:
+        age_s = time.time() - os.stat(directory).st_mtime
+    except FileNotFoundError:
+        return
+    if age_s > _HALF_MADE_S and _try_lock(directory):
         _remove_below(paths.containers, container_id, _HOST_MAP)
 
 
