@@ -104,7 +104,7 @@ def test_u8_without_subordinate_ids_one_id_is_mapped_and_said_so(rig: Machine) -
 
 def test_r1_no_space(rig: Machine, leaves_nothing: None) -> None:
     rig.root(
-        ["sh", "-c", "mkdir -p /mnt/small; mount -t tmpfs -o size=4m,mode=1777 small /mnt/small"]
+        ["sh", "-c", "mkdir -p /mnt/small; mount -t tmpfs -o size=2m,mode=1777 small /mnt/small"]
     )
     try:
         store = {"XDG_DATA_HOME": "/mnt/small/data"}
