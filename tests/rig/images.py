@@ -71,8 +71,14 @@ def from_busybox(tree: Path, name: str) -> ociimage.Image:
                    "var/log", "var/mail")
     # fmt: on
     release = f'NAME="BusyBox as {name}"\nID={name}\nPRETTY_NAME="BusyBox from Debian"\n'
-    files = {"etc/passwd": _PASSWD, "etc/group": _GROUP, "etc/os-release": release,
-             "etc/motd": "Welcome\n", "etc/hostname": "localhost\n", "etc/hosts": "127.0.0.1\tlocalhost\n"}  # fmt: skip
+    files = {
+        "etc/passwd": _PASSWD,
+        "etc/group": _GROUP,
+        "etc/os-release": release,
+        "etc/motd": "Welcome\n",
+        "etc/hostname": "localhost\n",
+        "etc/hosts": "127.0.0.1\tlocalhost\n",
+    }
     entries = [ociimage.directory(path) for path in directories]
     entries += [ociimage.directory(path, mode=0o1777) for path in ("tmp", "var/tmp")]
     entries += [ociimage.Entry(name="bin/busybox", data=binary, mode=0o755)]
