@@ -13,6 +13,8 @@ from rig.machine import Terminal
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from rig.machine import Machine
+
 # The first to run may have to build the root file system.
 pytestmark = pytest.mark.limit(900)
 
@@ -53,6 +55,27 @@ def test_with_a_terminal_it_is_a_shell_in_the_container() -> None:
         terminal.expect(r"0\r\n24 80")
         terminal.send("exit 7\r")
         assert terminal.wait(timeout=60) == 7
+
+
+def test_with_a_user_manager_it_runs_directly(rig: Machine) -> None:
+    archive = subprocess.run(
+        ["git", "archive", "HEAD", "scripts", "rootlesspy", "pyproject.toml"],
+        cwd=location.REPOSITORY, capture_output=True, check=True,
+    ).stdout  # fmt: skip
+    rig.run(["sh", "-c", "mkdir clone && tar -x -C clone"], input=archive)
+    try:
+        # A rig has no way to PyPI: what the script would install is there already.
+        ready = "ln -s /usr/bin/rp .venv/bin/rp && touch .venv/dependencies .venv/package"
+        rig.run(["sh", "-c", f"cd clone && mkdir -p .venv/bin && {ready}"])
+        done = rig.run(["clone/scripts/try"])
+        assert done.stdout.startswith(("NAME=", "ID="))
+        assert "namespaces" not in done.stderr
+        with rig.pty(["clone/scripts/try"]) as terminal:
+            terminal.expect("/ # ")
+            terminal.send("exit 7\r")
+            assert terminal.wait() == 7
+    finally:
+        rig.run(["rm", "-r", "clone"])
 
 
 def test_interrupted_it_cleans_up() -> None:

@@ -14,7 +14,7 @@ def main() -> int:
     arguments = _parser().parse_args()
     try:
         return int(_COMMANDS[arguments.command](arguments))
-    except location.RigError as error:
+    except (location.RigError, OSError) as error:
         print(f"rig: {error}", file=sys.stderr)
         return 1
 

@@ -76,7 +76,10 @@ class DirectDoor(NamedTuple):
     def argv(self, argv: Sequence[str], user: str, env: Mapping[str, str]) -> list[str]:
         """Return the command line itself."""
         if user != "alice":
-            raise ValueError(f"no way to be {user} on this machine")
+            # Not at the top: the command `rig` runs where pytest is not installed.
+            import pytest
+
+            pytest.skip(f"no way to be {user} on this machine without the rig")
         return ["env", *(f"{name}={value}" for name, value in env.items()), *argv]
 
 
