@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
 _SNAPSHOT = Path(__file__).with_name("snapshot.py").read_text(encoding="utf-8")
 _SETTLE_LIMIT_S = 8.0
+_RUNTIME = re.compile(r" /run/user/(\d+)(?:/| )")
 # Kinds of the snapshot in which things end by themselves (the session that logged the user in).
 _SESSION = re.compile(r"/session-[^/]+\.scope$")
 _PASSING = frozenset(("processes", "units", "runtime", "cgroups"))
@@ -177,7 +178,7 @@ class Machine:
             lines: list[str] = []
             for kind in before:
                 if kind not in ignore:
-                    lines += _difference(kind, before[kind], after[kind])
+                    lines += _difference(kind, before[kind], after[kind], self.uid)
             if not lines:
                 return
             if time.monotonic() > limit_s:
@@ -273,8 +274,14 @@ class Terminal:
         return bool(data)
 
 
-def _difference(kind: str, before: Sequence[str], after: Sequence[str]) -> list[str]:
+def _difference(kind: str, before: Sequence[str], after: Sequence[str], uid: int) -> list[str]:
     """Return what is new or changed; that something of the past has ended is no leak."""
+    if kind == "mounts":
+        # logind takes another user's runtime directory away seconds after that user's last session.
+        before, after = (
+            [line for line in lines if _runtime_owner(line) in (None, uid)]
+            for lines in (before, after)
+        )
     if kind == "cgroups":
         # The login session by which the tests' own commands come in.
         before, after = (
@@ -283,6 +290,11 @@ def _difference(kind: str, before: Sequence[str], after: Sequence[str]) -> list[
     if kind in _PASSING:
         before = [line for line in before if line in after]
     return list(difflib.unified_diff(before, after, kind, f"{kind} now", n=0, lineterm=""))
+
+
+def _runtime_owner(line: str) -> int | None:
+    found = _RUNTIME.search(line)
+    return int(found[1]) if found else None
 
 
 def _text(argv: Sequence[str]) -> str:
