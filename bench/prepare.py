@@ -33,13 +33,17 @@ rp rm --all
 podman rm --all >/dev/null
 """
 _STOPPED = """\
-i=$1
-while [ "$i" -lt "$2" ]; do
-    rp run --network none --name "bench-$i" alpine true
-    podman --events-backend=none run --pids-limit=0 --log-driver=none --network=none \
-        --name "bench-$i" alpine true
-    i=$((i + 1))
-done
+each() {
+    i=$first
+    while [ "$i" -lt "$last" ]; do
+        "$@" --network=none --name "bench-$i" alpine true
+        i=$((i + 1))
+    done
+}
+first=$1 last=$2
+each rp run & rp=$!
+each podman --events-backend=none run --pids-limit=0 --log-driver=none
+wait "$rp"
 """
 # A directory of its own for crun and bwrap, with the files and owners that rp's layer has.
 _BUNDLE = """\
