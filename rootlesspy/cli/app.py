@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import sys
 import warnings
 from typing import TYPE_CHECKING, Any
@@ -11,7 +12,7 @@ from typer.core import TyperGroup
 from typer.main import get_command
 
 from rootlesspy import __version__
-from rootlesspy.cli import containers, images, run, system
+from rootlesspy.cli import commands
 from rootlesspy.cli.click_command import Command, Interrupted
 from rootlesspy.errors import UsageError
 
@@ -20,7 +21,6 @@ if TYPE_CHECKING:
 
     from rootlesspy.cli.session import Session
 
-_CONTAINERS, _IMAGES, _SYSTEM = "Containers", "Images", "System"
 _HELP_NAMES = {"help_option_names": ["-h", "--help"]}
 # `-h` of run is --hostname, as in podman; after IMAGE everything belongs to the container.
 _RUN_SETTINGS = {"help_option_names": ["--help"], "allow_interspersed_args": False}
@@ -40,7 +40,10 @@ class Group(TyperGroup):
         from difflib import get_close_matches
 
         near = get_close_matches(name, list(self.commands), n=1)
-        hint = f"did you mean rp {near[0]}?  rp --help lists all" if near else "rp --help"
+        here = ctx.command_path
+        hint = f"{here} --help"
+        if near:
+            hint = f"did you mean {here} {near[0]}?  {hint} lists all"
         raise UsageError(f"unknown command {name!r}", hint=hint)
 
 
@@ -53,7 +56,7 @@ def main(argv: Sequence[str], session: Session) -> int:
     if words[:1] == ["help"]:
         words = [*words[1:], "--help"]
     try:
-        code = command().main(
+        code = command(words).main(
             words or ["--help"], prog_name="rp", standalone_mode=False, obj=session
         )
     except Interrupted as interruption:
@@ -70,40 +73,57 @@ def main(argv: Sequence[str], session: Session) -> int:
     return code if isinstance(code, int) else 0
 
 
-def command() -> Any:
-    """Build the command tree."""
-    application = typer.Typer(
-        name="rp",
-        cls=Group,
-        help="Run OCI containers as an ordinary user; systemd is the daemon.",
-        epilog="rp COMMAND --help says more about each.",
-        context_settings=_HELP_NAMES,
-        rich_markup_mode="rich",
-    )
+def command(words: Sequence[str] = ()) -> Any:
+    """Build the command tree: of words' command alone when they name one, else all of it."""
+    application = _group("rp", "Run OCI containers as an ordinary user; systemd is the daemon.")
     application.callback()(_global_options)
-    for name, function, panel in (
-        ("run", run.run, _CONTAINERS),
-        ("ps", containers.ps, _CONTAINERS),
-        ("rm", containers.rm, _CONTAINERS),
-        ("pull", images.pull, _IMAGES),
-        ("images", images.images, _IMAGES),
-        ("rmi", images.rmi, _IMAGES),
-        ("info", system.info, _SYSTEM),
-        ("version", system.version, _SYSTEM),
-    ):
-        settings = _RUN_SETTINGS if name == "run" else _HELP_NAMES
-        register = application.command(
-            name,
-            cls=Command,
-            help=_paragraphs(function.__doc__ or ""),
-            context_settings=settings,
-            rich_help_panel=panel,
-        )
-        register(function)
+    name = next(iter(_command_name(words)), "")
+    entries = commands.top_level()
+    chosen = [entry for entry in entries if entry.name == name]
+    for entry in chosen or entries:
+        _register(application, entry)
+    for group, text in commands.GROUPS.items():
+        if chosen or (name in commands.GROUPS and name != group):
+            continue
+        inner = _group(group, text)
+        inner.callback()(_no_options)
+        for entry in commands.of_group(group):
+            _register(inner, entry)
+        application.add_typer(inner, name=group, help=text, rich_help_panel="Groups")
     with warnings.catch_warnings():
         # typer 0.7 passes its own `autocompletion` on to itself by a deprecated name.
         warnings.simplefilter("ignore", DeprecationWarning)
         return get_command(application)
+
+
+def _group(name: str, text: str) -> typer.Typer:
+    return typer.Typer(
+        name=name,
+        cls=Group,
+        help=text,
+        epilog=f"{'rp' if name == 'rp' else f'rp {name}'} COMMAND --help says more about each.",
+        context_settings=_HELP_NAMES,
+        rich_markup_mode="rich",
+    )
+
+
+def _register(group: typer.Typer, entry: commands.Entry) -> None:
+    module = importlib.import_module(f"rootlesspy.cli.{entry.module}")
+    function = getattr(module, entry.function)
+    # Everything after the first operand belongs to the container.
+    settings = _RUN_SETTINGS if entry.name in ("run", "create", "exec") else _HELP_NAMES
+    register = group.command(
+        entry.name,
+        cls=Command,
+        help=_paragraphs(function.__doc__ or ""),
+        context_settings=settings,
+        rich_help_panel=entry.panel,
+    )
+    register(function)
+
+
+def _no_options() -> None:
+    """Keep a group a group, also with a single command."""
 
 
 def usage_error(error: Any, words: Sequence[str]) -> UsageError:

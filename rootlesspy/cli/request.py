@@ -95,6 +95,8 @@ def run_request(
         group_add=_words(given, "group_add", values.parse_group),
         umask=_text(given, "umask", values.parse_umask),
         debug=debug,
+        detach=given.flag("detach"),
+        restart=_restart(given),
     )
 
 
@@ -204,6 +206,13 @@ def _cpu_shares(given: Values) -> int | None:
     if text is None or text == "0":
         return None
     return values.parse_integer(text, "--cpu-shares", 2, 262144)
+
+
+def _restart(given: Values) -> str:
+    policy = _text(given, "restart", values.parse_restart) or "no"
+    if policy != "no" and given.flag("rm"):
+        raise UsageError(f"--rm and --restart={policy} exclude each other")
+    return policy
 
 
 def _stop_timeout(given: Values) -> int | None:

@@ -26,6 +26,7 @@ HELPS = {
     "cpu_shares": Help(_LIMITS, "SHARES", "Relative CPU weight, 2 to 262144 (CPUWeight=)."),
     "cpus": Help(_LIMITS, "NUMBER", "CPU time per second of time, such as 1.5 (CPUQuota=)."),
     "cpuset_cpus": Help(_LIMITS, "LIST", "CPUs to run on, such as 0-3,5 (AllowedCPUs=)."),
+    "detach": Help(_BASIC, "", "Run it as the service rp-NAME.service and print its id."),
     "detach_keys": Help(
         _BASIC, "KEYS", "Keys that leave the container running; default ctrl-p,ctrl-q."
     ),
@@ -73,6 +74,9 @@ HELPS = {
     "pull": Help(_IMAGE, "POLICY", "always, missing (default), never or newer."),
     "quiet": Help(_IMAGE, "", "Do not show the progress of a pull."),
     "read_only": Help(_FILES, "", "Mount the root file system read-only."),
+    "restart": Help(
+        _BASIC, "POLICY", "no (default), on-failure[:N], always or unless-stopped (Restart=)."
+    ),
     "rm": Help(_BASIC, "", "Remove the container when it ends."),
     "rootfs": Help(_IMAGE, "", "IMAGE is a directory to be used as root file system."),
     "security_opt": Help(

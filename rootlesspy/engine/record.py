@@ -67,6 +67,15 @@ class ContainerRecord(NamedTuple):
     """The mode of --userns, from which the id maps follow."""
     default_limits: list[str]
     """systemd properties that nobody asked for: their absence is no reason to refuse."""
+    restart: str = "no"
+    """no, always, unless-stopped, on-failure or on-failure:N."""
+    log_driver: str = ""
+    """journald, json-file, none or passthrough; empty: the default of how it is started."""
+    log_options: dict[str, str] = {}  # noqa: RUF012 - never written to
+    health: dict[str, object] | None = None
+    """engine.health's resolved check; None without one."""
+    sdnotify: str = "runner"
+    """Who says that it is ready: runner, container, healthy or ignore."""
 
 
 class LiveState(NamedTuple):
@@ -80,6 +89,10 @@ class LiveState(NamedTuple):
     started_s: float
     helper_pid: int
     helper_start: int
+    unit: str = ""
+    """The scope that holds the payload."""
+    service: str = ""
+    """The service that holds the supervisor; empty for an attached one."""
 
 
 class ExitRecord(NamedTuple):
@@ -92,6 +105,12 @@ class ExitRecord(NamedTuple):
     error: str
     memory_peak_bytes: int | None = None
     cpu_usage_us: int | None = None
+    reason: str = ""
+    """Who ended it: "" itself, stop, kill, systemctl, shutdown, timeout, unhealthy, start."""
+    signal: int = 0
+    """The signal that the payload died of; 0: it exited."""
+    usage: dict[str, int] = {}  # noqa: RUF012 - never written to
+    """systemd.cgroup.Usage, what was known of it."""
 
 
 class Container(NamedTuple):

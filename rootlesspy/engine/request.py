@@ -128,3 +128,6 @@ class RunRequest(NamedTuple):
     group_add: tuple[str, ...] = ()
     umask: int | None = None
     debug: bool = False
+    detach: bool = False
+    restart: str = "no"
+    """no, always, unless-stopped, on-failure or on-failure:N."""

@@ -266,6 +266,18 @@ def parse_choice(text: str, option: str, choices: tuple[str, ...]) -> str:
     return text
 
 
+def parse_restart(text: str, option: str) -> str:
+    """Check a restart policy: no, always, unless-stopped, on-failure or on-failure:N."""
+    policy, colon, number = text.partition(":")
+    if policy not in ("no", "always", "unless-stopped", "on-failure") or (
+        colon and policy != "on-failure"
+    ):
+        reject(option, text, "no, always, unless-stopped or on-failure[:N]")
+    if colon:
+        parse_integer(number, option, 0, 2**31 - 2)
+    return text
+
+
 def parse_umask(text: str, option: str) -> int:
     """Parse an octal mask of permission bits."""
     if not text or len(text) > 4 or text.strip("01234567") or int(text, 8) > 0o777:

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 import pytest
 
-from rootlesspy.cli import app, argv
+from rootlesspy.cli import app, commands
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 PACKAGE = REPOSITORY / "rootlesspy"
@@ -83,18 +83,24 @@ class Known(NamedTuple):
 
 
 def known_commands() -> dict[str, Known]:
-    """Read the commands and options from the application itself."""
+    """Read the commands and options from the application itself; `GROUP COMMAND` is one name."""
     group: Any = app.command()
-    known = {}
+    found = {}
     for name, command in group.commands.items():
-        options = {"--help": False}
-        for parameter in command.params:
-            if parameter.param_type_name == "option":
-                for spelling in (*parameter.opts, *parameter.secondary_opts):
-                    options[spelling] = not parameter.is_flag
-        ends = any(each.rest for each in argv.HOT if each.name == name)
-        known[name] = Known(options, operands_end_options=ends)
-    return known
+        for inner_name, inner in getattr(command, "commands", {}).items():
+            found[f"{name} {inner_name}"] = inner
+        found[name] = command
+    return {name: known_command(name, command) for name, command in found.items()}
+
+
+def known_command(name: str, command: Any) -> Known:
+    options = {"--help": False}
+    for parameter in command.params:
+        if parameter.param_type_name == "option":
+            for spelling in (*parameter.opts, *parameter.secondary_opts):
+                options[spelling] = not parameter.is_flag
+    interspersed = command.context_settings.get("allow_interspersed_args", True)
+    return Known(options, operands_end_options=not interspersed)
 
 
 KNOWN = known_commands()
@@ -139,6 +145,8 @@ def fault(words: list[str]) -> str | None:
         words.pop(0)
     if not words:
         return None
+    if words[0] in commands.GROUPS and len(words) > 1:
+        words[:2] = [" ".join(words[:2])]
     command = KNOWN.get(words[0])
     if command is None:
         return f"unknown command {words[0]}"

@@ -1,0 +1,67 @@
+"""The table of commands: what is typed, where it is, and under which heading `--help` lists it."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+CONTAINERS, IMAGES, SYSTEM = "Containers", "Images", "System"
+PANELS = (CONTAINERS, IMAGES, SYSTEM)
+GROUPS = {
+    "container": "Commands for containers; each is a command of rp too.",
+    "image": "Commands for images.",
+}
+# `rp container run` is `rp run`, as in podman; the same for images.
+_ALSO_IN = {CONTAINERS: "container", IMAGES: "image"}
+
+
+class Entry(NamedTuple):
+    """One command; a name of two words is one of a group."""
+
+    name: str
+    module: str
+    """Below rootlesspy.cli; imported when the command is typed."""
+    function: str
+    panel: str
+
+
+COMMANDS = (
+    Entry("run", "run", "run", CONTAINERS),
+    Entry("ps", "containers", "ps", CONTAINERS),
+    Entry("rm", "containers", "rm", CONTAINERS),
+    Entry("container ls", "containers", "ps", CONTAINERS),
+    Entry("container list", "containers", "ps", CONTAINERS),
+    Entry("pull", "images", "pull", IMAGES),
+    Entry("images", "images", "images", IMAGES),
+    Entry("rmi", "images", "rmi", IMAGES),
+    Entry("image ls", "images", "images", IMAGES),
+    Entry("image list", "images", "images", IMAGES),
+    Entry("image rm", "images", "rmi", IMAGES),
+    Entry("info", "system", "info", SYSTEM),
+    Entry("version", "system", "version", SYSTEM),
+)
+
+
+def top_level() -> tuple[Entry, ...]:
+    """Return the commands that are one word."""
+    return tuple(entry for entry in COMMANDS if " " not in entry.name)
+
+
+def of_group(group: str) -> tuple[Entry, ...]:
+    """Return the commands of a group under the word that follows it, its own before shared ones."""
+    found: dict[str, Entry] = {}
+    for entry in COMMANDS:
+        first, _, second = entry.name.partition(" ")
+        if second and first == group:
+            found[second] = entry._replace(name=second)
+    for entry in top_level():
+        if _ALSO_IN.get(entry.panel) == group:
+            found.setdefault(entry.name, entry)
+    return tuple(found.values())
+
+
+def documented() -> tuple[str, ...]:
+    """Return the names that have a manual page: of each command the first one in the table."""
+    places: dict[tuple[str, str], str] = {}
+    for entry in COMMANDS:
+        places.setdefault((entry.module, entry.function), entry.name)
+    return tuple(places.values())
