@@ -181,10 +181,10 @@ class Bus:
         answer = self.call("StartTransientUnit", "ssa(sv)a(sa(sv))", name, mode, listed, [])
         return str(answer[0])
 
-    def stop_unit(self, name: str, mode: str = "replace") -> str:
-        """Enqueue the stop of a unit and return its job for wait_job()."""
+    def unit_job(self, member: str, name: str) -> str:
+        """Enqueue StartUnit, StopUnit, RestartUnit... and return its job for wait_job()."""
         self._watch_jobs(name)
-        return str(self.call("StopUnit", "ss", name, mode)[0])
+        return str(self.call(member, "ss", name, "replace")[0])
 
     def kill_unit(self, name: str, signal: int, whom: str = "all") -> None:
         """Send a signal to the processes of a unit (whom: all, main, control)."""
@@ -243,6 +243,11 @@ class Bus:
             except BusError:
                 continue
         return found
+
+    def manager_property(self, name: str) -> str:
+        """Read a property of the manager itself, as text; raises BusError."""
+        interface = f"{DBUS}.Properties"
+        return str(self.reply(self.send("Get", "ss", MANAGER, name, interface=interface))[0])
 
     def close(self) -> None:
         """Close the connection; doing it twice is harmless.

@@ -89,7 +89,7 @@ def start(
     try:
         job = bus.start_transient_unit(unit, [*wanted, *properties])
     except BusError as error:
-        raise _explain(error, unit) from error
+        raise explain(error, unit) from error
     result = bus.wait_job(job, timeout_s)
     if result != "done":
         raise RuntimeFailure(
@@ -126,11 +126,11 @@ def stop(bus: Bus, unit: str, timeout_s: float) -> bool:
     Raises Unsupported when it is not down after timeout_s seconds.
     """
     try:
-        job = bus.stop_unit(unit)
+        job = bus.unit_job("StopUnit", unit)
     except BusError as error:
         if error.name == f"{_ERROR_PREFIX}NoSuchUnit":
             return False
-        raise _explain(error, unit) from error
+        raise explain(error, unit) from error
     bus.wait_job(job, timeout_s)
     return True
 
@@ -158,7 +158,7 @@ def attach(bus: Bus, unit: str, pids: Sequence[int]) -> None:
     try:
         bus.call("AttachProcessesToUnit", "ssau", unit, PAYLOAD, list(pids))
     except BusError as error:
-        raise _explain(error, unit) from error
+        raise explain(error, unit) from error
 
 
 def set_properties(bus: Bus, unit: str, properties: Sequence[Property]) -> None:
@@ -167,24 +167,10 @@ def set_properties(bus: Bus, unit: str, properties: Sequence[Property]) -> None:
     try:
         bus.call("SetUnitProperties", "sba(sv)", unit, True, listed)
     except BusError as error:
-        raise _explain(error, unit) from error
+        raise explain(error, unit) from error
 
 
-def _ask(bus: Bus, member: str, signature: str, *arguments: object) -> bool:
-    try:
-        bus.call(member, signature, *arguments)
-    except BusError as error:
-        if error.name in (
-            f"{_ERROR_PREFIX}NoSuchUnit",
-            f"{_ERROR_PREFIX}NoSuchProcess",
-            f"{_DBUS_ERROR_PREFIX}UnixProcessIdUnknown",
-        ):
-            return False
-        raise _explain(error, str(arguments[0])) from error
-    return True
-
-
-def _explain(error: BusError, unit: str) -> Error:
+def explain(error: BusError, unit: str) -> Error:
     """Turn the manager's answer into the error that the user can act on."""
     name = error.name.removeprefix(_ERROR_PREFIX).removeprefix(_DBUS_ERROR_PREFIX)
     message = error.message.rstrip(".")
@@ -207,6 +193,20 @@ def _explain(error: BusError, unit: str) -> Error:
             hint=f"as root: systemctl restart user@{os.getuid()}.service",
         )
     return RuntimeFailure(f"systemd could not start {unit}: {message}", step="scope")
+
+
+def _ask(bus: Bus, member: str, signature: str, *arguments: object) -> bool:
+    try:
+        bus.call(member, signature, *arguments)
+    except BusError as error:
+        if error.name in (
+            f"{_ERROR_PREFIX}NoSuchUnit",
+            f"{_ERROR_PREFIX}NoSuchProcess",
+            f"{_DBUS_ERROR_PREFIX}UnixProcessIdUnknown",
+        ):
+            return False
+        raise explain(error, str(arguments[0])) from error
+    return True
 
 
 def _set(value: object) -> int | None:

@@ -1,0 +1,222 @@
+"""A container's service: what holds its supervisor, as a transient unit or as a file.
+
+`settings` is the one source of both: `properties` writes it for the bus, `unitfile.render` as text.
+The service holds the supervisor and the network helper; the payload is in the scope beside it,
+which is bound to it.  Restarting is systemd's: `Restart=` and `StartLimit*=`, no code of ours.
+
+A service that failed stays in `systemctl --user status` until it is started again or forgotten
+(`reset_failed`), for why it failed is what people ask; one that leaves nothing (`keep_failed`
+False) goes away at once.
+
+Manuals: systemd.service(5), systemd.unit(5), systemd.exec(5), systemd.kill(5).
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, NamedTuple
+
+from rootlesspy.errors import Error, NotFound, RuntimeFailure, Unsupported
+from rootlesspy.systemd import scope
+from rootlesspy.systemd.bus import BusError, Property
+from rootlesspy.systemd.values import INFINITY
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from rootlesspy.systemd.bus import Bus
+
+UNIT, SERVICE = "Unit", "Service"
+TEXT, WORDS, SPAN, NUMBER, COMMAND, ASSIGNMENTS = "s", "as", "t", "u", "a(sasb)", "assignments"
+
+# A job waits for the payload to begin (Type=notify): systemd's own DefaultTimeoutStartSec, twice.
+START_TIMEOUT_S = 180.0
+
+_NO_SUCH_UNIT = "org.freedesktop.systemd1.NoSuchUnit"
+
+
+class Service(NamedTuple):
+    """One container's service, before anything is escaped."""
+
+    name: str
+    """rp-NAME.service."""
+    description: str
+    command: tuple[str, ...]
+    """Absolute program and arguments."""
+    documentation: tuple[str, ...] = ()
+    restart: str = "no"
+    """As Restart= spells it: no, on-failure, always."""
+    restart_delay_us: int = 100_000
+    restart_steps: int = 0
+    """In how many restarts the delay grows to the longest; 0: it does not.  From v254 on."""
+    restart_max_delay_us: int = INFINITY
+    start_limit_burst: int | None = None
+    """How many starts within the interval; None: any number."""
+    start_limit_interval_us: int = INFINITY
+    start_timeout_us: int = 90_000_000
+    stop_timeout_us: int = 90_000_000
+    environment: tuple[str, ...] = ()
+    """KEY=VALUE each."""
+    identifier: str = ""
+    """SYSLOG_IDENTIFIER of what the supervisor itself prints."""
+    keep_failed: bool = True
+
+
+class Setting(NamedTuple):
+    """One line of the unit, in the words of its manual page."""
+
+    section: str
+    key: str
+    kind: str
+    """TEXT, WORDS, SPAN (microseconds), NUMBER, COMMAND or ASSIGNMENTS."""
+    value: str | int | tuple[str, ...]
+    since: int = 0
+    """The version of systemd that brought it, where that is later than 252."""
+
+
+def settings(service: Service) -> tuple[Setting, ...]:
+    """List what makes the unit, in the order in which the file has it."""
+    listed = [
+        Setting(UNIT, "Description", TEXT, service.description),
+        Setting(UNIT, "CollectMode", TEXT, _collect_mode(service)),
+        Setting(SERVICE, "Type", TEXT, "notify"),
+        Setting(SERVICE, "NotifyAccess", TEXT, "main"),
+        Setting(SERVICE, "ExecStart", COMMAND, service.command),
+        Setting(SERVICE, "Restart", TEXT, service.restart),
+        Setting(SERVICE, "TimeoutStartSec", SPAN, service.start_timeout_us),
+        Setting(SERVICE, "TimeoutStopSec", SPAN, service.stop_timeout_us),
+        # SIGTERM to the supervisor alone: the network helper has to outlive the payload.
+        Setting(SERVICE, "KillMode", TEXT, "mixed"),
+        # The supervisor starts a network helper that was killed again.
+        Setting(SERVICE, "OOMPolicy", TEXT, "continue"),
+    ]
+    if service.documentation:
+        listed.insert(1, Setting(UNIT, "Documentation", WORDS, service.documentation))
+    if service.restart != "no":
+        listed += _restart_settings(service)
+    if service.environment:
+        listed.append(Setting(SERVICE, "Environment", ASSIGNMENTS, service.environment))
+    if service.identifier:
+        listed.append(Setting(SERVICE, "SyslogIdentifier", TEXT, service.identifier))
+    return tuple(listed)
+
+
+def properties(service: Service, version: int) -> tuple[Property, ...]:
+    """Write the settings for StartTransientUnit of a manager of this version."""
+    return tuple(_property(each) for each in settings(service) if each.since <= version)
+
+
+def version(bus: Bus) -> int:
+    """Ask the manager for its version: 257 of "257.9-1~deb13u1"."""
+    digits = ""
+    for character in bus.manager_property("Version"):
+        if not character.isdigit():
+            break
+        digits += character
+    return int(digits or "0")
+
+
+def start_transient(bus: Bus, service: Service) -> str:
+    """Enqueue the start of a transient service; return its job for wait().
+
+    What is left of a failed one of this name is forgotten first.  Raises Conflict when the unit is
+    active or installed, UsageError, Unsupported or RuntimeFailure.
+    """
+    reset_failed(bus, service.name)
+    wanted = properties(service, version(bus))
+    try:
+        return bus.start_transient_unit(service.name, wanted)
+    except BusError as error:
+        raise scope.explain(error, service.name) from error
+
+
+def start(bus: Bus, unit: str) -> str:
+    """Enqueue the start of an installed unit and return its job for wait().
+
+    Starts by hand do not count against the limit of restarts.  Raises NotFound, Unsupported,
+    RuntimeFailure.
+    """
+    reset_failed(bus, unit)
+    return _enqueue(bus, "StartUnit", unit)
+
+
+def restart(bus: Bus, unit: str) -> str:
+    """Enqueue the restart of an installed or running unit; as start()."""
+    reset_failed(bus, unit)
+    return _enqueue(bus, "RestartUnit", unit)
+
+
+def stop(bus: Bus, unit: str) -> str:
+    """Enqueue the stop of a unit and return its job for wait(); as start().
+
+    A restart that is due is called off.
+    """
+    return _enqueue(bus, "StopUnit", unit)
+
+
+def wait(bus: Bus, unit: str, job: str, timeout_s: float = START_TIMEOUT_S) -> None:
+    """Wait for a job; raises RuntimeFailure when it failed, Unsupported when it takes too long."""
+    result = bus.wait_job(job, timeout_s)
+    if result != "done":
+        raise RuntimeFailure(
+            f"systemd could not start {unit}: job {result}",
+            step="service",
+            hint=f"journalctl --user --unit {unit}",
+        )
+
+
+def reset_failed(bus: Bus, unit: str) -> None:
+    """Forget that a unit failed, and how often it was started; no unit, no harm."""
+    try:
+        bus.call("ResetFailedUnit", "s", unit)
+    except BusError as error:
+        if error.name != _NO_SUCH_UNIT:
+            raise scope.explain(error, unit) from error
+
+
+def _enqueue(bus: Bus, member: str, unit: str) -> str:
+    try:
+        return bus.unit_job(member, unit)
+    except BusError as error:
+        raise _explain(error, unit) from error
+
+
+def _explain(error: BusError, unit: str) -> Error:
+    if error.name == _NO_SUCH_UNIT:
+        return NotFound(f"systemd knows no unit {unit}", hint=f"systemctl --user status {unit}")
+    if error.name == "org.freedesktop.systemd1.UnitMasked":
+        return Unsupported(f"unit {unit} is masked", hint=f"systemctl --user unmask {unit}")
+    return scope.explain(error, unit)
+
+
+def _collect_mode(service: Service) -> str:
+    return "inactive" if service.keep_failed else "inactive-or-failed"
+
+
+def _restart_settings(service: Service) -> Sequence[Setting]:
+    listed = [Setting(SERVICE, "RestartSec", SPAN, service.restart_delay_us)]
+    if service.restart_steps:
+        listed += [
+            Setting(SERVICE, "RestartSteps", NUMBER, service.restart_steps, since=254),
+            Setting(SERVICE, "RestartMaxDelaySec", SPAN, service.restart_max_delay_us, since=254),
+        ]
+    if service.start_limit_burst is None:
+        # 0 turns the limit off; systemd's default is five starts in ten seconds.
+        listed.append(Setting(UNIT, "StartLimitIntervalSec", SPAN, 0))
+    else:
+        listed += [
+            Setting(UNIT, "StartLimitBurst", NUMBER, service.start_limit_burst),
+            Setting(UNIT, "StartLimitIntervalSec", SPAN, service.start_limit_interval_us),
+        ]
+    return listed
+
+
+def _property(setting: Setting) -> Property:
+    """Write one setting as the bus has it: spans in microseconds, a command as path and argv."""
+    value: object = setting.value
+    if setting.kind == SPAN:
+        return Property(f"{setting.key.removesuffix('Sec')}USec", "t", value)
+    if setting.kind == COMMAND and isinstance(value, tuple):
+        return Property(setting.key, COMMAND, [(value[0], list(value), False)])
+    if setting.kind in (WORDS, ASSIGNMENTS) and isinstance(value, tuple):
+        return Property(setting.key, WORDS, list(value))
+    return Property(setting.key, setting.kind, value)
