@@ -148,6 +148,7 @@ def _record(
         storage=stored,
         anonymous_volumes=[each.source for each in volumes if each.kind == "anonymous"],
         userns=request.userns,
+        entrypoint=specgen.entrypoint(request, config),
     )
 
 

@@ -76,6 +76,8 @@ class ContainerRecord(NamedTuple):
     """engine.health's resolved check; None without one."""
     sdnotify: str = "runner"
     """Who says that it is ready: runner, container, healthy or ignore."""
+    entrypoint: list[str] = []  # noqa: RUF012 - never written to
+    """The words of command that are the entrypoint, without those of --init."""
 
 
 class LiveState(NamedTuple):

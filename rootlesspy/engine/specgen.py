@@ -184,18 +184,23 @@ def capability_names(request: RunRequest) -> tuple[str, ...]:
 def arguments(request: RunRequest, config: ContainerConfig) -> list[str]:
     """Return the payload's argv: entrypoint and command, as podman combines them."""
     if request.entrypoint is None:
-        entrypoint = config.get("Entrypoint") or []
         command = list(request.command) or config.get("Cmd") or []
     else:
         # Another entrypoint makes the image's command meaningless.
-        entrypoint = [word for word in request.entrypoint if word]
         command = list(request.command)
-    argv = [*entrypoint, *command]
+    argv = [*entrypoint(request, config), *command]
     if request.init:
         argv = ["/run/rp-init", "--", *argv] if argv else []
     if not argv:
         raise UsageError("no command: the image has none", hint="name one: rp run IMAGE COMMAND")
     return argv
+
+
+def entrypoint(request: RunRequest, config: ContainerConfig) -> list[str]:
+    """Return the entrypoint's words, with which the payload's argv begins: asked for or image's."""
+    if request.entrypoint is None:
+        return config.get("Entrypoint") or []
+    return [word for word in request.entrypoint if word]
 
 
 def environment(request: RunRequest, config: ContainerConfig, host_name: str) -> list[str]:
