@@ -24,7 +24,7 @@ def run(given: Values, session: Session) -> int:
 
     # Not to be cancelled while the imports run, where the exception could be lost.
     cancel.hold()
-    from rootlesspy.cli.request import run_request
+    from rootlesspy.engine.options import run_request
 
     request = run_request(
         given,

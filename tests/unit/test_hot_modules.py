@@ -23,10 +23,10 @@ STANDARD = {
     "typing", "warnings",
 }  # fmt: skip
 PARSING = {
-    "__main__", "errors", "report", "paths", "cli.argv", "cli.session", "cli.hot", "cli.request",
-    "engine.request", "engine.values", "engine.environment", "engine.mount_values",
-    "engine.isolation_values", "engine.names", "network.driver", "network.ports",
-    "network.addresses", "network.process", "linux.procfs",
+    "__main__", "errors", "report", "paths", "cli.argv", "cli.session", "cli.hot",
+    "engine.options", "engine.request", "engine.values", "engine.environment",
+    "engine.mount_values", "engine.isolation_values", "engine.names", "network.driver",
+    "network.ports", "network.addresses", "network.process", "linux.procfs",
 }  # fmt: skip
 RUNNING = PARSING | {
     "engine.attach", "engine.bundle", "engine.cancel", "engine.capabilities", "engine.control",
@@ -45,8 +45,9 @@ RUNNING = PARSING | {
 # engine.root imports the store when it looks for the image.
 _RUN = "from rootlesspy.engine import run; from rootlesspy.image import store"
 _PARSE = (
-    "from rootlesspy import __main__; from rootlesspy.cli import argv, session, hot, request;"
-    "request.run_request(argv.parse(['run', '--rm', 'x']).values, caller_environment={},"
+    "from rootlesspy import __main__; from rootlesspy.cli import argv, session, hot;"
+    "from rootlesspy.engine import options;"
+    "options.run_request(argv.parse(['run', '--rm', 'x']).values, caller_environment={},"
     " directory='/', debug=False)"
 )
 

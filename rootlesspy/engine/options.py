@@ -1,4 +1,7 @@
-"""The options of `rp run`, as typed, become a RunRequest: the one function behind both parsers."""
+"""The options of a container, as text, become a RunRequest.
+
+The one function behind both parsers of the command line and behind definitions.
+"""
 
 from __future__ import annotations
 
@@ -13,11 +16,22 @@ from rootlesspy.network.ports import merge, parse_publish
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
-    from typing import TypeVar
-
-    from rootlesspy.cli.argv import Values
+    from typing import Protocol, TypeVar
 
     T = TypeVar("T")
+
+    class Values(Protocol):
+        """What the options were given, as text, or not at all."""
+
+        def flag(self, dest: str) -> bool:
+            """Whether a flag is on."""
+
+        def value(self, dest: str) -> str | None:
+            """The text of an option, None when it was not given."""
+
+        def values(self, dest: str) -> tuple[str, ...]:
+            """All texts of an option that may be repeated."""
+
 
 _PULL_POLICIES = ("always", "missing", "never", "newer")
 

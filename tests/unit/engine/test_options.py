@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 import pytest
 
 from rootlesspy.cli import argv, hot
-from rootlesspy.cli.request import run_request
 from rootlesspy.cli.session import Session
+from rootlesspy.engine.options import run_request
 from rootlesspy.engine.request import (
     DEFAULT_DETACH_KEYS,
     Device,
