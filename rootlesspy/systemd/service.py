@@ -31,6 +31,8 @@ TEXT, WORDS, SPAN, NUMBER, COMMAND, ASSIGNMENTS = "s", "as", "t", "u", "a(sasb)"
 # A job waits for the payload to begin (Type=notify): systemd's own DefaultTimeoutStartSec, twice.
 START_TIMEOUT_S = 180.0
 
+_FIXED_DELAY_US = 1_000_000
+
 _NO_SUCH_UNIT = "org.freedesktop.systemd1.NoSuchUnit"
 
 
@@ -71,10 +73,12 @@ class Setting(NamedTuple):
     value: str | int | tuple[str, ...]
     since: int = 0
     """The version of systemd that brought it, where that is later than 252."""
+    until: int = 2**31
+    """The last version that it is for."""
 
 
-def settings(service: Service) -> tuple[Setting, ...]:
-    """List what makes the unit, in the order in which the file has it."""
+def settings(service: Service, version: int) -> tuple[Setting, ...]:
+    """List what makes the unit for a manager of this version."""
     listed = [
         Setting(UNIT, "Description", TEXT, service.description),
         Setting(UNIT, "CollectMode", TEXT, _collect_mode(service)),
@@ -97,12 +101,12 @@ def settings(service: Service) -> tuple[Setting, ...]:
         listed.append(Setting(SERVICE, "Environment", ASSIGNMENTS, service.environment))
     if service.identifier:
         listed.append(Setting(SERVICE, "SyslogIdentifier", TEXT, service.identifier))
-    return tuple(listed)
+    return tuple(each for each in listed if each.since <= version <= each.until)
 
 
 def properties(service: Service, version: int) -> tuple[Property, ...]:
     """Write the settings for StartTransientUnit of a manager of this version."""
-    return tuple(_property(each) for each in settings(service) if each.since <= version)
+    return tuple(_property(each) for each in settings(service, version))
 
 
 def version(bus: Bus) -> int:
@@ -195,7 +199,11 @@ def _collect_mode(service: Service) -> str:
 def _restart_settings(service: Service) -> Sequence[Setting]:
     listed = [Setting(SERVICE, "RestartSec", SPAN, service.restart_delay_us)]
     if service.restart_steps:
-        listed += [
+        # Where delays cannot grow, a container that cannot start must not keep a CPU busy.
+        delay_us = max(service.restart_delay_us, _FIXED_DELAY_US)
+        listed = [
+            Setting(SERVICE, "RestartSec", SPAN, delay_us, until=253),
+            Setting(SERVICE, "RestartSec", SPAN, service.restart_delay_us, since=254),
             Setting(SERVICE, "RestartSteps", NUMBER, service.restart_steps, since=254),
             Setting(SERVICE, "RestartMaxDelaySec", SPAN, service.restart_max_delay_us, since=254),
         ]
