@@ -12,6 +12,7 @@ import time
 from typing import Protocol
 
 from rootlesspy.errors import RegistryError
+from rootlesspy.image.transfer import Interrupted
 
 # A body slower than this on average over 30 s counts as stalled.
 _MIN_BYTES_PER_S = 128
@@ -44,10 +45,6 @@ class Response(Protocol):
     def release_conn(self) -> None: ...
 
 
-class Interrupted(RegistryError):
-    """A transfer broke; asking for the rest may succeed."""
-
-
 class Body:
     """The rest of a blob, from `offset` on, as it arrives."""
 
@@ -55,6 +52,7 @@ class Body:
         self._response = response
         self._host = host
         self.offset = offset
+        self.where = f"registry {host}"
         self._window_start = time.monotonic()
         self._window_bytes = 0
 

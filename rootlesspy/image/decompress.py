@@ -1,4 +1,4 @@
-"""Compressed layers as plain bytes: gzip, zstd or nothing, told by the first bytes.
+"""Compressed layers as plain bytes: gzip, zstd, xz, bzip2 or nothing, told by the first bytes.
 
 The media type is not asked: images lie about it, and the diff ID decides in the end.  Everything
 is pulled in bounded pieces, so that no bomb can make this process grow.
@@ -17,6 +17,9 @@ if TYPE_CHECKING:
 _GZIP = b"\x1f\x8b"
 _ZSTD = b"\x28\xb5\x2f\xfd"
 _ZSTD_SKIPPABLE = b"\x2a\x4d\x18"
+_XZ = b"\xfd7zXZ\0"
+_BZIP2 = b"BZh"
+_MAX_XZ_BYTES = 1 << 27
 _MAX_ZSTD_WINDOW = 1 << 27
 _CHUNK = 1 << 17
 # A layer of zeros is 1:1000; from this size on such a ratio is an attack, not a file.
@@ -32,16 +35,21 @@ class Source(Protocol):
 
 
 class Reader:
-    """Reads the decompressed form of a source."""
+    """Reads the decompressed form of a source; format is gzip, zstd, xz, bzip2 or nothing."""
 
     def __init__(self, source: Source) -> None:
         self._source = _Counted(source)
         self._read: Callable[[int], bytes]
-        head = self._source.peek(4)
+        head = self._source.peek(6)
+        self.format = ""
         if head[:2] == _GZIP:
-            self._read = _Gzip(self._source).read
-        elif head == _ZSTD or head[1:] == _ZSTD_SKIPPABLE:
-            self._read = _zstd(self._source)
+            self._read, self.format = _Gzip(self._source).read, "gzip"
+        elif head[:4] == _ZSTD or head[1:4] == _ZSTD_SKIPPABLE:
+            self._read, self.format = _zstd(self._source), "zstd"
+        elif head == _XZ:
+            self._read, self.format = _xz(self._source), "xz"
+        elif head[:3] == _BZIP2:
+            self._read, self.format = _bzip2(self._source), "bzip2"
         else:
             self._read = self._source.read
         self._total = 0
@@ -78,6 +86,11 @@ class _Counted:
             data = self._source.read(size)
         self.total += len(data)
         return data
+
+
+def media_suffix(format_name: str) -> str | None:
+    """Return what OCI appends to the type of a layer so compressed; None for what it lacks."""
+    return {"": "", "gzip": "+gzip", "zstd": "+zstd"}.get(format_name)
 
 
 class _Gzip:
@@ -138,3 +151,57 @@ def _zstd(source: _Counted) -> Callable[[int], bytes]:
             raise ImageError(f"layer is not valid zstd data: {error}") from None
 
     return read
+
+
+def _xz(source: _Counted) -> Callable[[int], bytes]:
+    import lzma
+
+    errors = (lzma.LZMAError, MemoryError)
+    return _Streams(
+        source, lambda: lzma.LZMADecompressor(memlimit=_MAX_XZ_BYTES), errors, "xz"
+    ).read
+
+
+def _bzip2(source: _Counted) -> Callable[[int], bytes]:
+    import bz2
+
+    return _Streams(source, bz2.BZ2Decompressor, (OSError, ValueError), "bzip2").read
+
+
+class _Streams:
+    """Streams one after the other, as xz(1) and bzip2(1) write them; zeros may lie between."""
+
+    def __init__(
+        self,
+        source: _Counted,
+        new: Callable[[], Any],
+        errors: tuple[type[Exception], ...],
+        name: str,
+    ) -> None:
+        self._source = source
+        self._new = new
+        self._errors = errors
+        self._name = name
+        self._inflate = new()
+
+    def read(self, size: int) -> bytes:
+        while True:
+            pending = b""
+            if self._inflate.eof:
+                pending = self._inflate.unused_data.lstrip(b"\0")
+                while not pending:
+                    chunk = self._source.read(_CHUNK)
+                    if not chunk:
+                        return b""
+                    pending = chunk.lstrip(b"\0")
+                self._inflate = self._new()
+            elif self._inflate.needs_input:
+                pending = self._source.read(_CHUNK)
+                if not pending:
+                    raise ImageError(f"layer is truncated: its {self._name} data ends too early")
+            try:
+                data: bytes = self._inflate.decompress(pending, size)
+            except self._errors as error:
+                raise ImageError(f"layer is not valid {self._name} data: {error}") from None
+            if data:
+                return data

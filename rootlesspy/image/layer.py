@@ -17,10 +17,11 @@ import json
 import os
 from typing import TYPE_CHECKING, NamedTuple, cast
 
-from rootlesspy.errors import Error, ImageError, NotFound, RegistryError, Unsupported
+from rootlesspy.errors import Error, ImageError, Unsupported
 from rootlesspy.image import children, layout, locks
 from rootlesspy.image.decompress import Reader
 from rootlesspy.image.events import Events
+from rootlesspy.image.transfer import File, Transfer, write_all
 from rootlesspy.image.unpack import unpack
 from rootlesspy.linux import userns
 from rootlesspy.linux.sync import syncfs
@@ -28,7 +29,7 @@ from rootlesspy.linux.sync import syncfs
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from rootlesspy.image.registry import Client
+    from rootlesspy.image.transfer import Origin
     from rootlesspy.linux.userns import IdMaps
     from rootlesspy.oci.image_spec import Descriptor
     from rootlesspy.paths import Paths
@@ -36,9 +37,6 @@ if TYPE_CHECKING:
 
 _CHUNK = 1 << 18
 _PIPE_BYTES = 1 << 20
-_MAX_BREAKS = 5
-# What has arrived since the last break for the count of breaks to start again.
-_FORGIVEN_AFTER_BYTES = 1 << 20
 _REFETCHES = 1
 
 
@@ -56,11 +54,11 @@ class Job(NamedTuple):
 
 
 class Shop(NamedTuple):
-    """What all jobs of one pull share; client is None when nothing may be fetched."""
+    """What all jobs of one pull share; origin is None when nothing may be fetched."""
 
     paths: Paths
     maps: IdMaps
-    client: Client | None
+    origin: Origin | None
     sources: tuple[Source, ...]
     events_fd: int
 
@@ -188,18 +186,19 @@ class _Pipeline:
         """Run the first process: returns the digest and size of what came."""
         flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
         blob_fd = os.open("blob", flags, 0o600, dir_fd=self._item.fd)
-        transfer = _Transfer(self._job.descriptor, self._shop, self._events, blob_fd, out_fd)
+        origin, sources = self._shop.origin, self._shop.sources
+        transfer = Transfer(self._job.descriptor, origin, sources, self._events, blob_fd, out_fd)
         return transfer.run()
 
     def _decompress(self, compressed_fd: int, out_fd: int | None) -> object:
         """Run the second process: returns the diff ID of what came."""
         algorithm = self._job.diff_id.partition(":")[0]
         digest = hashlib.new(algorithm)
-        reader = Reader(_File(compressed_fd))
+        reader = Reader(File(compressed_fd))
         while data := reader.read(_CHUNK):
             digest.update(data)
             if out_fd is not None:
-                _write_all(out_fd, data)
+                write_all(out_fd, data)
         return f"{algorithm}:{digest.hexdigest()}"
 
     def _unpack(self) -> object:
@@ -266,98 +265,6 @@ class _Pipeline:
             os.rename(f"{self._item.path}/layer/diff", f"{self._item.path}/layer/opaque")
 
 
-class _Transfer:
-    """The download of one blob, over several connections where it must be."""
-
-    def __init__(
-        self, descriptor: Descriptor, shop: Shop, events: Events, blob_fd: int, out_fd: int
-    ) -> None:
-        self._descriptor = descriptor
-        self._sources = list(shop.sources)
-        self._client = shop.client
-        self._events = events
-        self._blob_fd = blob_fd
-        self._out_fd: int | None = out_fd
-        self._digest = hashlib.new(descriptor.digest.partition(":")[0])
-        self._done = 0
-
-    def run(self) -> str:
-        """Fetch everything; return the digest of what came.  Raises RegistryError, NotFound."""
-        from rootlesspy.image.body import Interrupted
-
-        if self._client is None:
-            raise NotFound(f"blob {self._descriptor.digest} is missing in the store")
-        self._client.forget_connections()
-        breaks, since = 0, 0
-        while self._done < self._descriptor.size:
-            try:
-                self._fetch_rest(self._client)
-            except Interrupted:
-                if self._done - since > _FORGIVEN_AFTER_BYTES:
-                    breaks, since = 0, self._done
-                breaks += 1
-                if breaks > _MAX_BREAKS:
-                    raise
-                self._client.pause(breaks)
-            except (RegistryError, NotFound):
-                # The place that had the manifest may lack the blob: a mirror in the making.
-                if len(self._sources) < 2:
-                    raise
-                self._sources.pop(0)
-        self._events.flush()
-        return f"{self._digest.name}:{self._digest.hexdigest()}"
-
-    def _fetch_rest(self, client: Client) -> None:
-        from rootlesspy.image.body import Interrupted
-
-        descriptor = self._descriptor
-        body = client.blob(
-            self._sources[0], descriptor.digest, offset=self._done, size=descriptor.size
-        )
-        try:
-            # A registry without ranges begins again: what is here already is passed over.
-            at = body.offset
-            while data := body.read(min(_CHUNK, descriptor.size - at + 1)):
-                at += len(data)
-                if at > descriptor.size:
-                    raise RegistryError(
-                        f"registry {self._sources[0].registry} sent more than the "
-                        f"{descriptor.size} bytes of blob {descriptor.digest}"
-                    )
-                if at > self._done:
-                    self._take(data[self._done - at :])
-        finally:
-            body.close()
-        if at < descriptor.size:
-            raise Interrupted(
-                f"registry {self._sources[0].registry} ended blob {descriptor.digest} after {at} "
-                f"of {descriptor.size} bytes"
-            )
-
-    def _take(self, data: bytes) -> None:
-        self._digest.update(data)
-        _write_all(self._blob_fd, data)
-        self._done += len(data)
-        self._events.advance(len(data))
-        if self._out_fd is None:
-            return
-        try:
-            _write_all(self._out_fd, data)
-        except BrokenPipeError:
-            # The content is bad, or not what was promised: only the whole digest tells which.
-            self._out_fd = None
-
-
-class _File:
-    """A descriptor as a source of compressed bytes."""
-
-    def __init__(self, fd: int) -> None:
-        self._fd = fd
-
-    def read(self, size: int) -> bytes:
-        return os.read(self._fd, size)
-
-
 def _unpack_below(item_fd: int, fd: int, single_id: bool) -> dict[str, object]:
     """Unpack into layer/diff; runs as root of the user namespace."""
     layer_fd = os.open("layer", os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW, dir_fd=item_fd)
@@ -383,9 +290,3 @@ def _pipe() -> tuple[int, int]:
         # fs.pipe-user-pages-soft is used up: slower, not wrong.
         pass
     return reader, writer
-
-
-def _write_all(fd: int, data: bytes) -> None:
-    view = memoryview(data)
-    while view:
-        view = view[os.write(fd, view) :]

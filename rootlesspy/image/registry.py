@@ -32,9 +32,10 @@ from urllib3.exceptions import (
 from rootlesspy import __version__
 from rootlesspy.errors import NotFound, RegistryError
 from rootlesspy.image import auth, http_rules, tls
-from rootlesspy.image.body import Body, Interrupted, finish, read_all, reason
+from rootlesspy.image.body import Body, finish, read_all, reason
 from rootlesspy.image.http_rules import origin
 from rootlesspy.image.reference import is_registry, is_repository
+from rootlesspy.image.transfer import Interrupted
 from rootlesspy.oci import image_spec
 
 if TYPE_CHECKING:

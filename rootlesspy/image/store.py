@@ -72,6 +72,14 @@ class Store:
                 return found
         raise NotFound(f"no image {text} here", hint=f"rp pull {text}")
 
+    def by_digest(self, digest: str) -> Image:
+        """Return the image whose manifest has this digest.  Raises NotFound, ImageError."""
+        entries = layout.read_index(self._paths)
+        for entry in entries:
+            if entry["digest"] == digest:
+                return self._load(entry, entries)
+        raise NotFound(f"no image {digest} here", hint="rp images --digests")
+
     def images(self) -> list[Image]:
         """Return all images, one for each manifest, in the order of the index.
 

@@ -34,6 +34,9 @@ LAYER_TYPES = frozenset(
 )
 REF_NAME = "org.opencontainers.image.ref.name"
 
+_LAYER = "application/vnd.oci.image.layer.v1.tar"
+_DOCKER_LAYER = "application/vnd.docker.image.rootfs.diff.tar"
+
 MAX_DOCUMENT_BYTES = 4 * 1024 * 1024
 # overlayfs takes 500 lower directories; Docker itself makes at most 127 layers.
 MAX_LAYERS = 500
@@ -99,6 +102,14 @@ class ImageConfig(TypedDict, total=False):
     config: ContainerConfig
     rootfs: RootFs
     history: list[dict[str, object]]
+
+
+def layer_type(media_type: str, *, docker: bool) -> str:
+    """Return OCI's or Docker's name of a layer type that either of them gave."""
+    compression = next((each for each in ("gzip", "zstd") if media_type.endswith(each)), "")
+    if docker:
+        return f"{_DOCKER_LAYER}.{compression}" if compression else _DOCKER_LAYER
+    return f"{_LAYER}+{compression}" if compression else _LAYER
 
 
 def is_digest(text: object) -> bool:

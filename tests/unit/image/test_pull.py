@@ -23,7 +23,7 @@ from unit.image import tarmaker as tm
 from unit.image.evilregistry import Answer, Request, Running, descriptor, slowly
 
 from rootlesspy.errors import Error, ImageError, NotFound, RegistryError, UsageError
-from rootlesspy.image import layer, layout, locks, platforms, pull, registry
+from rootlesspy.image import layout, locks, platforms, pull, registry, transfer
 from rootlesspy.image.progress import NoProgress
 from rootlesspy.image.store import Image, Store
 from rootlesspy.linux.userns import IdMapping, IdMaps
@@ -708,7 +708,7 @@ def test_full_disk(
     def full(fd: int, content: bytes) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(layer, "_write_all", full)
+    monkeypatch.setattr(transfer, "write_all", full)
     bench.serve(content.script)
     with pytest.raises(Error, match=r"no space in .*: need \d+ MiB, have \d+ MiB"):
         bench.ensure()

@@ -18,8 +18,8 @@ from unit.image.evilregistry import Answer, Request, Running, Script, endless, s
 
 from rootlesspy.errors import Error, NotFound, RegistryError
 from rootlesspy.image import body, http_rules, registry
-from rootlesspy.image.body import Interrupted
 from rootlesspy.image.registry import Client
+from rootlesspy.image.transfer import Interrupted
 from rootlesspy.oci import image_spec
 from rootlesspy.report import Reporter
 from rootlesspy.settings import Source
