@@ -6,10 +6,16 @@ import json
 import re
 from typing import TYPE_CHECKING, Any
 
+from rootlesspy.cli.gotime import Time
+
 if TYPE_CHECKING:
     from collections.abc import Callable
 
 _VERB = re.compile(r"%([-+# 0]*)(\d*)(\.\d+)?([a-zA-Z%])")
+
+
+class Record(dict[str, Any]):
+    """A dict whose keys are all the fields there are, as a struct of Go has them."""
 
 
 class _NoValue:
@@ -25,9 +31,14 @@ def write(value: Any) -> str:
         return "<no value>"
     if isinstance(value, bool):
         return "true" if value else "false"
-    if isinstance(value, dict):
+    if isinstance(value, Time):
+        return value.string()
+    if isinstance(value, dict) and not isinstance(value, Record):
         inner = " ".join(f"{key}:{write(value[key])}" for key in sorted(value))
         return f"map[{inner}]"
+    if isinstance(value, Record):
+        # A struct: its values alone, in the order of its fields.
+        return f"{{{' '.join(write(each) for each in value.values() if not callable(each))}}}"
     if isinstance(value, (list, tuple)):
         return f"[{' '.join(write(each) for each in value)}]"
     if isinstance(value, float) and value.is_integer():
@@ -94,16 +105,15 @@ def _equal(first: Any, *others: Any) -> bool:
     return any(type(first) is type(other) and first == other for other in others)
 
 
-def _and(*values: Any) -> Any:
-    return next((value for value in values if not truth(value)), values[-1])
-
-
-def _or(*values: Any) -> Any:
-    return next((value for value in values if truth(value)), values[-1])
-
-
 def _print(*values: Any) -> str:
     return " ".join(write(value) for value in values)
+
+
+def _slice(value: Any, *bounds: int) -> Any:
+    start, end, *_ = (*bounds, len(value))[:2] if bounds else (0, len(value))
+    if any(isinstance(each, bool) or not 0 <= each <= len(value) for each in (start, end)):
+        raise ValueError
+    return value[start:end]
 
 
 def _truncate(value: Any, length: int) -> str:
@@ -115,7 +125,6 @@ def _pad(value: Any, before: int, after: int) -> str:
 
 
 FUNCTIONS: dict[str, Callable[..., Any]] = {
-    "and": _and,
     "eq": _equal,
     "ge": lambda first, second: first >= second,
     "gt": lambda first, second: first > second,
@@ -128,11 +137,11 @@ FUNCTIONS: dict[str, Callable[..., Any]] = {
     "lt": lambda first, second: first < second,
     "ne": lambda first, second: not _equal(first, second),
     "not": lambda value: not truth(value),
-    "or": _or,
     "pad": _pad,
     "print": _print,
     "printf": _printf,
     "println": lambda *values: f"{_print(*values)}\n",
+    "slice": _slice,
     "split": lambda value, separator: write(value).split(separator),
     "title": lambda value: write(value).title(),
     "truncate": _truncate,

@@ -7,7 +7,7 @@ import os
 import sys
 from typing import TYPE_CHECKING
 
-from rootlesspy.cli import gotemplate, table
+from rootlesspy.cli import gotemplate, gotemplate_parse, table
 from rootlesspy.report import escape
 
 if TYPE_CHECKING:
@@ -33,7 +33,7 @@ def show(
         sys.stdout.write(gotemplate.render(template, list(rows()), clean=_cleaner()))
     else:
         # Checked even when there is nothing to list.
-        gotemplate.parse(template)
+        gotemplate_parse.parse(template)
         for row in rows():
             show_one(row, template)
 

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from datetime import datetime, timedelta
+
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from rootlesspy.cli.gotemplate import Record, render
+from rootlesspy.cli.gotime import Time, duration
 from rootlesspy.errors import UsageError
 
 DATA = Record(
@@ -21,6 +24,8 @@ DATA = Record(
     Nothing=None,
     Host={"Arch": "amd64", "Swap": {"Total": 7}},
     Ports=[{"Host": 80}, {"Host": 443}],
+    Created=Time("2026-11-02T15:04:05.0625Z"),
+    State=Record(Status="up", Ok=True),
     Label=lambda name: {"a": "1"}.get(name, ""),
 )
 
@@ -73,6 +78,28 @@ DATA = Record(
         ('{{split "a,b" ","}}', "[a b]"),
         ("{{true}}{{5}}{{-3}}", "true5-3"),
         ("{{eq 1 1}}{{lt 1 2}}{{ge 2 2}}", "truetruetrue"),
+        ("{{range .Names}}{{if eq . \"www\"}}{{break}}{{end}}{{.}}{{end}}", "web"),
+        ("{{range .Names}}{{if eq . \"web\"}}{{continue}}{{end}}{{.}}{{end}}", "www"),
+        ("{{range 3}}{{.}}{{end}}", "012"),
+        ("{{$f := true}}{{range .Names}}{{if $f}}{{$f = false}}{{else}},{{end}}{{.}}{{end}}",
+         "web,www"),
+        ("{{$x := 1}}{{if .ID}}{{$x := 2}}{{end}}{{$x}}", "1"),
+        ("{{with $x := .Host}}{{$x.Arch}}{{end}}", "amd64"),
+        ("{{if $n := len .Names}}{{$n}}{{end}}", "2"),
+        ("{{or .Zero .ID (index .Names 9)}}{{and .Zero (index .Names 9)}}", "abc0"),
+        ("{{.ID | and true}}", "abc"),
+        ('{{/* a "quote }} */}}b', "b"),
+        ("a {{- /* c */ -}} b", "ab"),
+        ("{{if(.ID)}}y{{end}}{{\n.ID\n}}", "yabc"),
+        ("{{if eq .ID `abc`}}{{- /* */}} y{{else}}{{end}}", " y"),
+        ('{{slice .ID 1}}{{slice .ID 0 2}}{{slice .Names 1}}', "bcab[www]"),
+        ("{{.State}}{{json .State}}", '{up true}{"Status":"up","Ok":true}'),
+        ("{{.Created}}", "2026-11-02 15:04:05.0625 +0000 UTC"),
+        ("{{json .Created}}", '"2026-11-02T15:04:05.0625Z"'),
+        ("{{.Created.Unix}} {{.Created.Year}} {{.Created.IsZero}}", "1793631845 2026 false"),
+        ('{{.Created.Format "Mon Jan _2 15:04:05.000 MST 2006"}}',
+         "Mon Nov  2 15:04:05.062 UTC 2026"),
+        ('{{(.Created.Format "2006-01-02T15:04:05Z07:00") | len}}', "20"),
         ('{{json .Host}}', '{"Arch":"amd64","Swap":{"Total":7}}'),
     ],
 )  # fmt: skip
@@ -99,6 +126,12 @@ def test_render(template: str, expected: str) -> None:
         ("{{end}}", "without"),
         ("{{else}}", "without"),
         ("{{$x}}", "not set"),
+        ("{{$x = 1}}", "not set"),
+        ("{{if true}}{{$y := 1}}{{end}}{{$y}}", "not set"),
+        ("{{break}}", "without range"),
+        ("{{and}}", "cannot work on 0"),
+        ("{{slice .ID 2 9}}", "cannot work"),
+        ("{{.Created.Bogus}}", "no field 'Bogus'"),
         ("{{len}}", "cannot work"),
         ("{{len 5}}", "cannot work"),
         ("{{index .Names 9}}", "cannot work"),
@@ -144,3 +177,23 @@ def test_what_actions_write_is_cleaned_and_literal_text_is_not() -> None:
 
 def test_data_is_never_a_template() -> None:
     assert render("{{.ID}}", Record(ID="{{.Secret}}")) == "{{.Secret}}"
+
+
+@pytest.mark.parametrize(
+    ("nanoseconds", "expected"),
+    [
+        (0, "0s"), (7, "7ns"), (1_500, "1.5µs"), (711_932_691, "711.932691ms"), (10**9, "1s"),
+        (61 * 10**9, "1m1s"), (7_538_700_000_000, "2h5m38.7s"), (3600 * 10**9, "1h0m0s"),
+        (-2 * 10**9, "-2s"),
+    ],
+)  # fmt: skip
+def test_duration(nanoseconds: int, expected: str) -> None:
+    assert duration(nanoseconds) == expected
+
+
+@given(st.datetimes(min_value=datetime(1970, 1, 2), max_value=datetime(9000, 1, 1)))
+def test_a_moment_survives_its_layout(moment: datetime) -> None:
+    text = Time(moment.isoformat(timespec="microseconds") + "Z")
+    assert text.format("2006-01-02T15:04:05.000000Z07:00") == text
+    micros = (moment - datetime(1970, 1, 1)) // timedelta(microseconds=1)
+    assert text.unixnano() == micros * 1000
