@@ -8,8 +8,8 @@ from rootlesspy.cli import argv, hot
 from rootlesspy.cli.click_command import Help, table_options
 
 _BASIC, _FILES, _LIMITS = "Container", "Files", "Limits"
-_NETWORK, _SECURITY, _IMAGE = "Network", "Security", "Image"
-_PANELS = (_BASIC, _FILES, _NETWORK, _LIMITS, _SECURITY, _IMAGE)
+_NETWORK, _SECURITY, _HEALTH, _IMAGE = "Network", "Security", "Health", "Image"
+_PANELS = (_BASIC, _FILES, _NETWORK, _LIMITS, _SECURITY, _HEALTH, _IMAGE)
 
 HELPS = {
     "image": Help("", "IMAGE", "Image to run, or with --rootfs a directory."),
@@ -42,6 +42,42 @@ HELPS = {
     ),
     "env_file": Help(_BASIC, "FILE", "Read variables from a file, one KEY=VALUE per line."),
     "group_add": Help(_SECURITY, "GROUP", "Add a supplementary group of the image, or an id."),
+    "health_cmd": Help(
+        _HEALTH, "COMMAND", "Check whether it is healthy: text for a shell, or a JSON array; none."
+    ),
+    "health_interval": Help(
+        _HEALTH, "TIME", "Time from one check to the next, default 30s; disable: only by hand."
+    ),
+    "health_max_log_count": Help(_HEALTH, "NUMBER", "Checks remembered, default 5; 0: 50."),
+    "health_max_log_size": Help(
+        _HEALTH, "NUMBER", "Characters kept of a check's output, default 500; 0: 65536."
+    ),
+    "health_on_failure": Help(
+        _HEALTH, "ACTION", "When it becomes unhealthy: none (default), kill, restart or stop."
+    ),
+    "health_retries": Help(_HEALTH, "NUMBER", "Failures in a row that mean unhealthy, default 3."),
+    "health_start_interval": Help(
+        _HEALTH, "TIME", "Time between checks within the start period, default 5s."
+    ),
+    "health_start_period": Help(
+        _HEALTH, "TIME", "Time to start, in which failures do not count, default 0s."
+    ),
+    "health_startup_cmd": Help(
+        _HEALTH, "COMMAND", "Check that runs first, until it passes, instead of the health check."
+    ),
+    "health_startup_interval": Help(
+        _HEALTH, "TIME", "Time from one startup check to the next, default 30s."
+    ),
+    "health_startup_retries": Help(
+        _HEALTH, "NUMBER", "Failed startup checks that restart the container; 0 (default): none do."
+    ),
+    "health_startup_success": Help(
+        _HEALTH, "NUMBER", "Startup checks in a row that must pass, default 1."
+    ),
+    "health_startup_timeout": Help(
+        _HEALTH, "TIME", "Time after which a startup check has failed, default 30s."
+    ),
+    "health_timeout": Help(_HEALTH, "TIME", "Time after which a check has failed, default 30s."),
     "hostname": Help(_NETWORK, "NAME", "The container's host name."),
     "ignore_missing_limits": Help(
         _LIMITS, "", "Run although a limit cannot be applied, and say which."
@@ -62,6 +98,7 @@ HELPS = {
     ),
     "name": Help(_BASIC, "NAME", "Name of the container and of its unit rp-NAME.scope."),
     "network": Help(_NETWORK, "MODE", "pasta, slirp4netns, host or none, with :OPTION,…"),
+    "no_healthcheck": Help(_HEALTH, "", "Do not run the image's health check."),
     "pids_limit": Help(
         _LIMITS, "NUMBER", "Processes at most, default 2048; -1: no limit (TasksMax=)."
     ),

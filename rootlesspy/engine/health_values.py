@@ -8,14 +8,19 @@ names of docker's and podman's JSON (durations in nanoseconds), so that inspect 
 from __future__ import annotations
 
 import json
-from typing import TYPE_CHECKING, NamedTuple, NoReturn
+from typing import TYPE_CHECKING, NamedTuple, NoReturn, overload
 
+from rootlesspy.engine import values
 from rootlesspy.engine.healthcheck import NS_PER_S
-from rootlesspy.engine.values import reject
 from rootlesspy.errors import ImageError, UsageError
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
+    from typing import TypeVar
+
+    from rootlesspy.engine.options import Values
+
+    T = TypeVar("T")
 
 ON_FAILURE = ("none", "kill", "restart", "stop")
 NONE = ("NONE",)
@@ -62,6 +67,27 @@ class HealthRequest(NamedTuple):
     max_log_count: int = _DEFAULT_LOG_COUNT
     max_log_size: int = _DEFAULT_LOG_SIZE
     startup: StartupRequest | None = None
+
+
+def parse_options(given: Values) -> HealthRequest:
+    """Parse what --health-… and --no-healthcheck were given; raises UsageError."""
+    test = _given(given, "health_cmd", parse_test)
+    if given.flag("no_healthcheck"):
+        if test is not None:
+            raise UsageError("--no-healthcheck and --health-cmd exclude each other")
+        test = NONE
+    return HealthRequest(
+        test=test,
+        interval_ns=_given(given, "health_interval", parse_interval),
+        timeout_ns=_given(given, "health_timeout", parse_timeout),
+        start_period_ns=_given(given, "health_start_period", parse_duration),
+        start_interval_ns=_given(given, "health_start_interval", parse_timeout),
+        retries=_given(given, "health_retries", _number(minimum=1)),
+        on_failure=_given(given, "health_on_failure", _on_failure) or "none",
+        max_log_count=_given(given, "health_max_log_count", _number(), _DEFAULT_LOG_COUNT),
+        max_log_size=_given(given, "health_max_log_size", _number(), _DEFAULT_LOG_SIZE),
+        startup=_startup_options(given),
+    )
 
 
 def parse_test(text: str, option: str) -> tuple[str, ...]:
@@ -112,7 +138,7 @@ def parse_timeout(text: str, option: str) -> int:
     """Parse a duration that is not zero."""
     timeout_ns = parse_duration(text, option)
     if timeout_ns == 0:
-        reject(option, text, "a time greater than zero")
+        values.reject(option, text, "a time greater than zero")
     return timeout_ns
 
 
@@ -155,6 +181,39 @@ def resolve(
     if asked.startup is not None:
         found["Startup"] = _startup(asked.startup)
     return found
+
+
+def _startup_options(given: Values) -> StartupRequest | None:
+    test = _given(given, "health_startup_cmd", parse_test)
+    if test is None or test == NONE:
+        return None
+    return StartupRequest(
+        test=test,
+        interval_ns=_given(given, "health_startup_interval", parse_timeout, _DEFAULT_NS),
+        timeout_ns=_given(given, "health_startup_timeout", parse_timeout, _DEFAULT_NS),
+        retries=_given(given, "health_startup_retries", _number(), 0),
+        successes=_given(given, "health_startup_success", _number(), 0),
+    )
+
+
+@overload
+def _given(given: Values, dest: str, parse: Callable[[str, str], T]) -> T | None: ...
+@overload
+def _given(given: Values, dest: str, parse: Callable[[str, str], T], default: T) -> T: ...
+def _given(
+    given: Values, dest: str, parse: Callable[[str, str], T], default: T | None = None
+) -> T | None:
+    """Parse an option's text; not given and empty are the same (podman)."""
+    text = given.value(dest)
+    return parse(text, f"--{dest.replace('_', '-')}") if text else default
+
+
+def _number(minimum: int = 0) -> Callable[[str, str], int]:
+    return lambda text, option: values.parse_integer(text, option, minimum, 2**31 - 1)
+
+
+def _on_failure(text: str, option: str) -> str:
+    return values.parse_choice(text, option, ON_FAILURE)
 
 
 def _startup(startup: StartupRequest) -> dict[str, object]:
@@ -202,8 +261,8 @@ def _bad_image(what: str) -> ImageError:
     return ImageError(f"the image's HEALTHCHECK is invalid: {what}", hint="--no-healthcheck")
 
 
-def _first(*values: int | None) -> int:
-    return next(value for value in values if value is not None)
+def _first(*candidates: int | None) -> int:
+    return next(value for value in candidates if value is not None)
 
 
 def _json_words(text: str) -> list[str] | None:
@@ -221,9 +280,9 @@ def _json_words(text: str) -> list[str] | None:
 
 def _some(words: list[str], text: str, option: str) -> list[str]:
     if not words or not words[0].strip() or any("\0" in word for word in words):
-        reject(option, text, "a command")
+        values.reject(option, text, "a command")
     return words
 
 
 def _reject_duration(text: str, option: str) -> NoReturn:
-    reject(option, text, "a duration such as 30s or 1m30s")
+    values.reject(option, text, "a duration such as 30s or 1m30s")

@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
     from typing import Protocol, TypeVar
 
+    from rootlesspy.engine.health_values import HealthRequest
+
     T = TypeVar("T")
 
     class Values(Protocol):
@@ -33,6 +35,12 @@ if TYPE_CHECKING:
             """All texts of an option that may be repeated."""
 
 
+_HEALTH = (
+    "health_cmd", "health_interval", "health_max_log_count", "health_max_log_size",
+    "health_on_failure", "health_retries", "health_start_interval", "health_start_period",
+    "health_startup_cmd", "health_startup_interval", "health_startup_retries",
+    "health_startup_success", "health_startup_timeout", "health_timeout",
+)  # fmt: skip
 _PULL_POLICIES = ("always", "missing", "never", "newer")
 
 
@@ -111,6 +119,7 @@ def run_request(
         debug=debug,
         detach=given.flag("detach"),
         restart=_restart(given),
+        health=_health(given),
     )
 
 
@@ -227,6 +236,15 @@ def _restart(given: Values) -> str:
     if policy != "no" and given.flag("rm"):
         raise UsageError(f"--rm and --restart={policy} exclude each other")
     return policy
+
+
+def _health(given: Values) -> HealthRequest | None:
+    if not (given.flag("no_healthcheck") or any(given.value(dest) for dest in _HEALTH)):
+        return None
+    # Imported here: most containers have no health check.
+    from rootlesspy.engine import health_values
+
+    return health_values.parse_options(given)
 
 
 def _stop_timeout(given: Values) -> int | None:

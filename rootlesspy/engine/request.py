@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from rootlesspy.network.driver import NetworkRequest
 
 if TYPE_CHECKING:
+    from rootlesspy.engine.health_values import HealthRequest
     from rootlesspy.network.ports import PortMapping
 
 DEFAULT_DETACH_KEYS = b"\x10\x11"
@@ -131,3 +132,5 @@ class RunRequest(NamedTuple):
     detach: bool = False
     restart: str = "no"
     """no, always, unless-stopped, on-failure or on-failure:N."""
+    health: HealthRequest | None = None
+    """None: the image's own check."""

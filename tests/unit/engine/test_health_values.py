@@ -96,6 +96,68 @@ def test_no_timeout_is_a_usage_error_and_no_interval_means_by_hand() -> None:
         health_values.parse_timeout("0s", "--health-timeout")
 
 
+def parse(**given: str) -> HealthRequest:
+    class Given:
+        """Options as the command line gives them."""
+
+        def flag(self, dest: str) -> bool:
+            return dest in given
+
+        def value(self, dest: str) -> str | None:
+            return given.get(dest)
+
+        def values(self, dest: str) -> tuple[str, ...]:
+            return (given[dest],) if dest in given else ()
+
+    return health_values.parse_options(Given())
+
+
+def test_every_option_goes_where_it_belongs() -> None:
+    found = parse(
+        health_cmd="check",
+        health_interval="1s",
+        health_timeout="2s",
+        health_start_period="3s",
+        health_start_interval="4s",
+        health_retries="5",
+        health_on_failure="stop",
+        health_max_log_count="6",
+        health_max_log_size="7",
+        health_startup_cmd="CMD up",
+        health_startup_interval="8s",
+        health_startup_timeout="9s",
+        health_startup_retries="10",
+        health_startup_success="11",
+    )
+    startup = StartupRequest(("CMD", "up"), 8 * S, 9 * S, 10, 11)
+    assert found == HealthRequest(
+        ("CMD-SHELL", "check"), S, 2 * S, 3 * S, 4 * S, 5, "stop", 6, 7, startup
+    )
+
+
+def test_what_is_not_given_is_left_to_the_image() -> None:
+    assert parse(health_cmd="", health_interval="") == HealthRequest()
+    assert parse(health_interval="disable").interval_ns == 0
+    assert parse(no_healthcheck="") == HealthRequest(test=health_values.NONE)
+
+
+@pytest.mark.parametrize(
+    ("given_options", "message"),
+    [
+        ({"health_retries": "0"}, "--health-retries '0'"),
+        ({"health_timeout": "0"}, "--health-timeout '0'"),
+        ({"health_start_interval": "0s"}, "--health-start-interval"),
+        ({"health_startup_cmd": "x", "health_startup_interval": "0"}, "--health-startup-interval"),
+        ({"health_on_failure": "explode"}, "one of none, kill, restart, stop"),
+        ({"health_max_log_size": "-1"}, "--health-max-log-size"),
+        ({"health_cmd": "x", "no_healthcheck": ""}, "exclude each other"),
+    ],
+)
+def test_wrong_options_are_named(given_options: dict[str, str], message: str) -> None:
+    with pytest.raises(UsageError, match=message):
+        parse(**given_options)
+
+
 def config(request: HealthRequest | None, image: dict[str, object] | None) -> healthcheck.Config:
     """Merge, pass through JSON as the record does, and read back."""
     resolved = health_values.resolve(request, image, None)
