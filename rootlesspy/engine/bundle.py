@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from rootlesspy.engine.root import Root
     from rootlesspy.linux.userns import IdMaps
     from rootlesspy.network.driver import Selection
+    from rootlesspy.oci.image_spec import ContainerConfig
     from rootlesspy.oci.runtime_spec import LinuxSeccomp, Mount, Spec
     from rootlesspy.paths import Paths
     from rootlesspy.report import Reporter
@@ -149,7 +150,17 @@ def _record(
         anonymous_volumes=[each.source for each in volumes if each.kind == "anonymous"],
         userns=request.userns,
         entrypoint=specgen.entrypoint(request, config),
+        health=_health(request, config),
     )
+
+
+def _health(request: RunRequest, config: ContainerConfig) -> dict[str, object] | None:
+    if request.health is None and not config.get("Healthcheck"):
+        return None
+    # Imported here: most containers have no health check.
+    from rootlesspy.engine import health_values
+
+    return health_values.resolve(request.health, config.get("Healthcheck"), config.get("Shell"))
 
 
 def _etc_files(
