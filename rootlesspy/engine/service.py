@@ -10,6 +10,7 @@ import os
 import sys
 from typing import TYPE_CHECKING
 
+from rootlesspy.report import escape
 from rootlesspy.systemd.service import Service
 
 if TYPE_CHECKING:
@@ -39,7 +40,8 @@ def of(record: ContainerRecord, paths: Paths) -> Service:
     restart, burst = policy(record.restart)
     return Service(
         name=unit_name(record.name),
-        description=f"Container {record.name} ({record.image})",
+        # The image may be a directory: its path may hold what a unit's description cannot.
+        description=escape(f"Container {record.name} ({record.image})"),
         documentation=("man:rp(1)",),
         command=(*program, "supervise", record.id),
         restart=restart,

@@ -15,7 +15,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, NamedTuple
 
-from rootlesspy.errors import Error, NotFound, RuntimeFailure, Unsupported
+from rootlesspy.errors import Error, NotFound, RuntimeFailure, Unsupported, UsageError
 from rootlesspy.systemd import scope
 from rootlesspy.systemd.bus import BusError, Property
 from rootlesspy.systemd.values import INFINITY
@@ -43,7 +43,7 @@ class Service(NamedTuple):
     """rp-NAME.service."""
     description: str
     command: tuple[str, ...]
-    """Absolute program and arguments."""
+    """Absolute program and arguments; no `$` after the program, see properties()."""
     documentation: tuple[str, ...] = ()
     restart: str = "no"
     """As Restart= spells it: no, on-failure, always."""
@@ -61,6 +61,8 @@ class Service(NamedTuple):
     identifier: str = ""
     """SYSLOG_IDENTIFIER of what the supervisor itself prints."""
     keep_failed: bool = True
+    dependencies: tuple[tuple[str, tuple[str, ...]], ...] = ()
+    """After=, Requires=, Wants=... and the units that each names."""
 
 
 class Setting(NamedTuple):
@@ -93,6 +95,7 @@ def settings(service: Service, version: int) -> tuple[Setting, ...]:
         # The supervisor starts a network helper that was killed again.
         Setting(SERVICE, "OOMPolicy", TEXT, "continue"),
     ]
+    listed += [Setting(UNIT, key, WORDS, units) for key, units in service.dependencies]
     if service.documentation:
         listed.insert(1, Setting(UNIT, "Documentation", WORDS, service.documentation))
     if service.restart != "no":
@@ -105,7 +108,13 @@ def settings(service: Service, version: int) -> tuple[Setting, ...]:
 
 
 def properties(service: Service, version: int) -> tuple[Property, ...]:
-    """Write the settings for StartTransientUnit of a manager of this version."""
+    """Write the settings for StartTransientUnit of a manager of this version.
+
+    Raises UsageError for a `$` in an argument: systemd takes it for a variable in what came over
+    the bus, but doubled when it reads its own transient file again (tried on 257).
+    """
+    if any("$" in word for word in service.command[1:]):
+        raise UsageError(f"the command of {service.name} holds a $, which systemd would replace")
     return tuple(_property(each) for each in settings(service, version))
 
 
