@@ -134,3 +134,27 @@ class RunRequest(NamedTuple):
     """no, always, unless-stopped, on-failure or on-failure:N."""
     health: HealthRequest | None = None
     """None: the image's own check."""
+    after: tuple[str, ...] = ()
+    """Names of containers that are started before this one, when both are (a definition's)."""
+    requires: tuple[str, ...] = ()
+    """Names of containers without which this one is not started, and with which it is stopped."""
+    wants: tuple[str, ...] = ()
+    """Names of containers that are started with this one, and may fail."""
+
+
+_OF_THE_INVOCATION = frozenset(
+    ("name", "remove", "detach", "detach_keys", "quiet", "cidfile", "debug")
+)
+
+
+def given(request: RunRequest) -> dict[str, object]:
+    """Return what was asked beyond a bare `rp run IMAGE`, as JSON takes it.
+
+    What concerns one invocation alone, and the name, is left out.
+    """
+    defaults = RunRequest._field_defaults
+    return {
+        field: value
+        for field, value in request._asdict().items()
+        if field not in _OF_THE_INVOCATION and value != defaults.get(field)
+    }
