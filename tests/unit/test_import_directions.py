@@ -30,13 +30,13 @@ ALLOWED_LEAVES = {"runtime": {"errors"}, "linux": set(), "oci": set()}
 FORBIDDEN = {"cli": {"runtime", "linux"}}
 
 # Third parties: where else than behind its door an import is a defect.
-DOORS = {
+DOORS: dict[str, str | tuple[str, ...]] = {
     "typer": "cli/",
     "click": "cli/",
     "rich": "cli/",
     "pystemd": "systemd/bus.py",
     "pyroute2": "network/bridge.py",
-    "tomli": "settings.py",
+    "tomli": ("settings.py", "engine/toml.py"),
     "urllib3": "image/registry.py",
     "zstandard": "image/",
     "isal": "image/",
@@ -140,7 +140,8 @@ def door_fault(importer: str, module: str) -> str | None:
     door = DOORS.get(module.split(".")[0])
     if door is None or importer.startswith(door):
         return None
-    return f"{module} may be imported in rootlesspy/{door} only"
+    places = door if isinstance(door, str) else " and ".join(door)
+    return f"{module} may be imported in rootlesspy/{places} only"
 
 
 def heat_fault(importer: str, imported: Import) -> str | None:
