@@ -1,0 +1,108 @@
+"""`rp enable`, `rp disable` and `rp unit`: containers that start with the session."""
+
+# typer 0.7 knows neither Annotated nor X | None.
+
+from __future__ import annotations
+
+import sys
+from typing import TYPE_CHECKING
+
+import typer
+
+from rootlesspy.cli import completion
+from rootlesspy.errors import Error
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from rootlesspy.cli.session import Session
+    from rootlesspy.engine.record import ContainerRecord
+
+_NAMES = typer.Argument(
+    ..., metavar="CONTAINER...", help="Names, ids or unique beginnings of ids.",
+    autocompletion=completion.containers, show_default=False,
+)  # fmt: skip
+
+
+def enable(
+    context: typer.Context,
+    names: list[str] = _NAMES,
+    now: bool = typer.Option(False, "--now", help="Start them too.", show_default=False),
+) -> int:
+    """Start containers with your session, or with the machine if you linger.
+
+    Writes rp-NAME.service into ~/.config/systemd/user and enables it. The unit is systemd's from
+    then on: systemctl --user edit, cat, restart and drop-ins work, and rp start and rp stop use it.
+    """
+    from rootlesspy.engine import autostart
+
+    session: Session = context.obj
+    paths = session.paths()
+
+    def one(found: ContainerRecord) -> None:
+        autostart.enable(paths, found)
+        if now:
+            autostart.start(paths, found)
+
+    return _for_each(session, names, one)
+
+
+def disable(
+    context: typer.Context,
+    names: list[str] = _NAMES,
+    now: bool = typer.Option(False, "--now", help="Stop them too.", show_default=False),
+    delete: bool = typer.Option(
+        False, "--delete", help="Remove their unit files too.", show_default=False
+    ),
+) -> int:
+    """No longer start containers with your session.
+
+    The unit file stays, for systemctl --user start and rp start; --delete removes it.
+    """
+    from rootlesspy.engine import autostart
+
+    session: Session = context.obj
+    paths = session.paths()
+
+    def one(found: ContainerRecord) -> None:
+        if now:
+            autostart.stop(paths, found)
+        autostart.disable(paths, found, delete=delete)
+
+    return _for_each(session, names, one)
+
+
+def unit(context: typer.Context, names: list[str] = _NAMES) -> int:
+    """Print the unit files that rp enable would write."""
+    from rootlesspy.engine import autostart
+
+    session: Session = context.obj
+    paths = session.paths()
+    return _for_each(
+        session, names, lambda found: sys.stdout.write(autostart.text_of(paths, found)), quiet=True
+    )
+
+
+def _for_each(
+    session: Session,
+    names: list[str],
+    action: Callable[[ContainerRecord], object],
+    *,
+    quiet: bool = False,
+) -> int:
+    """Do something with each container, print the names of those where it worked."""
+    from rootlesspy.engine import record
+
+    paths = session.paths()
+    code = 0
+    for name in names:
+        try:
+            container_id = record.find(paths, name)
+            action(record.load_record(paths.container(container_id)))
+        except Error as error:
+            session.reporter.error(error.message, error.hint)
+            code = max(code, error.exit_code)
+        else:
+            if not quiet:
+                sys.stdout.write(f"{name}\n")
+    return code
