@@ -35,11 +35,11 @@ def ago(then_s: float, now_s: float) -> str:
     return f"{duration(now_s - then_s)} ago"
 
 
-def size(size_bytes: int) -> str:
-    """Write a size with three digits and a decimal unit, as image lists do."""
+def size(size_bytes: int, *, digits: int = 3, gap: str = " ") -> str:
+    """Write a size with some digits and a decimal unit, as image lists do."""
     amount = float(size_bytes)
     for unit in ("B", "kB", "MB", "GB", "TB"):
-        if amount < 999.5 or unit == "TB":
-            return f"{amount:.3g} {unit}"
+        if amount < 1000 - 0.5 * 10 ** (3 - digits) or unit == "TB":
+            return f"{amount:.{digits}g}{gap}{unit}"
         amount /= 1000
     return ""

@@ -37,14 +37,14 @@ class Line(NamedTuple):
 
 def lines(images: Sequence[Image]) -> list[Line]:
     """Return a line per name, and one for an image that has none."""
-    return [Line(image, *_split(name)) for image in images for name in (image.names or (_NONE,))]
+    return [Line(image, *split(name)) for image in images for name in (image.names or (_NONE,))]
 
 
 def row(line: Line, now_s: float, users: int, *, full: bool) -> Record:
     """Return the fields a template may use."""
     image = line.image
     since = human.ago(image.created_s, now_s)
-    digests = _repo_digests(image)
+    digests = repo_digests(image)
     return Record(
         Containers=users,
         Created=since,
@@ -75,7 +75,7 @@ def json_row(image: Image, users: int) -> dict[str, Any]:
         "Id": hexadecimal(image.id),
         "ParentId": "",
         "RepoTags": list(image.names) or None,
-        "RepoDigests": _repo_digests(image),
+        "RepoDigests": repo_digests(image),
         "Size": image.size_bytes,
         "SharedSize": 0,
         "VirtualSize": image.size_bytes,
@@ -102,8 +102,8 @@ def hexadecimal(digest: str) -> str:
     return digest.rpartition(":")[2]
 
 
-def _split(name: str) -> tuple[str, str]:
-    """Cut a name into repository and tag."""
+def split(name: str) -> tuple[str, str]:
+    """Cut a name into repository and tag, <none> for what it lacks."""
     plain = name.partition("@")[0]
     repository, colon, tag = plain.rpartition(":")
     if not colon or "/" in tag:
@@ -111,6 +111,7 @@ def _split(name: str) -> tuple[str, str]:
     return repository, tag
 
 
-def _repo_digests(image: Image) -> list[str]:
-    repositories = dict.fromkeys(_split(name)[0] for name in image.names)
+def repo_digests(image: Image) -> list[str]:
+    """Return name@digest for each repository that the image has a name in."""
+    repositories = dict.fromkeys(split(name)[0] for name in image.names)
     return [f"{repository}@{image.digest}" for repository in repositories]

@@ -84,7 +84,7 @@ def images(
     ),
     filters: list[str] = typer.Option(
         None, "--filter", "-f", metavar="KEY=VALUE", show_default=False,
-        help="Show what fits: reference, label, dangling, id.",
+        help="Show what fits: reference, label, dangling, before, since, until, id, …",
     ),
     form: Optional[str] = typer.Option(
         None, "--format", metavar="FORMAT", show_default=False,
@@ -109,7 +109,8 @@ def images(
 
     paths = context.obj.paths()
     asked = (*(filters or ()), *((f"reference={name}",) if name else ()))
-    found = matching(image_rows.lines(Store(paths).images()), asked)
+    known = Store(paths).images()
+    found = matching(image_rows.lines(known), asked, known=known, used=lambda: users(paths))
     _sort_lines(found, parse_choice(sort, "--sort", _SORT))
     if form:
         _show_formatted(found, form, users(paths), no_trunc, heading=not noheading)

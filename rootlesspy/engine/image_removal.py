@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from rootlesspy.engine import lifecycle, record
-from rootlesspy.errors import Conflict
+from rootlesspy.errors import Conflict, NotFound
+from rootlesspy.image import usage
 from rootlesspy.image.reference import is_image_id
 from rootlesspy.image.store import Store
 
 if TYPE_CHECKING:
-    from rootlesspy.image.store import Removal
+    from collections.abc import Callable
+
+    from rootlesspy.image.store import Image, Removal
     from rootlesspy.paths import Paths
     from rootlesspy.report import Reporter
 
@@ -41,6 +44,38 @@ def remove(paths: Paths, text: str, *, force: bool, reporter: Reporter) -> Remov
             )
         lifecycle.remove(paths, names, force=True, reporter=reporter)
     return store.remove(text, force=force, in_use=lambda: _layers_in_use(paths))
+
+
+class Pruned(NamedTuple):
+    """What prune() did: images that are gone, and how much their files had on disk."""
+
+    images: tuple[Image, ...]
+    freed_bytes: int
+
+
+def prune(paths: Paths, chosen: Callable[[list[Image]], list[Image]]) -> Pruned:
+    """Remove the images that chosen picks among those that no container uses.
+
+    Raises ImageError, Error, OSError.
+    """
+    store = Store(paths)
+    used = users(paths)
+    before = usage.total_bytes(paths)
+    gone = []
+    for image in chosen([image for image in store.images() if image.id not in used]):
+        try:
+            store.forget(image)
+        except NotFound:
+            # Somebody else was faster.
+            continue
+        gone.append(image)
+    collect(paths)
+    return Pruned(tuple(gone), max(before - usage.total_bytes(paths), 0))
+
+
+def collect(paths: Paths) -> None:
+    """Remove what neither an image nor a container needs.  Raises ImageError, Error, OSError."""
+    Store(paths).collect(lambda: _layers_in_use(paths))
 
 
 def _layers_in_use(paths: Paths) -> set[str]:

@@ -13,7 +13,7 @@ from rootlesspy.errors import Error, ImageError, NotFound, RegistryError
 from rootlesspy.image import layout, platforms
 from rootlesspy.image.documents import Described, has_digest
 from rootlesspy.image.reference import Reference, is_image_id, parse
-from rootlesspy.image.store import Image, Store, find_entry
+from rootlesspy.image.store import Image, Store, find_typed
 from rootlesspy.image.writer import Writer, jobs_for
 from rootlesspy.oci import image_spec
 
@@ -136,8 +136,8 @@ class _Pull:
         if is_image_id(text):
             return False
         entries = layout.read_index(self._paths)
-        names = (parse(text), parse(self._settings.resolve_alias(text)))
-        return any(find_entry(entries, name) is not None for name in names)
+        names = (text, self._settings.resolve_alias(text))
+        return any(find_typed(entries, name) is not None for name in names)
 
     def _complete(self, image: Image) -> Image:
         """Unpack what is missing of a listed image, from its blobs where they are there."""

@@ -14,6 +14,7 @@ from rootlesspy.oci.image_spec import is_digest
 
 DEFAULT_REGISTRY = "docker.io"
 DEFAULT_TAG = "latest"
+LOCAL_REGISTRY = "localhost"
 _OFFICIAL = "library/"
 _MAX_NAME = 255
 _MAX_TAG = 128
@@ -75,6 +76,25 @@ def parse(text: str) -> Reference:
     return Reference(registry, repository, tag, digest if at else None)
 
 
+def parse_local(text: str) -> Reference:
+    """Parse the name that something made here is to get: without a registry it is localhost's.
+
+    Raises UsageError.
+    """
+    if _names_registry(text):
+        return parse(text)
+    return parse(f"{LOCAL_REGISTRY}/{text}")
+
+
+def candidates(text: str) -> tuple[Reference, ...]:
+    """Return what a name may mean among the images that are here: a short one localhost's first.
+
+    Raises UsageError.
+    """
+    meant = parse(text)
+    return (meant,) if _names_registry(text) else (parse_local(text), meant)
+
+
 def is_image_id(text: str) -> bool:
     """Say whether text is a whole image id, with or without "sha256:"."""
     encoded = text.removeprefix("sha256:")
@@ -117,9 +137,8 @@ def _split_tag(text: str) -> tuple[str, str | None]:
 
 
 def _split_registry(name: str) -> tuple[str, str]:
-    first, slash, rest = name.partition("/")
-    is_host = "." in first or ":" in first or first == "localhost" or first != first.lower()
-    if not slash or not is_host:
+    first, _, rest = name.partition("/")
+    if not _names_registry(name):
         registry, repository = DEFAULT_REGISTRY, name
     else:
         registry, repository = first.lower(), rest
@@ -128,6 +147,13 @@ def _split_registry(name: str) -> tuple[str, str]:
     if registry == DEFAULT_REGISTRY and "/" not in repository:
         repository = _OFFICIAL + repository
     return registry, repository
+
+
+def _names_registry(text: str) -> bool:
+    first, slash, _ = text.partition("@")[0].partition("/")
+    return bool(slash) and (
+        "." in first or ":" in first or first == LOCAL_REGISTRY or first != first.lower()
+    )
 
 
 def _is_host_label(label: str) -> bool:

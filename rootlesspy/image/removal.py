@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING
 
 from rootlesspy.errors import Conflict, Error, ImageError
 from rootlesspy.image import layout, locks
-from rootlesspy.image.reference import is_image_id, parse
-from rootlesspy.image.store import Image, Removal, find_entry
+from rootlesspy.image.reference import is_image_id
+from rootlesspy.image.store import Image, Removal, find_typed
 from rootlesspy.linux.userns import IdMapping, IdMaps
 from rootlesspy.oci import image_spec
 
@@ -84,7 +84,7 @@ def collect(paths: Paths, in_use: Callable[[], Collection[str]]) -> None:
 
 
 def _name_meant(entries: list[IndexEntry], text: str) -> IndexEntry | None:
-    return None if is_image_id(text) else find_entry(entries, parse(text))
+    return None if is_image_id(text) else find_typed(entries, text)
 
 
 def _needed(paths: Paths) -> tuple[set[str], set[str]]:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from rootlesspy.errors import ImageError, NotFound, UsageError
 from rootlesspy.image import layout
-from rootlesspy.image.reference import Reference, is_image_id, parse
+from rootlesspy.image.reference import Reference, candidates, is_image_id
 from rootlesspy.oci import image_spec
 
 if TYPE_CHECKING:
@@ -62,7 +62,7 @@ class Store:
         """
         entries = layout.read_index(self._paths)
         if not is_image_id(text):
-            entry = find_entry(entries, parse(text))
+            entry = find_typed(entries, text)
             if entry is not None:
                 return self._load(entry, entries)
         prefix = text.removeprefix("sha256:")
@@ -124,6 +124,30 @@ class Store:
         from rootlesspy.image import removal  # cold: only rp rmi
 
         return removal.remove(self._paths, self.resolve(text), text, force=force, in_use=in_use)
+
+    def forget(self, image: Image) -> None:
+        """Take an image with all its names from the list; its content goes by collect().
+
+        Raises NotFound when it is not listed any more, ImageError, OSError.
+        """
+
+        def without(entries: list[IndexEntry]) -> list[IndexEntry]:
+            left = [entry for entry in entries if entry["digest"] != image.digest]
+            if len(left) == len(entries):
+                raise NotFound(f"image {image.id} is not here any more", hint="rp images")
+            return left
+
+        layout.update_index(self._paths, without)
+
+    def collect(self, in_use: Callable[[], Collection[str]]) -> None:
+        """Remove what no image needs and no container stands on; see remove().
+
+        Does nothing while somebody pulls an image or starts a container.
+        """
+        from rootlesspy.image import removal  # cold: only what removes
+
+        if os.path.isdir(self._paths.layers):
+            removal.collect(self._paths, in_use)
 
     def hold(self) -> int | None:
         """Keep content from being removed until the returned descriptor is closed.
@@ -196,6 +220,15 @@ def find_entry(entries: list[IndexEntry], reference: Reference) -> IndexEntry | 
         for entry in entries:
             if entry.get("annotations", {}).get(key) == text:
                 return entry
+    return None
+
+
+def find_typed(entries: list[IndexEntry], text: str) -> IndexEntry | None:
+    """Return the entry that a typed name means.  Raises UsageError for what cannot be a name."""
+    for reference in candidates(text):
+        entry = find_entry(entries, reference)
+        if entry is not None:
+            return entry
     return None
 
 

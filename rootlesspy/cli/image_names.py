@@ -1,0 +1,68 @@
+"""`rp tag`, `rp untag` and `rp image exists`."""
+
+# ruff: noqa: B008
+# typer 0.7 knows neither Annotated nor X | None.
+
+from __future__ import annotations
+
+import typer
+
+from rootlesspy.cli import completion
+from rootlesspy.errors import NotFound
+
+
+def tag(
+    context: typer.Context,
+    name: str = typer.Argument(
+        ..., metavar="IMAGE", help="The image: a name, an id or the beginning of an id.",
+        autocompletion=completion.images, show_default=False,
+    ),
+    names: list[str] = typer.Argument(
+        ..., metavar="NAME...", help="New names; without a registry they are localhost/NAME.",
+        show_default=False,
+    ),
+) -> int:  # fmt: skip
+    """Give an image more names."""
+    from rootlesspy.image import naming
+    from rootlesspy.image.store import Store
+
+    paths = context.obj.paths()
+    naming.tag(paths, Store(paths).resolve(name), names)
+    return 0
+
+
+def untag(
+    context: typer.Context,
+    name: str = typer.Argument(
+        ..., metavar="IMAGE", help="The image: a name, an id or the beginning of an id.",
+        autocompletion=completion.images, show_default=False,
+    ),
+    names: list[str] = typer.Argument(
+        None, metavar="[NAME...]", help="Names to take away; all of them when none is given.",
+        show_default=False,
+    ),
+) -> int:  # fmt: skip
+    """Take names from an image, which stays."""
+    from rootlesspy.image import naming
+    from rootlesspy.image.store import Store
+
+    paths = context.obj.paths()
+    naming.untag(paths, Store(paths).resolve(name), names or ())
+    return 0
+
+
+def exists(
+    context: typer.Context,
+    name: str = typer.Argument(
+        ..., metavar="IMAGE", help="A name, an id or the beginning of an id.",
+        autocompletion=completion.images, show_default=False,
+    ),
+) -> int:  # fmt: skip
+    """Say by the exit code whether an image is here: 0 yes, 1 no."""
+    from rootlesspy.image.store import Store
+
+    try:
+        Store(context.obj.paths()).resolve(name)
+    except NotFound:
+        return 1
+    return 0
