@@ -34,6 +34,8 @@ class Command(NamedTuple):
     """Where the first operand goes; None: the command takes none."""
     rest: str | None = None
     """Where everything after the first operand goes."""
+    operands: str | None = None
+    """Where all operands go, any number of them, with options between them."""
 
 
 class Values:
@@ -160,7 +162,19 @@ PS = Command(
     ),
 )
 
-HOT = (RUN, PS)
+INSPECT = Command(
+    name="inspect",
+    operand=None,
+    operands="names",
+    options=(
+        Option("format", VALUE, ("--format", "-f")),
+        Option("latest", FLAG, ("--latest", "-l")),
+        Option("size", FLAG, ("--size", "-s")),
+        Option("type", VALUE, ("--type", "-t")),
+    ),
+)
+
+HOT = (RUN, PS, INSPECT)
 
 
 def parse(argv: list[str]) -> Invocation | None:
@@ -184,6 +198,9 @@ def _parse_command(command: Command, words: list[str]) -> dict[str, object] | No
         if word == "--":
             break
         if len(word) < 2 or word[0] != "-":
+            if command.operands is not None:
+                _set_operand(given, command.operands, word)
+                continue
             # Options end at the first operand; commands without operands have none to end at.
             position -= 1
             break
@@ -198,6 +215,10 @@ def _parse_command(command: Command, words: list[str]) -> dict[str, object] | No
 def _parse_operands(
     command: Command, given: dict[str, object], operands: list[str]
 ) -> dict[str, object] | None:
+    if command.operands is not None:
+        for word in operands:
+            _set_operand(given, command.operands, word)
+        return given
     if command.operand is None:
         return None if operands else given
     if not operands:
@@ -208,6 +229,12 @@ def _parse_operands(
     elif len(operands) > 1:
         return None
     return given
+
+
+def _set_operand(given: dict[str, object], dest: str, word: str) -> None:
+    words = given.setdefault(dest, [])
+    if isinstance(words, list):
+        words.append(word)
 
 
 def _parse_long(

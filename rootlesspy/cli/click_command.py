@@ -181,7 +181,8 @@ def _parameter(option: argv.Option, help_text: Help) -> inspect.Parameter:
 
 def _operands(command: argv.Command, helps: Mapping[str, Help]) -> list[inspect.Parameter]:
     operands = []
-    for dest, required in ((command.operand, True), (command.rest, False)):
+    places = ((command.operand, True), (command.rest, False), (command.operands, False))
+    for dest, required in places:
         if dest is None:
             continue
         default = typer.Argument(

@@ -31,6 +31,8 @@ COMMANDS = (
     Entry("enable", "units", "enable", CONTAINERS),
     Entry("disable", "units", "disable", CONTAINERS),
     Entry("unit", "units", "unit", CONTAINERS),
+    Entry("inspect", "inspect_command", "inspect", CONTAINERS),
+    Entry("container inspect", "inspect_command", "container_inspect", CONTAINERS),
     Entry("container ls", "containers", "ps", CONTAINERS),
     Entry("container list", "containers", "ps", CONTAINERS),
     Entry("pull", "images", "pull", IMAGES),

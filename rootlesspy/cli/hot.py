@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 def execute(invocation: Invocation, session: Session) -> int:
     """Carry out what the fast parser understood."""
-    commands = {"run": run, "ps": ps}
+    commands = {"run": run, "ps": ps, "inspect": inspect}
     return commands[invocation.command.name](invocation.values, session)
 
 
@@ -45,6 +45,13 @@ def ps(given: Values, session: Session) -> int:
 
     show(given, session)
     return 0
+
+
+def inspect(given: Values, session: Session) -> int:
+    """Describe containers and images in every detail."""
+    from rootlesspy.cli.inspect import show
+
+    return show(given, session)
 
 
 def _progress(request: RunRequest, session: Session) -> Progress:

@@ -61,6 +61,8 @@ def normal(command: argv.Command, values: argv.Values) -> dict[str, object]:
         found[command.operand] = values.value(command.operand)
     if command.rest is not None:
         found[command.rest] = values.values(command.rest)
+    if command.operands is not None:
+        found[command.operands] = values.values(command.operands)
     return found
 
 
@@ -79,7 +81,7 @@ def test_table_is_what_typer_has(table: argv.Command) -> None:
         assert made.help, option.dest
         assert made.required is False
     arguments = [each for each in command.params if each.param_type_name == "argument"]
-    expected = [dest for dest in (table.operand, table.rest) if dest is not None]
+    expected = [dest for dest in (table.operand, table.rest, table.operands) if dest is not None]
     assert [each.name for each in arguments] == expected
 
 
