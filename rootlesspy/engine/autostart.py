@@ -28,7 +28,7 @@ _LIMIT_BYTES = 1024 * 1024
 
 def unit_path(paths: Paths, name: str) -> str:
     """Return where the unit file of the container with this name is, if it has one."""
-    return f"{paths.config}/systemd/user/{service.unit_name(name)}"
+    return unitfile.path(paths.config, service.unit_name(name))
 
 
 def is_installed(paths: Paths, found: ContainerRecord) -> bool:
@@ -100,13 +100,13 @@ def disable(paths: Paths, found: ContainerRecord, *, delete: bool) -> None:
 
 
 def start(paths: Paths, found: ContainerRecord) -> None:
-    """Start a container's unit and wait until it is ready; one that runs already is left alone."""
+    """Start a container's installed unit and wait until it is ready; one that runs already is left alone."""
     if record.is_locked(paths.container(found.id)):
         return
     name = service.unit_name(found.name)
     bus = buses.connect(_runtime_dir(paths))
     try:
-        services.wait(bus, name, service.start(bus, found, paths))
+        services.wait(bus, name, services.start(bus, name))
     finally:
         bus.close()
 

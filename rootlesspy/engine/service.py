@@ -11,13 +11,11 @@ import sys
 from typing import TYPE_CHECKING
 
 from rootlesspy.report import escape
-from rootlesspy.systemd import service as services
 from rootlesspy.systemd.service import Service
 
 if TYPE_CHECKING:
     from rootlesspy.engine.record import ContainerRecord
     from rootlesspy.paths import Paths
-    from rootlesspy.systemd.bus import Bus
 
 # After the stop timeout the supervisor kills the payload itself and still has the end to record.
 _STOP_MARGIN_S = 10
@@ -56,19 +54,6 @@ def of(record: ContainerRecord, paths: Paths) -> Service:
         identifier=f"rp-{record.name}",
         keep_failed=not record.remove,
     )
-
-
-def start(bus: Bus, record: ContainerRecord, paths: Paths) -> str:
-    """Enqueue the start of a container's service: the installed unit, else a transient one.
-
-    Return the job for systemd.service.wait().  Raises Conflict when it is active, Unsupported,
-    RuntimeFailure.
-    """
-    from rootlesspy.engine import autostart
-
-    if autostart.is_installed(paths, record):
-        return services.start(bus, unit_name(record.name))
-    return services.start_transient(bus, of(record, paths))
 
 
 def policy(restart: str) -> tuple[str, int | None]:

@@ -30,6 +30,11 @@ EXTENSION = "X-Rootlesspy"
 _ESCAPES = {"\\": "\\\\", '"': '\\"', "\n": "\\n", "\t": "\\t", "\r": "\\r"}
 
 
+def path(config: str, name: str) -> str:
+    """Return where a unit of the user's is installed; config is XDG_CONFIG_HOME."""
+    return f"{config}/systemd/user/{name}"
+
+
 def render(
     service: Service,
     *,
