@@ -58,25 +58,7 @@ def fuse_overlayfs() -> str | None:
     return None
 
 
-def _overlay_refusal(paths: Paths, maps: IdMaps) -> str:
-    """Return why overlay cannot be used on the store's file system; "" when it can."""
-    private_directory(paths.cache)
-    key = f"{os.uname().release} {os.stat(paths.data).st_dev}"
-    path = f"{paths.cache}/overlay.json"
-    try:
-        known = statefile.read(path)
-        if known.get("key") == key:
-            return str(known.get("refusal", ""))
-    except (OSError, statefile.DamagedError):
-        pass
-    refusal = _try_overlay(paths, maps)
-    if refusal is None:
-        return ""
-    statefile.write(path, {"key": key, "refusal": refusal}, durable=False)
-    return refusal
-
-
-def _try_overlay(paths: Paths, maps: IdMaps) -> str | None:
+def try_overlay(paths: Paths, maps: IdMaps) -> str | None:
     """Return why overlay is refused, "" when it is not, None when it cannot be tried.
 
     Without a user namespace nothing is learnt about overlay, and nothing may be remembered:
@@ -101,6 +83,24 @@ def _try_overlay(paths: Paths, maps: IdMaps) -> str | None:
     finally:
         _remove_trial(trial, parts)
     return ""
+
+
+def _overlay_refusal(paths: Paths, maps: IdMaps) -> str:
+    """Return why overlay cannot be used on the store's file system; "" when it can."""
+    private_directory(paths.cache)
+    key = f"{os.uname().release} {os.stat(paths.data).st_dev}"
+    path = f"{paths.cache}/overlay.json"
+    try:
+        known = statefile.read(path)
+        if known.get("key") == key:
+            return str(known.get("refusal", ""))
+    except (OSError, statefile.DamagedError):
+        pass
+    refusal = try_overlay(paths, maps)
+    if refusal is None:
+        return ""
+    statefile.write(path, {"key": key, "refusal": refusal}, durable=False)
+    return refusal
 
 
 def _remove_trial(trial: str, parts: list[str]) -> None:

@@ -362,7 +362,7 @@ def _give_away(opened: _Opened, root_fd: int, user: str) -> None:
 def _explain(error: OSError) -> Error:
     if isinstance(error, userns.HelperError):
         return Unsupported(
-            f"cannot map ids: {error.filename}: {error.strerror}", hint="see: rp info"
+            f"cannot map ids: {error.filename}: {error.strerror}", hint=userns.helper_hint(error)
         )
     if error.filename is None:
         return Unsupported(

@@ -215,7 +215,7 @@ class _Pipeline:
         except userns.HelperError as error:
             raise Unsupported(
                 f"cannot map ids: {error.filename}: {error.strerror}",
-                hint="as root: apt install uidmap, and check /etc/subuid and /etc/subgid",
+                hint=userns.helper_hint(error),
             ) from error
         except OSError as error:
             # ENOSPC here means user.max_user_namespaces, not the disk.

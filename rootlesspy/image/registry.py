@@ -264,7 +264,7 @@ class Client:
                 f"{urlsplit(url).netloc}: status {response.status}, in {wait:.1f} s"
             )
             self._sleep(wait)
-        raise RegistryError(f"registry {source.registry} does not answer")
+        raise RegistryError(f"registry {source.registry} does not answer", hint="try again later")
 
     def _request(self, source: Source, url: str, headers: dict[str, str]) -> Response:
         self._reporter.step(f"GET {url.partition('?')[0]}")
@@ -408,7 +408,10 @@ class Client:
         # urllib3 calls refused connections a kind of timeout.
         timed_out = isinstance(error, (ConnectTimeoutError, ReadTimeoutError))
         if timed_out and not isinstance(error, NewConnectionError):
-            return RegistryError(f"registry {host} does not answer: timed out")
+            return RegistryError(
+                f"registry {host} does not answer: timed out",
+                hint="check the network and a proxy, or configure a mirror in registries.conf",
+            )
         if isinstance(error, ProxyError):
             return RegistryError(
                 f"registry {host} unreachable: proxy failed: {reason(error)}",

@@ -142,6 +142,34 @@ def find_helper(name: str) -> str:
     raise HelperError(errno.ENOENT, "is not installed", name)
 
 
+def helper_weakness(program: str) -> tuple[str, str]:
+    """Return why a helper has no more rights than its caller, and the cure; ("", "") if it has."""
+    status = os.stat(program)
+    if status.st_uid != 0 or status.st_mode & stat.S_IWOTH:
+        cure = f"as root: chown root:root {program}; chmod 4755 {program}"
+        return "does not belong to root alone", cure
+    if os.statvfs(program).f_flag & os.ST_NOSUID:
+        return "is on a file system that is mounted nosuid", "mount it without nosuid"
+    if not status.st_mode & stat.S_ISUID and not _has_capabilities(program):
+        cure = f"as root: chmod u+s {program}"
+        return "has neither the setuid bit nor file capabilities", cure
+    if _no_new_privileges():
+        cure = "leave away NoNewPrivileges= or the sandbox that rp runs in"
+        return "gains no rights here: this process has no_new_privs set", cure
+    return "", ""
+
+
+def helper_hint(error: HelperError) -> str:
+    """Return what cures a helper that is missing, powerless, or refuses."""
+    if error.errno == errno.ENOENT:
+        return "as root: apt-get install uidmap"
+    try:
+        _, cure = helper_weakness(error.filename)
+    except OSError:
+        cure = ""
+    return cure or "compare /etc/subuid and /etc/subgid with: rp info"
+
+
 def call_in_userns(maps: IdMaps, function: Callable[[], T]) -> T:
     """Run function as root of a new user and mount namespace and return its JSON-able value.
 
@@ -209,6 +237,18 @@ def _unpack_answer(answer: bytes, status: int) -> T:  # type: ignore[type-var]  
     if parsed["errno"]:
         raise OSError(parsed["errno"], parsed["text"], parsed["filename"])
     raise ForeignError(errno.EIO, parsed["text"])
+
+
+def _has_capabilities(program: str) -> bool:
+    try:
+        return bool(os.getxattr(program, "security.capability"))
+    except OSError:
+        return False
+
+
+def _no_new_privileges() -> bool:
+    with open("/proc/self/status", "rb") as file:
+        return b"\nNoNewPrivs:\t1\n" in file.read()
 
 
 def _write(path: str, text: str) -> None:

@@ -15,6 +15,7 @@ init has to.
 
 from __future__ import annotations
 
+import os
 from typing import NamedTuple
 
 from rootlesspy.errors import Error, RuntimeFailure, Unsupported, UsageError
@@ -227,6 +228,22 @@ def _pasta_or_else(request: NetworkRequest, *, published: bool) -> tuple[Network
     return request._replace(driver="none"), f"{problem}: the container has only its loopback"
 
 
+def _tun_hint() -> str:
+    """Return what cures a /dev/net/tun that cannot be opened (tuntap.rst: anybody may)."""
+    try:
+        os.close(os.open("/dev/net/tun", os.O_RDWR | os.O_CLOEXEC))
+    except FileNotFoundError:
+        return "as root: modprobe tun"
+    except PermissionError:
+        if os.stat("/dev/net/tun").st_mode & 0o006 == 0o006:
+            return "a sandbox or security module forbids it: dmesg"
+        return "as root: chmod 666 /dev/net/tun"
+    except OSError:
+        # ENODEV, ENXIO: the node is there, its driver is not.
+        return "as root: modprobe tun"
+    return "rp run --network none starts without it"
+
+
 def _require(name: str) -> str:
     program = process.find_program(name)
     if program is None:
@@ -243,9 +260,7 @@ def _failure(helper: process.Helper, selection: Selection) -> Error:
     """Turn a helper's last words into the error that names the cure."""
     text = process.complaint(helper)
     if "/dev/net/tun" in text or "tun socket" in text:
-        return Unsupported(
-            f"{helper.name} cannot open /dev/net/tun: {text}", hint="sudo modprobe tun"
-        )
+        return Unsupported(f"{helper.name} cannot open /dev/net/tun: {text}", hint=_tun_hint())
     if "bind" in text or "in use" in text:
         # Raises the Conflict that names who was faster.
         check_free(selection.ports)

@@ -111,6 +111,15 @@ def canonical_address(text: str) -> str | None:
     return None
 
 
+def unprivileged_start() -> int:
+    """Return the first port that needs no privilege (ip(7), ip_unprivileged_port_start)."""
+    try:
+        with open("/proc/sys/net/ipv4/ip_unprivileged_port_start", encoding="ascii") as file:
+            return int(file.read())
+    except (OSError, ValueError):
+        return 1024
+
+
 def _split(text: str) -> tuple[str, str, str, tuple[str, ...]]:
     """Cut into host address, host ports, container ports and protocols."""
     rest, slash, protocol_text = text.partition("/")
@@ -246,7 +255,7 @@ def _explain(error: OSError, mapping: PortMapping) -> Conflict | Unsupported | U
         return Conflict(f"{name} is in use{holder.describe(mapping)}")
     if error.errno in (errno.EACCES, errno.EPERM):
         return Unsupported(
-            f"{name} is privileged: ports below {_unprivileged_start()} belong to root",
+            f"{name} is privileged: ports below {unprivileged_start()} belong to root",
             hint=f"sudo sysctl -w net.ipv4.ip_unprivileged_port_start={mapping.host_port}",
         )
     if error.errno in (errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT, errno.EINVAL):
@@ -254,11 +263,3 @@ def _explain(error: OSError, mapping: PortMapping) -> Conflict | Unsupported | U
             f"address {mapping.host_ip} is not one of this machine", hint="ip address show"
         )
     return Conflict(f"{name} cannot be bound: {error.strerror}")
-
-
-def _unprivileged_start() -> str:
-    try:
-        with open("/proc/sys/net/ipv4/ip_unprivileged_port_start") as file:
-            return file.read().strip()
-    except OSError:
-        return "1024"

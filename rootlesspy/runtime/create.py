@@ -224,11 +224,7 @@ def finish_id_maps(helpers: userns.MapHelpers) -> None:
 
 
 def _explain_helper(error: userns.HelperError) -> Unsupported:
+    hint = userns.helper_hint(error)
     if error.errno == errno.ENOENT:
-        return Unsupported(
-            f"{error.filename} is not installed", hint="as root: apt-get install uidmap"
-        )
-    return Unsupported(
-        f"cannot map ids: {error.filename}: {error.strerror}",
-        hint="compare /etc/subuid and /etc/subgid with: rp info",
-    )
+        return Unsupported(f"{error.filename} is not installed", hint=hint)
+    return Unsupported(f"cannot map ids: {error.filename}: {error.strerror}", hint=hint)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import itertools
 import os
 from typing import TYPE_CHECKING
@@ -70,3 +71,40 @@ def test_a_single_id_needs_no_helper() -> None:
     assert single.is_single()
     assert not single._replace(uids=(IdMapping(0, 1000, 2),)).is_single()
     assert not single._replace(gids=(IdMapping(0, 1000, 1), IdMapping(1, 5, 1))).is_single()
+
+
+def _helper(path: Path, mode: int) -> str:
+    program = path / "newuidmap"
+    program.touch()
+    program.chmod(mode)
+    return os.fspath(program)
+
+
+@pytest.mark.skipif(os.getuid() != 0, reason="only root can make files of root")
+@pytest.mark.parametrize(
+    ("mode", "reason", "command"),
+    [
+        (0o4755, "", ""),
+        (0o755, "has neither the setuid bit nor file capabilities", "chmod u+s"),
+        (0o4757, "does not belong to root alone", "chown root:root"),
+    ],
+)
+def test_what_makes_an_id_helper_powerless(
+    tmp_path: Path, mode: int, reason: str, command: str
+) -> None:
+    found, cure = userns.helper_weakness(_helper(tmp_path, mode))
+    assert found == reason
+    assert command in cure
+
+
+@pytest.mark.skipif(os.getuid() != 0, reason="only root can make files of root")
+def test_the_hint_fits_what_is_wrong_with_the_helper(tmp_path: Path) -> None:
+    def hint(number: int, program: str) -> str:
+        return userns.helper_hint(userns.HelperError(number, "no", program))
+
+    program = _helper(tmp_path, 0o755)
+    assert hint(errno.ENOENT, "newuidmap") == "as root: apt-get install uidmap"
+    assert hint(errno.EPERM, program) == f"as root: chmod u+s {program}"
+    os.chmod(program, 0o4755)
+    assert "/etc/subuid" in hint(errno.EPERM, program)
+    assert "/etc/subuid" in hint(errno.EPERM, f"{program}.gone")

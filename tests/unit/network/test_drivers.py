@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 from typing import TYPE_CHECKING
 
@@ -193,3 +194,27 @@ def test_host_gateway_needs_a_pasta_that_knows_it(programs: Path) -> None:
     assert select(parse_network("pasta"), ()).addresses.host == ""
     program(programs, "pasta", NEW_PASTA)
     assert select(parse_network("pasta"), ()).addresses.host == "169.254.1.2"
+
+
+@pytest.mark.parametrize(
+    ("number", "mode", "hint"),
+    [
+        (errno.ENOENT, 0, "as root: modprobe tun"),
+        (errno.ENODEV, 0o666, "as root: modprobe tun"),
+        (errno.EACCES, 0o660, "as root: chmod 666 /dev/net/tun"),
+        (errno.EPERM, 0o666, "a sandbox or security module forbids it: dmesg"),
+        (0, 0o666, "rp run --network none starts without it"),
+    ],
+)
+def test_the_hint_fits_what_is_wrong_with_the_tun_device(
+    monkeypatch: pytest.MonkeyPatch, number: int, mode: int, hint: str
+) -> None:
+    def opened(path: str, _flags: int) -> int:
+        assert path == "/dev/net/tun"
+        if number:
+            raise OSError(number, os.strerror(number))
+        return os.memfd_create("tun")
+
+    monkeypatch.setattr(os, "open", opened)
+    monkeypatch.setattr(os, "stat", lambda _path: os.stat_result((mode, *(0,) * 9)))
+    assert driver._tun_hint() == hint
