@@ -100,7 +100,7 @@ def disable(paths: Paths, found: ContainerRecord, *, delete: bool) -> None:
 
 
 def start(paths: Paths, found: ContainerRecord) -> None:
-    """Start a container's installed unit and wait until it is ready; one that runs already is left alone."""
+    """Start a container's installed unit and wait until it is ready, unless it runs already."""
     if record.is_locked(paths.container(found.id)):
         return
     name = service.unit_name(found.name)

@@ -8,7 +8,14 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING
 
-from rootlesspy.engine import environment, isolation_values, mount_values, names, values
+from rootlesspy.engine import (
+    environment,
+    isolation_values,
+    mount_values,
+    names,
+    readiness,
+    values,
+)
 from rootlesspy.engine.request import DEFAULT_DETACH_KEYS, RunRequest, TmpfsMount, VolumeMount
 from rootlesspy.errors import UsageError
 from rootlesspy.network.driver import NetworkRequest, parse_network
@@ -56,6 +63,7 @@ def run_request(
     volumes, tmpfs = _mounts(given, directory)
     rootfs, image = _root(given, directory)
     memory, memory_swap, memory_reservation = _memory(given)
+    driver, log_options = _log(given)
     return RunRequest(
         image=image,
         command=given.values("command"),
@@ -119,8 +127,20 @@ def run_request(
         debug=debug,
         detach=given.flag("detach"),
         restart=_restart(given),
+        sdnotify=_text(given, "sdnotify", readiness.parse) or "runner",
         health=_health(given),
+        log_driver=driver,
+        log_options=log_options,
     )
+
+
+def _log(given: Values) -> tuple[str, tuple[tuple[str, str], ...]]:
+    driver, options = given.value("log_driver"), given.values("log_opt")
+    if driver is None and not options:
+        return "", ()
+    from rootlesspy.engine import log_values
+
+    return log_values.parse(driver, options)
 
 
 def _text(given: Values, dest: str, parse: Callable[[str, str], T]) -> T | None:

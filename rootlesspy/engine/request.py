@@ -132,6 +132,8 @@ class RunRequest(NamedTuple):
     detach: bool = False
     restart: str = "no"
     """no, always, unless-stopped, on-failure or on-failure:N."""
+    sdnotify: str = "runner"
+    """Who says that it is ready: runner, container, healthy, port:N or log:REGEX."""
     health: HealthRequest | None = None
     """None: the image's own check."""
     after: tuple[str, ...] = ()
@@ -140,6 +142,10 @@ class RunRequest(NamedTuple):
     """Names of containers without which this one is not started, and with which it is stopped."""
     wants: tuple[str, ...] = ()
     """Names of containers that are started with this one, and may fail."""
+    log_driver: str = ""
+    """journald, json-file, none or passthrough; empty: the default of how it is started."""
+    log_options: tuple[tuple[str, str], ...] = ()
+    """max-size, max-file, path, tag: engine.log_values."""
 
 
 _OF_THE_INVOCATION = frozenset(

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from rootlesspy.engine import capabilities, idmap
 from rootlesspy.errors import Unsupported, UsageError
+from rootlesspy.systemd import notify
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -76,6 +77,8 @@ class Files(NamedTuple):
     hostname: str
     init: str
     """A static init for --init."""
+    notify: str = ""
+    """The directory of the payload's notify socket."""
 
 
 def generate(
@@ -103,7 +106,7 @@ def generate(
                 "umask": 0o022 if request.umask is None else request.umask,
             },
             "args": arguments(request, config),
-            "env": environment(request, config, hostname(request, container_id, caller)),
+            "env": environment(request, config, hostname(request, container_id, caller), files),
             "cwd": request.workdir or config.get("WorkingDir") or "/",
             "capabilities": {
                 "bounding": list(sets.bounding),
@@ -203,7 +206,9 @@ def entrypoint(request: RunRequest, config: ContainerConfig) -> list[str]:
     return [word for word in request.entrypoint if word]
 
 
-def environment(request: RunRequest, config: ContainerConfig, host_name: str) -> list[str]:
+def environment(
+    request: RunRequest, config: ContainerConfig, host_name: str, files: Files
+) -> list[str]:
     """Return the payload's environment: defaults, then the image's, then what was asked.
 
     Raises UsageError for an image entry that is no KEY=VALUE: never is one looked up in the
@@ -223,6 +228,8 @@ def environment(request: RunRequest, config: ContainerConfig, host_name: str) ->
     for entry in request.env:
         key, _, value = entry.partition("=")
         merged[key] = value
+    if files.notify:
+        merged["NOTIFY_SOCKET"] = notify.ADDRESS
     return [f"{key}={value}" for key, value in merged.items()]
 
 
@@ -282,6 +289,8 @@ def mounts(
             base.append(_bind(source, target, "nosuid", "nodev", "noexec"))
     if files.init:
         base.append(_bind(files.init, "/run/rp-init", "ro", "nosuid", "nodev"))
+    if files.notify:
+        base.append(_bind(files.notify, notify.MOUNTED, "ro", "nosuid", "nodev", "noexec"))
     base += [_bind(each.host, each.container, "nosuid", "noexec") for each in _devices(request)]
     if request.read_only:
         # podman's --read-only-tmpfs, its default: scratch space stays writable.

@@ -25,8 +25,8 @@ STANDARD = {
 PARSING = {
     "__main__", "errors", "report", "paths", "cli.argv", "cli.session", "cli.hot",
     "engine.options", "engine.request", "engine.values", "engine.environment",
-    "engine.mount_values", "engine.isolation_values", "engine.names", "network.driver",
-    "network.ports", "network.addresses", "network.process", "linux.procfs",
+    "engine.mount_values", "engine.isolation_values", "engine.names", "engine.readiness",
+    "network.driver", "network.ports", "network.addresses", "network.process", "linux.procfs",
 }  # fmt: skip
 RUNNING = PARSING | {
     "engine.attach", "engine.bundle", "engine.cancel", "engine.capabilities", "engine.control",
@@ -38,8 +38,8 @@ RUNNING = PARSING | {
     "network.resolver", "oci.image_spec", "oci.validate",
     "runtime.caps", "runtime.create", "runtime.fuse", "runtime.init", "runtime.rootfs",
     "runtime.seccomp", "runtime.sync", "runtime.terminal", "runtime.user",
-    "systemd.bus", "systemd.cgroup", "systemd.properties", "systemd.scope", "systemd.sdbus",
-    "systemd.values",
+    "systemd.bus", "systemd.cgroup", "systemd.notify", "systemd.properties", "systemd.scope",
+    "systemd.sdbus", "systemd.values",
 }  # fmt: skip
 
 # engine.root imports the store when it looks for the image.
