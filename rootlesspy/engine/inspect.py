@@ -37,6 +37,8 @@ _FIXED: dict[str, Any] = {
     "Namespace": "",
     "IsInfra": False,
     "IsService": False,
+    "UseImageHosts": False,
+    "UseImageHostname": False,
 }
 _CONFIG_FIXED: dict[str, Any] = {
     "AttachStdin": False,
@@ -48,7 +50,11 @@ _CONFIG_FIXED: dict[str, Any] = {
     "CreateCommand": [],
     "Timeout": 0,
     "Passwd": False,
+    "HealthLogDestination": "local",
 }
+_HEALTHCHECK = (
+    "Test", "Interval", "Timeout", "StartPeriod", "StartInterval", "Retries", "Startup",
+)  # fmt: skip
 # Keys of Usage, and what they are called in ExitRecord.usage.
 _RECORDED = {
     "MemoryPeak": "memory_peak_bytes",
@@ -121,7 +127,6 @@ def document(known: Facts, *, size: bool = False) -> dict[str, Any]:
     mounts = inspect_host.mount_points(spec, paths, kept.id)
     path, *arguments = kept.command or [""]
     result: dict[str, Any] = {
-        **_FIXED,
         "Id": kept.id,
         "Created": moment(kept.created_s),
         "Path": path,
@@ -148,6 +153,7 @@ def document(known: Facts, *, size: bool = False) -> dict[str, Any]:
         "HostConfig": inspect_host.host_config(kept, spec, mounts, known.directory),
         "Systemd": _systemd(known),
         "Usage": usage(known),
+        **_FIXED,
     }
     if size:
         from rootlesspy.engine import disk_usage
@@ -160,8 +166,8 @@ def moment(seconds: float) -> str:
     """Write a time as RFC 3339 in UTC; 0 is never, as Go writes it."""
     if not seconds:
         return _NEVER
-    whole = int(seconds)
-    fraction = f"{seconds - whole:.6f}"[2:].rstrip("0")
+    whole, micro = divmod(round(seconds * 1_000_000), 1_000_000)
+    fraction = f"{micro:06}".rstrip("0")
     text = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(whole))
     return f"{text}.{fraction}Z" if fraction else f"{text}Z"
 
@@ -285,7 +291,6 @@ def _config(known: Facts) -> dict[str, Any]:
     except ValueError:
         stop_signal = str(kept.stop_signal)
     return {
-        **_CONFIG_FIXED,
         "Hostname": str(spec.get("hostname", "")),
         "Domainname": str(spec.get("domainname", "")),
         "User": kept.user,
@@ -299,12 +304,15 @@ def _config(known: Facts) -> dict[str, Any]:
         "Labels": kept.labels or None,
         "Annotations": spec.get("annotations", {}),
         "StopSignal": stop_signal,
-        "Healthcheck": health,
+        "Healthcheck": {k: health[k] for k in _HEALTHCHECK if k in health} if health else None,
         "HealthcheckOnFailureAction": str(health["OnFailure"]) if health else "",
+        "HealthcheckMaxLogCount": health["MaxLogCount"] if health else 0,
+        "HealthcheckMaxLogSize": health["MaxLogSize"] if health else 0,
         "Umask": f"{process.get('user', {}).get('umask', 0o022):04o}",
         "StopTimeout": kept.stop_timeout_s,
         "sdNotifyMode": kept.sdnotify,
         "ExposedPorts": {name: {} for name in inspect_host.port_bindings(kept)} or None,
+        **_CONFIG_FIXED,
     }
 
 

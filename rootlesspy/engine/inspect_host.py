@@ -96,7 +96,12 @@ def _mount_point(mount: dict[str, Any], paths: Paths) -> dict[str, Any]:
     kind, source = str(mount["type"]), str(mount["source"])
     volume = _volume_name(source, paths) if kind == "bind" else ""
     propagation = next((o for o in mount["options"] if o.removeprefix("r") in _PROPAGATIONS), "")
-    shown = [o for o in mount["options"] if o not in (propagation, "ro", "rro", "rw")]
+    # Without the r of "recursive": -v and people know nodev, not rnodev.
+    shown = [
+        o[1:] if o.startswith("rno") else o
+        for o in mount["options"]
+        if o not in (propagation, "ro", "rro", "rw")
+    ]
     return {
         "Type": "volume" if volume else kind,
         **({"Name": volume} if volume else {}),
@@ -125,13 +130,13 @@ def network_settings(kept: ContainerRecord) -> dict[str, Any]:
     Addresses are empty, as podman's are: those of pasta and slirp4netns lead nowhere outside.
     """
     return {
-        **_NETWORK_FIXED,
         "IPv6Gateway": "",
         "GlobalIPv6Address": "",
         "GlobalIPv6PrefixLen": 0,
         "LinkLocalIPv6Address": "",
         "LinkLocalIPv6PrefixLen": 0,
         "Ports": port_bindings(kept),
+        **_NETWORK_FIXED,
     }
 
 
@@ -149,7 +154,6 @@ def host_config(
     linux = spec.get("linux", {})
     bounding = tuple(spec.get("process", {}).get("capabilities", {}).get("bounding", ()))
     return {
-        **_HOST_FIXED,
         "Binds": [_bind_text(each) for each in points if each["Type"] != "tmpfs"],
         "LogConfig": {
             "Type": kept.log_driver or "none",
@@ -189,6 +193,7 @@ def host_config(
         "Devices": [_device(each) for each in spec.get("mounts", []) if _is_device(each)],
         "Ulimits": _ulimits(spec),
         **_resources(linux.get("resources", {}), directory),
+        **_HOST_FIXED,
     }
 
 
