@@ -112,6 +112,8 @@ RUN = Command(
         Option("interactive", FLAG, ("--interactive", "-i")),
         Option("label", LIST, ("--label", "-l")),
         Option("label_file", LIST, ("--label-file",)),
+        Option("log_driver", VALUE, ("--log-driver",)),
+        Option("log_opt", LIST, ("--log-opt",)),
         Option("memory", VALUE, ("--memory", "-m")),
         Option("memory_reservation", VALUE, ("--memory-reservation",)),
         Option("memory_swap", VALUE, ("--memory-swap",)),
@@ -130,6 +132,7 @@ RUN = Command(
         Option("restart", VALUE, ("--restart",)),
         Option("rm", FLAG, ("--rm",)),
         Option("rootfs", FLAG, ("--rootfs",)),
+        Option("sdnotify", VALUE, ("--sdnotify",)),
         Option("security_opt", LIST, ("--security-opt",)),
         Option("shm_size", VALUE, ("--shm-size",)),
         Option("stop_signal", VALUE, ("--stop-signal",)),
@@ -174,7 +177,41 @@ INSPECT = Command(
     ),
 )
 
-HOT = (RUN, PS, INSPECT)
+CREATE = RUN._replace(
+    name="create",
+    options=tuple(each for each in RUN.options if each.dest not in ("detach", "detach_keys")),
+)
+
+START = Command(
+    name="start",
+    operand=None,
+    operands="names",
+    options=(
+        Option("all", FLAG, ("--all",)),
+        Option("attach", FLAG, ("--attach", "-a")),
+        Option("detach_keys", VALUE, ("--detach-keys",)),
+        Option("filter", LIST, ("--filter", "-f")),
+        Option("interactive", FLAG, ("--interactive", "-i")),
+        Option("latest", FLAG, ("--latest", "-l")),
+        Option("sig_proxy", FLAG, ("--sig-proxy",)),
+    ),
+)
+
+STOP = Command(
+    name="stop",
+    operand=None,
+    operands="names",
+    options=(
+        Option("all", FLAG, ("--all", "-a")),
+        Option("cidfile", LIST, ("--cidfile",)),
+        Option("filter", LIST, ("--filter", "-f")),
+        Option("ignore", FLAG, ("--ignore", "-i")),
+        Option("latest", FLAG, ("--latest", "-l")),
+        Option("time", VALUE, ("--time", "-t")),
+    ),
+)
+
+HOT = (RUN, CREATE, START, STOP, PS, INSPECT)
 
 
 def parse(argv: list[str]) -> Invocation | None:

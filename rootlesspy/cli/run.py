@@ -9,7 +9,7 @@ from rootlesspy.cli.click_command import Help, table_options
 
 _BASIC, _FILES, _LIMITS = "Container", "Files", "Limits"
 _NETWORK, _SECURITY, _HEALTH, _IMAGE = "Network", "Security", "Health", "Image"
-_PANELS = (_BASIC, _FILES, _NETWORK, _LIMITS, _SECURITY, _HEALTH, _IMAGE)
+PANELS = (_BASIC, _FILES, _NETWORK, _LIMITS, _SECURITY, _HEALTH, _IMAGE)
 
 HELPS = {
     "image": Help("", "IMAGE", "Image to run, or with --rootfs a directory."),
@@ -86,6 +86,12 @@ HELPS = {
     "interactive": Help(_BASIC, "", "Keep standard input open."),
     "label": Help(_BASIC, "KEY=VALUE", "Set a label."),
     "label_file": Help(_BASIC, "FILE", "Read labels from a file, one KEY=VALUE per line."),
+    "log_driver": Help(
+        _BASIC, "DRIVER", "journald (default with -d), json-file, none, or passthrough."
+    ),
+    "log_opt": Help(
+        _BASIC, "KEY=VALUE", "tag=TEXT; of json-file also max-size=SIZE, max-file=N, path=FILE."
+    ),
     "memory": Help(_LIMITS, "SIZE", "Memory limit, such as 512m (MemoryMax=)."),
     "memory_reservation": Help(
         _LIMITS, "SIZE", "Memory above which the kernel reclaims first (MemoryLow=)."
@@ -116,6 +122,9 @@ HELPS = {
     ),
     "rm": Help(_BASIC, "", "Remove the container when it ends."),
     "rootfs": Help(_IMAGE, "", "IMAGE is a directory to be used as root file system."),
+    "sdnotify": Help(
+        _BASIC, "WHEN", "When it is ready: runner (default), container, healthy, port:N, log:REGEX."
+    ),
     "security_opt": Help(
         _SECURITY, "OPTION", "seccomp=FILE or unconfined, no-new-privileges, mask=, unmask="
     ),
@@ -138,7 +147,7 @@ HELPS = {
 }
 
 
-@table_options(argv.RUN, HELPS, _PANELS)
+@table_options(argv.RUN, HELPS, PANELS)
 def run(context: typer.Context, **_options: object) -> int:
     """Run a command in a new container.
 

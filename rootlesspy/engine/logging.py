@@ -1,7 +1,7 @@
 """Where a container's output goes: a sink per log driver.
 
     journald            the user's journal (engine.log_journal)
-    json-file           containers/<id>/log, rotated JSON lines (engine.log_file); k8s-file too
+    json-file           containers/<id>/log, rotated JSON lines (engine.log_file)
     none, passthrough   nowhere; with passthrough the payload has the caller's own descriptors
 
 Hot: the supervisor opens one sink, writes what it reads from the payload, and calls `tick` when
@@ -12,15 +12,14 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Protocol
 
-from rootlesspy.errors import Unsupported, UsageError
+from rootlesspy.errors import Unsupported
 
 if TYPE_CHECKING:
     from rootlesspy.engine.record import ContainerRecord
     from rootlesspy.paths import Paths
 
 DRIVERS = ("journald", "json-file", "none", "passthrough")
-ALIASES = {"k8s-file": "json-file"}
-_TAG_FIELDS = ("{{.ID}}", "{{.FullID}}", "{{.Name}}", "{{.ImageName}}")
+TAG_FIELDS = ("{{.ID}}", "{{.FullID}}", "{{.Name}}", "{{.ImageName}}")
 
 
 class Sink(Protocol):
@@ -92,18 +91,6 @@ def open_sink(paths: Paths, record: ContainerRecord, *, unit: str) -> Sink:
     return NullSink()
 
 
-def check_tag(text: str) -> str:
-    """Check the tag of --log-opt tag=; raises UsageError for a field that there is not."""
-    rest = text
-    for each in _TAG_FIELDS:
-        rest = rest.replace(each, "")
-    if "{{" in rest or not text or not text.isprintable():
-        raise UsageError(
-            f"--log-opt 'tag={text}': expected text and {', '.join(_TAG_FIELDS)}",
-        )
-    return text
-
-
 def _journal_sink(paths: Paths, record: ContainerRecord, unit: str) -> Sink:
     import os
 
@@ -133,6 +120,6 @@ def _journal_sink(paths: Paths, record: ContainerRecord, unit: str) -> Sink:
 def _tag(record: ContainerRecord) -> str:
     tag = record.log_options.get("tag", "")
     values = (record.id[:12], record.id, record.name, record.image)
-    for each, value in zip(_TAG_FIELDS, values, strict=True):
+    for each, value in zip(TAG_FIELDS, values, strict=True):
         tag = tag.replace(each, value)
     return tag
