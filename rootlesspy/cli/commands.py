@@ -48,6 +48,7 @@ COMMANDS = (
     Entry("image ls", "images", "images", IMAGES),
     Entry("image list", "images", "images", IMAGES),
     Entry("image rm", "images", "rmi", IMAGES),
+    Entry("doctor", "doctor", "doctor", SYSTEM),
     Entry("info", "system", "info", SYSTEM),
     Entry("version", "system", "version", SYSTEM),
 )
