@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 
     from rootlesspy.engine.toml import Document, Path
 
+    Texts = Mapping[str, str | bool | list[str]]
+
 LABEL = "io.rootlesspy.definition"
 LABEL_HASH, LABEL_FILE, LABEL_NAME = f"{LABEL}.hash", f"{LABEL}.file", f"{LABEL}.name"
 _TOP = tuple(
@@ -95,7 +97,7 @@ def without_labels(request: RunRequest) -> RunRequest:
 class _Given:
     """Texts of options, as engine.options asks for them."""
 
-    def __init__(self, texts: Mapping[str, str | bool | list[str]]) -> None:
+    def __init__(self, texts: Texts) -> None:
         self._texts = texts
 
     def flag(self, dest: str) -> bool:
@@ -268,7 +270,7 @@ class _Reader:
             sorter.done(*ready)
         return ordered
 
-    def _request(self, name: str, given_texts: Mapping[str, str | bool | list[str]]) -> RunRequest:
+    def _request(self, name: str, given_texts: Texts) -> RunRequest:
         found = self._attempt(given_texts)
         if isinstance(found, RunRequest):
             return found
@@ -280,9 +282,7 @@ class _Reader:
             place = (*place, inner)
         raise self._wrong(place, _OPTION.sub(_key_of_option, found.message), found.hint)
 
-    def _attempt(
-        self, given_texts: Mapping[str, str | bool | list[str]]
-    ) -> RunRequest | UsageError:
+    def _attempt(self, given_texts: Texts) -> RunRequest | UsageError:
         try:
             return options.run_request(
                 _Given(given_texts),
@@ -294,27 +294,30 @@ class _Reader:
         except UsageError as error:
             return error
 
-    def _culprit(
-        self, given_texts: Mapping[str, str | bool | list[str]], error: UsageError
-    ) -> tuple[str, int | None]:
+    def _culprit(self, given_texts: Texts, error: UsageError) -> tuple[str, int | None]:
         """Find the option, and which of its values, without which there is no such complaint."""
+        complaints = {
+            dest: self._complaint({key: given_texts[key] for key in given_texts if key != dest})
+            for dest in given_texts
+            if dest not in ("image", "rootfs")
+        }
+        # Without it all is well; or at least something else is wrong.
+        cures = [dest for dest, complaint in complaints.items() if not complaint]
+        cures += [dest for dest, complaint in complaints.items() if complaint != error.message]
+        if not cures:
+            return "image", None
+        value = given_texts[cures[0]]
+        if isinstance(value, list):
+            # Of two values that contradict each other the later one is wrong.
+            for index in reversed(range(len(value))):
+                rest = {**given_texts, cures[0]: [*value[:index], *value[index + 1 :]]}
+                if self._complaint(rest) != error.message:
+                    return cures[0], index
+        return cures[0], None
 
-        def cures(changed: Mapping[str, str | bool | list[str]]) -> bool:
-            found = self._attempt(changed)
-            return isinstance(found, RunRequest) or found.message != error.message
-
-        suspects = [dest for dest in given_texts if dest not in ("image", "rootfs")]
-        for dest in suspects:
-            value = given_texts[dest]
-            if cures({each: given_texts[each] for each in given_texts if each != dest}):
-                if isinstance(value, list):
-                    # Of two that contradict each other the later one is wrong.
-                    for index in reversed(range(len(value))):
-                        rest = value[:index] + value[index + 1 :]
-                        if cures({**given_texts, dest: rest}):
-                            return dest, index
-                return dest, None
-        return "image", None
+    def _complaint(self, given_texts: Texts) -> str:
+        found = self._attempt(given_texts)
+        return "" if isinstance(found, RunRequest) else found.message
 
     def _place(self, name: str, path: Path) -> Path:
         """Return where a key of a container stands: in its own table, or in [defaults]."""
@@ -332,9 +335,9 @@ class _Reader:
             else:
                 merged[name] = value
         # An image and a root directory exclude each other, whichever is the default.
-        if "image" in table:
+        if "rootfs" not in table and "image" in table:
             merged.pop("rootfs", None)
-        elif "rootfs" in table:
+        if "image" not in table and "rootfs" in table:
             merged.pop("image", None)
         return merged
 

@@ -75,9 +75,15 @@ class ContainerRecord(NamedTuple):
     health: dict[str, object] | None = None
     """engine.health's resolved check; None without one."""
     sdnotify: str = "runner"
-    """Who says that it is ready: runner, container, healthy or ignore."""
+    """Who says that it is ready: runner, container, healthy, port:N or log:REGEX."""
     entrypoint: list[str] = []  # noqa: RUF012 - never written to
     """The words of command that are the entrypoint, without those of --init."""
+    resolver: dict[str, list[object]] = {}  # noqa: RUF012 - never written to
+    """add_hosts (pairs), dns, dns_search, dns_options: as asked, for engine.etc_files."""
+    made_by: str = "run"
+    """run, or create: one that was never started is left from a killed rp run, or is to stay."""
+    request: dict[str, object] = {}  # noqa: RUF012 - never written to
+    """What was asked, as engine.request.given has it: for plans and exports of definitions."""
 
 
 class LiveState(NamedTuple):
@@ -275,6 +281,29 @@ def lost(started_s: float = 0.0) -> ExitRecord:
         oom_killed=False,
         error="exit status lost: its supervisor was killed, or the machine restarted",
     )
+
+
+def forget_run(directory: str) -> None:
+    """Forget how the last run of a container ended, for the next one begins.  Raises OSError."""
+    for name in ("exit.json", "state.json"):
+        try:
+            os.unlink(f"{directory}/{name}")
+        except FileNotFoundError:
+            continue
+
+
+def lock(directory: str) -> int | None:
+    """Lock a container's directory and return the descriptor that holds the lock.
+
+    None when somebody makes, starts or supervises it.  Raises FileNotFoundError, OSError.
+    """
+    fd = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        os.close(fd)
+        return None
+    return fd
 
 
 def write_live_state(directory: str, state: LiveState) -> None:

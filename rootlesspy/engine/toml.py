@@ -96,6 +96,8 @@ def parse(text: str, path: str) -> Document:
 def write(tables: Sequence[tuple[tuple[str, ...], Mapping[str, object]]]) -> str:
     """Return tables, each with its name, as TOML; values are strings, numbers, booleans, arrays
     and inline tables.
+
+    Raises UsageError for text that TOML cannot express.
     """
     blocks = []
     for name, table in tables:
@@ -137,14 +139,15 @@ def _value(value: object) -> str:
 
 
 def _string(text: str) -> str:
-    # TOML takes every character but controls and unpaired surrogates, which it cannot express.
+    if any(0xD800 <= ord(each) < 0xE000 for each in text):
+        raise UsageError(f"{text!r} cannot be written as TOML: it is not UTF-8")
     return '"' + "".join(_character(each) for each in text) + '"'
 
 
 def _character(character: str) -> str:
     if character in _ESCAPES:
         return _ESCAPES[character]
-    if character.isprintable() or 0xD800 <= ord(character) < 0xE000:
+    if character.isprintable():
         return character
     return f"\\u{ord(character):04X}" if ord(character) < 0x10000 else f"\\U{ord(character):08X}"
 
