@@ -50,6 +50,11 @@ def _dispatch(words: list[str], reporter: Reporter) -> int:
     session = Session(reporter=reporter, environment=os.environ)
     # Set by the shell's completion script: typer answers, whatever argv says.
     if "_RP_COMPLETE" not in os.environ:
+        if words[:1] == ["supervise"] and len(words) == 2:
+            # Not for people: ExecStart= of rp-NAME.service.
+            from rootlesspy.engine import supervise
+
+            return supervise.supervise(words[1], session.paths(), reporter)
         invocation = argv.parse(words)
         if invocation is not None:
             from rootlesspy.cli import hot

@@ -26,8 +26,18 @@ class Entry(NamedTuple):
 
 COMMANDS = (
     Entry("run", "run", "run", CONTAINERS),
+    Entry("create", "lifecycle", "create", CONTAINERS),
+    Entry("start", "lifecycle", "start", CONTAINERS),
+    Entry("stop", "lifecycle", "stop", CONTAINERS),
+    Entry("restart", "lifecycle", "restart", CONTAINERS),
+    Entry("kill", "lifecycle", "kill", CONTAINERS),
+    Entry("pause", "lifecycle", "pause", CONTAINERS),
+    Entry("unpause", "lifecycle", "unpause", CONTAINERS),
+    Entry("wait", "lifecycle", "wait", CONTAINERS),
+    Entry("attach", "lifecycle", "attach", CONTAINERS),
     Entry("ps", "containers", "ps", CONTAINERS),
     Entry("rm", "containers", "rm", CONTAINERS),
+    Entry("logs", "logs", "logs", CONTAINERS),
     Entry("enable", "units", "enable", CONTAINERS),
     Entry("disable", "units", "disable", CONTAINERS),
     Entry("unit", "units", "unit", CONTAINERS),
@@ -49,6 +59,7 @@ COMMANDS = (
     Entry("image list", "images", "images", IMAGES),
     Entry("image rm", "images", "rmi", IMAGES),
     Entry("doctor", "doctor", "doctor", SYSTEM),
+    Entry("events", "events", "events", SYSTEM),
     Entry("info", "system", "info", SYSTEM),
     Entry("version", "system", "version", SYSTEM),
 )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -12,31 +13,113 @@ if TYPE_CHECKING:
     from rootlesspy.image.progress import Progress
 
 
+_NO_LIMIT_S = 2.0**31
+
+
 def execute(invocation: Invocation, session: Session) -> int:
     """Carry out what the fast parser understood."""
-    commands = {"run": run, "ps": ps, "inspect": inspect}
+    commands = {
+        "run": run,
+        "create": create,
+        "start": start,
+        "stop": stop,
+        "ps": ps,
+        "inspect": inspect,
+    }
     return commands[invocation.command.name](invocation.values, session)
 
 
 def run(given: Values, session: Session) -> int:
     """Run a container; return the exit code of its payload."""
-    from rootlesspy.engine import cancel
+    request = _request(given, session)
+    from rootlesspy.engine import run as engine
 
-    # Not to be cancelled while the imports run, where the exception could be lost.
-    cancel.hold()
-    from rootlesspy.engine.options import run_request
+    paths, reporter = session.paths(), session.reporter
+    if not request.detach:
+        return engine.run(request, paths, reporter, lambda: _progress(request, session))
+    identity = engine.run_detached(request, paths, reporter, lambda: _progress(request, session))
+    sys.stdout.write(f"{identity}\n")
+    return 0
 
-    request = run_request(
-        given,
-        caller_environment=session.environment,
-        directory=_directory(),
-        debug=session.reporter.debug,
+
+def create(given: Values, session: Session) -> int:
+    """Make a container; print its id."""
+    request = _request(given, session)
+    from rootlesspy.engine import run as engine
+
+    paths, reporter = session.paths(), session.reporter
+    identity = engine.create(request, paths, reporter, lambda: _progress(request, session))
+    sys.stdout.write(f"{identity}\n")
+    return 0
+
+
+def start(given: Values, session: Session) -> int:
+    """Start containers; attached, return the exit code of one."""
+    from rootlesspy.cli import operations
+    from rootlesspy.engine import lifecycle
+    from rootlesspy.engine.request import DEFAULT_DETACH_KEYS
+    from rootlesspy.engine.values import parse_detach_keys
+
+    names, latest = given.values("names"), given.flag("latest")
+    if not (given.flag("attach") or given.flag("interactive")):
+        found = operations.chosen(
+            session,
+            "start",
+            names,
+            everything=given.flag("all"),
+            latest=latest,
+            filters=given.values("filter"),
+            states=("created", "exited"),
+        )
+        return operations.each(
+            session,
+            found,
+            lambda name: lifecycle.start(session.paths(), name, session.reporter),
+        )
+    keys = given.value("detach_keys")
+    return lifecycle.start_attached(
+        session.paths(),
+        operations.one(session, "start --attach", names, latest=latest),
+        interactive=given.flag("interactive"),
+        detach_keys=(
+            DEFAULT_DETACH_KEYS if keys is None else parse_detach_keys(keys, "--detach-keys")
+        ),
+        reporter=session.reporter,
     )
-    from rootlesspy.engine.run import run as run_container
 
-    return run_container(
-        request, session.paths(), session.reporter, lambda: _progress(request, session)
+
+def stop(given: Values, session: Session) -> int:
+    """Stop containers."""
+    from rootlesspy.cli import operations
+    from rootlesspy.engine import lifecycle
+
+    limit_s = stop_time(given.value("time"))
+    found = operations.chosen(
+        session,
+        "stop",
+        given.values("names"),
+        everything=given.flag("all"),
+        latest=given.flag("latest"),
+        filters=given.values("filter"),
+        cidfiles=given.values("cidfile"),
+        states=("running",),
     )
+    return operations.each(
+        session,
+        found,
+        lambda name: lifecycle.stop(session.paths(), name, limit_s, session.reporter),
+        ignore_missing=given.flag("ignore"),
+    )
+
+
+def stop_time(text: str | None) -> float | None:
+    """Parse --time: seconds, a negative number for no limit; None when it was not given."""
+    if text is None:
+        return None
+    from rootlesspy.engine.values import parse_integer
+
+    number = parse_integer(text, "--time", -1, 2**31 - 1)
+    return float(number) if number >= 0 else _NO_LIMIT_S
 
 
 def ps(given: Values, session: Session) -> int:
@@ -52,6 +135,21 @@ def inspect(given: Values, session: Session) -> int:
     from rootlesspy.cli.inspect import show
 
     return show(given, session)
+
+
+def _request(given: Values, session: Session) -> RunRequest:
+    from rootlesspy.engine import cancel
+
+    # Not to be cancelled while the imports run, where the exception could be lost.
+    cancel.hold()
+    from rootlesspy.engine.options import run_request
+
+    return run_request(
+        given,
+        caller_environment=session.environment,
+        directory=_directory(),
+        debug=session.reporter.debug,
+    )
 
 
 def _progress(request: RunRequest, session: Session) -> Progress:

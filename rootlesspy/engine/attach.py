@@ -1,7 +1,8 @@
 """The client of a supervisor: the caller's terminal and signals for the container, its exit code.
 
-Runs in the CLI.  Without a terminal the payload has the caller's own stdin, stdout and stderr and
-nothing is copied here; with one, bytes go between the caller's terminal and the container's pty.
+Runs in the CLI.  An attached container without a terminal has the caller's own stdin, stdout and
+stderr and nothing is copied here.  Otherwise bytes go between those and what came with `started`:
+the master of the container's pty, or the stream sockets of a supervisor that logs.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ import errno
 import os
 import select
 import signal
+import socket
 from typing import TYPE_CHECKING
 
 from rootlesspy.engine import control, tty
@@ -17,8 +19,6 @@ from rootlesspy.errors import Error
 from rootlesspy.runtime import terminal
 
 if TYPE_CHECKING:
-    import socket
-
     from rootlesspy.report import Reporter
 
 _CHUNK_BYTES = 65536
@@ -50,17 +50,23 @@ class Client:
         interactive: bool,
         detach_keys: bytes,
         reporter: Reporter,
+        forwards: bool = True,
     ) -> None:
+        """supervisor_pid: our child, 0 when systemd started it; forwards: signals are passed on."""
         self._end = end
         self._supervisor_pid = supervisor_pid
+        self._forwards = forwards
         self._keys = _DetachKeys(detach_keys)
         self._interactive = interactive
         self._reporter = reporter
         self._guard = tty.Guard(0)
-        self._master_fd = -1
+        self._output_fd = -1
+        """The pty's master, or the stream of stdin and stdout."""
+        self._errors_fd = -1
+        self._is_pty = self._has_tty = False
         self._pending = b""
         self._input_open = interactive
-        self._started = False
+        self.started = False
         self._wakeup = _catch_signals()
 
     def run(self) -> int:
@@ -72,12 +78,14 @@ class Client:
             while True:
                 ready = self._wait()
                 if self._wakeup in ready and self._forward_signals():
-                    control.send(self._end, "bye")
+                    control.tell(self._end, "bye")
                     return 128 + signal.SIGHUP
-                if self._master_fd >= 0 and self._master_fd in ready:
+                if self._output_fd >= 0 and self._output_fd in ready:
                     self._pump_output()
+                if self._errors_fd >= 0 and self._errors_fd in ready:
+                    self._pump_errors()
                 if 0 in ready and (code := self._pump_input()) is not None:
-                    control.send(self._end, "bye")
+                    control.tell(self._end, "bye")
                     return code
                 if self._end.fileno() in ready:
                     code = self._serve_supervisor()
@@ -90,9 +98,11 @@ class Client:
         poller = select.poll()
         poller.register(self._end.fileno(), select.POLLIN)
         poller.register(self._wakeup, select.POLLIN)
-        if self._master_fd >= 0:
+        if self._errors_fd >= 0:
+            poller.register(self._errors_fd, select.POLLIN)
+        if self._output_fd >= 0:
             wanted = select.POLLIN | (select.POLLOUT if self._pending else 0)
-            poller.register(self._master_fd, wanted)
+            poller.register(self._output_fd, wanted)
             # No more is read from the caller than the container takes.
             if self._input_open and not self._pending:
                 poller.register(0, select.POLLIN)
@@ -110,11 +120,9 @@ class Client:
         if message.kind == "notice":
             self._reporter.notice(message.text("text"))
         elif message.kind == "started":
-            self._begin(message.fd)
+            self._begin(message)
         elif message.kind == "failed":
-            error = Error(message.text("message"), hint=message.text("hint") or None)
-            error.exit_code = message.number("exit_code")
-            raise error
+            raise failure(message)
         elif message.kind == "exited":
             if message.text("message"):
                 self._guard.restore()
@@ -128,16 +136,26 @@ class Client:
         Its last packet comes right before its end.
         """
         self._finish_output()
+        if not self._supervisor_pid:
+            while control.receive(self._end) is not None:
+                pass
+            return
         try:
             os.waitpid(self._supervisor_pid, 0)
         except ChildProcessError:
             return
 
-    def _begin(self, master_fd: int) -> None:
-        self._started = True
-        self._master_fd = master_fd
-        if master_fd >= 0:
-            os.set_blocking(master_fd, False)
+    def _begin(self, message: control.Message) -> None:
+        self.started = True
+        for fd in message.fds:
+            os.set_blocking(fd, False)
+        if not message.fds:
+            return
+        self._output_fd, *others = message.fds
+        self._errors_fd = others[0] if others else -1
+        self._has_tty = bool(message.number("tty"))
+        if self._has_tty:
+            self._is_pty = os.isatty(self._output_fd)
             self._take_terminal()
             self._resize()
 
@@ -146,17 +164,25 @@ class Client:
         for number in os.read(self._wakeup, 64):
             if number == signal.SIGWINCH:
                 self._resize()
-            elif number == signal.SIGHUP and self._started and not _has_terminal():
+            elif number == signal.SIGHUP and self.started and not _has_terminal():
                 return True
-            elif not self._started:
+            elif not self.started:
                 # The supervisor unwinds what it has made so far and says so.
                 _kill(self._supervisor_pid, number)
             else:
-                if number == signal.SIGCONT and self._master_fd >= 0:
+                if number == signal.SIGCONT and self._is_terminal:
                     self._take_terminal()
                     self._resize()
-                control.send(self._end, "signal", number=number)
+                if self._forwards:
+                    control.tell(self._end, "signal", number=number)
+                elif number in (signal.SIGINT, signal.SIGTERM, signal.SIGQUIT):
+                    raise KeyboardInterrupt
         return False
+
+    @property
+    def _is_terminal(self) -> bool:
+        """Whether the container has a terminal, and we a way to it."""
+        return self._output_fd >= 0 and self._has_tty
 
     def _take_terminal(self) -> None:
         """Leave the caller's terminal to the container's: its own does the translation."""
@@ -167,31 +193,43 @@ class Client:
 
     def _resize(self) -> None:
         rows, columns = tty.size_of(0, 1)
-        if self._master_fd >= 0 and rows and columns:
-            terminal.set_size(self._master_fd, rows, columns)
+        if not (self._is_terminal and rows and columns):
+            return
+        if self._is_pty:
+            terminal.set_size(self._output_fd, rows, columns)
+        else:
+            control.tell(self._end, "resize", rows=rows, columns=columns)
 
     def _pump_output(self) -> bool:
         """Copy what the container has written; say whether there may be more."""
         if self._pending:
             self._write_input()
-        try:
-            chunk = os.read(self._master_fd, _CHUNK_BYTES)
-        except BlockingIOError:
+        chunk = _read(self._output_fd)
+        if chunk is None:
             return False
-        except OSError as error:
-            if error.errno != errno.EIO:
-                raise
-            chunk = b""
         if not chunk:
-            # EIO: the last process that had the terminal open is gone.
-            os.close(self._master_fd)
-            self._master_fd = -1
+            os.close(self._output_fd)
+            self._output_fd = -1
             return False
         _write_all(1, chunk)
         return True
 
+    def _pump_errors(self) -> bool:
+        """Copy what the container has written to stderr; say whether there may be more."""
+        chunk = _read(self._errors_fd)
+        if chunk is None:
+            return False
+        if not chunk:
+            os.close(self._errors_fd)
+            self._errors_fd = -1
+            return False
+        _write_all(2, chunk)
+        return True
+
     def _finish_output(self) -> None:
-        while self._master_fd >= 0 and self._pump_output():
+        while self._output_fd >= 0 and self._pump_output():
+            pass
+        while self._errors_fd >= 0 and self._pump_errors():
             pass
 
     def _pump_input(self) -> int | None:
@@ -207,6 +245,9 @@ class Client:
             return 128 + signal.SIGHUP
         if not chunk:
             self._input_open = False
+            if not self._is_terminal:
+                self._end_input()
+                return None
             self._pending = _END_OF_INPUT
         else:
             passed, detached = self._keys.filter(chunk)
@@ -216,9 +257,14 @@ class Client:
         self._write_input()
         return None
 
+    def _end_input(self) -> None:
+        """Tell the payload that there is no more input; it has read all that came before."""
+        with socket.socket(fileno=os.dup(self._output_fd)) as stream:
+            stream.shutdown(socket.SHUT_WR)
+
     def _write_input(self) -> None:
         try:
-            self._pending = self._pending[os.write(self._master_fd, self._pending) :]
+            self._pending = self._pending[os.write(self._output_fd, self._pending) :]
         except BlockingIOError:
             return
         except OSError:
@@ -249,6 +295,26 @@ class _DetachKeys:
             else:
                 passed.append(value)
         return bytes(passed), False
+
+
+def failure(message: control.Message) -> Error:
+    """Make the error of a `failed` packet again."""
+    error = Error(message.text("message"), hint=message.text("hint") or None)
+    error.exit_code = message.number("exit_code") or Error.exit_code
+    return error
+
+
+def _read(fd: int) -> bytes | None:
+    """Return what there is to read, b"" at the end, None when there is nothing now."""
+    try:
+        return os.read(fd, _CHUNK_BYTES)
+    except BlockingIOError:
+        return None
+    except OSError as error:
+        # EIO: the last process that had the terminal open is gone.
+        if error.errno not in (errno.EIO, errno.ECONNRESET):
+            raise
+        return b""
 
 
 def _catch_signals() -> int:

@@ -23,8 +23,8 @@ from rootlesspy.engine import (
     tty,
     values,
 )
+from rootlesspy.engine.request import given
 from rootlesspy.errors import Conflict, Error, Unsupported, UsageError
-from rootlesspy.network import addresses, resolver
 from rootlesspy.oci import validate
 
 if TYPE_CHECKING:
@@ -40,7 +40,6 @@ if TYPE_CHECKING:
 
 _STOP_TIMEOUT_S = 10
 _INIT_PROGRAMS = ("/usr/libexec/podman/catatonit", "/usr/bin/catatonit", "/usr/bin/tini-static")
-_HOST_FILE_BYTES = 1 << 20
 
 
 class Created(NamedTuple):
@@ -58,12 +57,13 @@ def create(
     maps: IdMaps,
     selection: Selection,
     reporter: Reporter,
+    made_by: str = "run",
 ) -> Created:
-    """Write the container's record, bundle and spec."""
+    """Write the container's record, bundle and spec; made_by as ContainerRecord has it."""
     container_id = names.new_id()
     planned = _plan_volumes(request, root)
     kind = "directory" if request.rootfs else storage_driver.choose(paths, maps, reporter)
-    found = _record(request, root, paths, container_id, selection, planned, kind)
+    found = _record(request, root, paths, container_id, selection, planned, kind, made_by)
     lock_fd = _reserve(paths, found)
     try:
         directory = paths.container(container_id)
@@ -72,7 +72,7 @@ def create(
         elif kind != "directory":
             storage.prepare_overlay(directory, root.layers)
         volumes = _volumes(planned, found, root, paths, maps)
-        files = _etc_files(request, found, paths, selection)
+        files = _files(request, found, paths)
         spec = specgen.generate(
             request,
             root.config,
@@ -111,6 +111,7 @@ def _record(
     selection: Selection,
     volumes: tuple[VolumeMount, ...],
     storage_kind: str,
+    made_by: str,
 ) -> ContainerRecord:
     config = root.config
     name = names.check_name(request.name) if request.name else record.free_name(paths)
@@ -150,7 +151,12 @@ def _record(
         anonymous_volumes=[each.source for each in volumes if each.kind == "anonymous"],
         userns=request.userns,
         entrypoint=specgen.entrypoint(request, config),
+        restart=request.restart,
         health=_health(request, config),
+        sdnotify=request.sdnotify,
+        request=given(request),
+        log_driver=request.log_driver,
+        log_options=dict(request.log_options),
     )
 
 
@@ -163,53 +169,16 @@ def _health(request: RunRequest, config: ContainerConfig) -> dict[str, object] |
     return health_values.resolve(request.health, config.get("Healthcheck"), config.get("Shell"))
 
 
-def _etc_files(
-    request: RunRequest, found: ContainerRecord, paths: Paths, selection: Selection
-) -> specgen.Files:
-    """Write the files that are bound over /etc/hosts, /etc/resolv.conf and /etc/hostname."""
+def _files(request: RunRequest, found: ContainerRecord, paths: Paths) -> specgen.Files:
+    """Name the files of engine.etc_files, which every start writes."""
     directory = paths.container_runtime(found.id)
-    os.mkdir(directory, 0o700)
-    host_name = specgen.hostname(request, found.id, _caller(request))
-    chosen = selection.request.driver
-    hosts = resolver.hosts(
-        _read_host_file("/etc/hosts"),
-        driver=chosen,
-        addresses=selection.addresses,
-        hostname=host_name,
-        name=found.name,
-        add_hosts=request.add_hosts,
-    )
-    contents = {"hosts": hosts, "hostname": host_name + "\n"}
-    resolv_conf = resolver.resolv_conf(
-        _read_host_file("/etc/resolv.conf"),
-        driver=chosen,
-        addresses=selection.addresses,
-        is_host_address=addresses.is_host_address,
-        dns=request.dns,
-        dns_search=request.dns_search,
-        dns_options=request.dns_options,
-    )
-    if resolv_conf is not None:
-        contents["resolv.conf"] = resolv_conf
-    for name, content in contents.items():
-        fd = os.open(f"{directory}/{name}", os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC)
-        os.fchmod(fd, 0o644)
-        os.write(fd, content.encode())
-        os.close(fd)
     return specgen.Files(
         hosts=f"{directory}/hosts",
-        resolv_conf=f"{directory}/resolv.conf" if "resolv.conf" in contents else "",
+        resolv_conf="" if request.dns == ("none",) else f"{directory}/resolv.conf",
         hostname=f"{directory}/hostname",
         init=_init_program() if request.init else "",
+        notify=f"{directory}/notify" if request.sdnotify == "container" else "",
     )
-
-
-def _read_host_file(path: str) -> str:
-    try:
-        with open(path, encoding="utf-8", errors="replace") as file:
-            return file.read(_HOST_FILE_BYTES)
-    except FileNotFoundError:
-        return ""
 
 
 def _init_program() -> str:

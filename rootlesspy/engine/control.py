@@ -1,30 +1,50 @@
 """What the supervisor and its clients say to each other: one JSON object per packet.
 
-    supervisor → client                          client → supervisor
-      notice  {text}                               signal  {number}
-      started {pid} (+ the pty's master)           resize  {rows, columns}
-      failed  {exit_code, message, hint}           bye     {}   (detached: the container goes on)
-      exited  {exit_code, message}
+    client → supervisor                          supervisor → client
+      attach  {stdin}                              notice   {text}
+      exec    {…}  (+ stdin, stdout, stderr)       started  {pid, unit, tty}  (+ terminal, streams)
+      stop    {timeout_s, reason}                  failed   {exit_code, message, hint, keep}
+      signal  {number, reason}                     exited   {exit_code, message}
+      resize  {rows, columns}                      done     {}  (a request was carried out)
+      watch   {}   (wait for the end)
+      bye     {}   (detached: the container goes on)
 
-A client that just disappears is treated like one that said bye; the container goes on.
+The client that starts a container says `start` first, with the lock of its directory.  A client
+that just disappears is treated like one that said bye.  The supervisor listens on `control` in the
+container's runtime directory, 0700; whoever starts one through systemd listens on `starter` there,
+and the supervisor calls back.
 """
 
 from __future__ import annotations
 
 import json
+import os
 import socket
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
-_PACKET_BYTES = 65536
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+
+    from rootlesspy.paths import Paths
+
+CONTROL, STARTER = "control", "starter"
+_PACKET_BYTES = 131072
 _FD_BYTES = 4
+_FDS = 8
+_BACKLOG = 64
 
 
 class Message(NamedTuple):
-    """One packet; fd is -1 when none came with it."""
+    """One packet, with the descriptors that came with it."""
 
     kind: str
     fields: dict[str, object]
-    fd: int = -1
+    fds: tuple[int, ...] = ()
+
+    @property
+    def fd(self) -> int:
+        """The first descriptor, or -1."""
+        return self.fds[0] if self.fds else -1
 
     def text(self, key: str) -> str:
         """Return a field as text, "" when it is missing."""
@@ -36,20 +56,66 @@ class Message(NamedTuple):
         value = self.fields.get(key)
         return value if isinstance(value, int) else 0
 
+    def close(self) -> None:
+        """Close the descriptors that came with it."""
+        for fd in self.fds:
+            os.close(fd)
+
 
 def socket_pair() -> tuple[socket.socket, socket.socket]:
     """Return the supervisor's and the client's end."""
     return socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
 
 
-def send(end: socket.socket, kind: str, *, fd: int = -1, **fields: object) -> bool:
+def listen(paths: Paths, container_id: str, name: str) -> socket.socket:
+    """Listen on a socket of the container's runtime directory, which is made when it is missing.
+
+    A socket that is there is replaced: who made it is gone, for the caller holds the lock.
+    """
+    directory = paths.container_runtime(container_id)
+    os.makedirs(directory, 0o700, exist_ok=True)
+    try:
+        os.unlink(f"{directory}/{name}")
+    except FileNotFoundError:
+        pass
+    listener = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    try:
+        _at(directory, name, listener.bind)
+        listener.listen(_BACKLOG)
+    except BaseException:
+        listener.close()
+        raise
+    return listener
+
+
+def connect(paths: Paths, container_id: str, name: str = CONTROL) -> socket.socket | None:
+    """Connect to the supervisor of a container, or to who starts it; None when nobody is there."""
+    end = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    try:
+        _at(paths.container_runtime(container_id), name, end.connect)
+    except (FileNotFoundError, ConnectionRefusedError):
+        end.close()
+        return None
+    except BaseException:
+        end.close()
+        raise
+    return end
+
+
+def tell(end: socket.socket, kind: str, **fields: object) -> bool:
+    """Send one packet without descriptors; say whether somebody was there to take it."""
+    return send(end, kind, (), fields)
+
+
+def send(end: socket.socket, kind: str, fds: Sequence[int], fields: Mapping[str, object]) -> bool:
     """Send one packet; say whether somebody was there to take it."""
     ancillary = []
-    if fd >= 0:
-        ancillary.append((socket.SOL_SOCKET, socket.SCM_RIGHTS, fd.to_bytes(_FD_BYTES, "little")))
+    if fds:
+        packed = b"".join(fd.to_bytes(_FD_BYTES, "little") for fd in fds)
+        ancillary.append((socket.SOL_SOCKET, socket.SCM_RIGHTS, packed))
     encoded = json.dumps({"kind": kind, **fields}).encode()
     try:
-        end.sendmsg([encoded[:_PACKET_BYTES]], ancillary)
+        end.sendmsg([encoded], ancillary)
     except OSError:
         return False
     return True
@@ -59,15 +125,27 @@ def receive(end: socket.socket) -> Message | None:
     """Return the next packet, or None at the end of the connection."""
     try:
         packet, ancillary, _, _ = end.recvmsg(
-            _PACKET_BYTES, socket.CMSG_SPACE(_FD_BYTES), socket.MSG_CMSG_CLOEXEC
+            _PACKET_BYTES, socket.CMSG_SPACE(_FD_BYTES * _FDS), socket.MSG_CMSG_CLOEXEC
         )
     except ConnectionError:
         return None
-    fd = -1
+    fds: list[int] = []
     for level, kind, data in ancillary:
         if level == socket.SOL_SOCKET and kind == socket.SCM_RIGHTS:
-            fd = int.from_bytes(data[:_FD_BYTES], "little")
+            fds += (
+                int.from_bytes(data[at : at + _FD_BYTES], "little")
+                for at in range(0, len(data) - _FD_BYTES + 1, _FD_BYTES)
+            )
     if not packet:
         return None
     fields = json.loads(packet)
-    return Message(str(fields.pop("kind", "")), fields, fd)
+    return Message(str(fields.pop("kind", "")), fields, tuple(fds))
+
+
+def _at(directory: str, name: str, call: Callable[[str], None]) -> None:
+    """Bind or connect below a directory whose path may be too long for sun_path (unix(7))."""
+    fd = os.open(directory, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        call(f"/proc/self/fd/{fd}/{name}")
+    finally:
+        os.close(fd)

@@ -1,19 +1,27 @@
-"""What users do with containers that exist: list them, remove them."""
+"""What users do with containers that exist: list, start, stop, signal, pause and remove them."""
 
 from __future__ import annotations
 
 import os
+import signal as signals
+import time
 from typing import TYPE_CHECKING
 
-from rootlesspy.engine import record, storage
-from rootlesspy.errors import Conflict, Error
+from rootlesspy.engine import control, record, storage
+from rootlesspy.errors import Conflict, Error, NotFound
 
 if TYPE_CHECKING:
+    import socket
+
     from rootlesspy.engine.record import Container
     from rootlesspy.paths import Paths
     from rootlesspy.report import Reporter
+    from rootlesspy.systemd.bus import Bus
 
 _KILL_TIMEOUT_S = 10.0
+# What a supervisor needs beyond the stop timeout to record the end and to clean up.
+_STOP_MARGIN_S = 10.0
+_POLL_S = 0.1
 
 
 def containers(paths: Paths) -> list[Container]:
@@ -27,6 +35,207 @@ def containers(paths: Paths) -> list[Container]:
     )
 
 
+def get(paths: Paths, text: str) -> Container:
+    """Return the container with this name, id or unique id prefix.
+
+    Raises NotFound, Conflict for an ambiguous prefix, Error for a damaged one.
+    """
+    container_id = record.find(paths, text)
+    found = record.load(paths, container_id)
+    if found is None:
+        raise NotFound(f"no container with name or id {text!r}", hint="rp ps -a lists them")
+    if found.state == "broken":
+        raise Error(f"container {text} is damaged", hint=f"rp rm -f {text}")
+    return found
+
+
+def start(paths: Paths, text: str, reporter: Reporter) -> bool:
+    """Start a container as a service, unless it runs; say whether it was started.
+
+    Raises Error with the supervisor's words when it does not start; the container stays.
+    """
+    from rootlesspy.engine import detached
+
+    found, lock_fd = _lock_to_start(paths, text)
+    if lock_fd is None:
+        return False
+    try:
+        detached.start(paths, found.record, lock_fd, reporter)
+    except detached.StartError as error:
+        raise error.cause from error
+    return True
+
+
+def start_attached(
+    paths: Paths, text: str, *, interactive: bool, detach_keys: bytes, reporter: Reporter
+) -> int:
+    """Start a container as a service, be its first client, and return its exit code."""
+    from rootlesspy.engine import attach, detached
+
+    found, lock_fd = _lock_to_start(paths, text)
+    if lock_fd is None:
+        return attached(
+            paths, text, interactive=interactive, detach_keys=detach_keys, reporter=reporter
+        )
+    try:
+        end, _, connection = detached.begin(paths, found.record, lock_fd, reporter)
+    except detached.StartError as error:
+        raise error.cause from error
+    try:
+        return attach.Client(
+            end,
+            0,
+            interactive=interactive and found.record.interactive,
+            detach_keys=detach_keys,
+            reporter=reporter,
+        ).run()
+    finally:
+        connection.close()
+        end.close()
+
+
+def attached(
+    paths: Paths,
+    text: str,
+    *,
+    interactive: bool,
+    detach_keys: bytes,
+    reporter: Reporter,
+    forwards: bool = True,
+) -> int:
+    """Attach to a running container and return its exit code, 0 when the user detaches.
+
+    Raises Conflict when it does not run.
+    """
+    from rootlesspy.engine import attach
+
+    found = get(paths, text)
+    end = running(paths, found)
+    interactive = interactive and found.record.interactive
+    control.tell(end, "attach", stdin=int(interactive))
+    try:
+        return attach.Client(
+            end,
+            0,
+            interactive=interactive,
+            detach_keys=detach_keys,
+            reporter=reporter,
+            forwards=forwards,
+        ).run()
+    finally:
+        end.close()
+
+
+def stop(
+    paths: Paths, text: str, timeout_s: float | None, reporter: Reporter, reason: str = "stop"
+) -> bool:
+    """Stop a container: its stop signal, SIGKILL after timeout_s (None: its own timeout).
+
+    Say whether it ran.  Raises Error when it does not end.
+    """
+    found = get(paths, text)
+    limit_s = found.record.stop_timeout_s if timeout_s is None else timeout_s
+    end = control.connect(paths, found.record.id)
+    if end is None:
+        return _stop_starting(paths, found, reporter)
+    try:
+        thaw(paths, found)
+        reporter.step(f"stop {found.record.name}")
+        control.tell(end, "stop", timeout_s=limit_s, reason=reason)
+        _await_end(end, found, limit_s + _STOP_MARGIN_S)
+    finally:
+        end.close()
+    return record.wait_unlocked(paths.container(found.record.id), _STOP_MARGIN_S)
+
+
+def signal(paths: Paths, text: str, number: int) -> None:
+    """Send a signal to the first process of a running container.  Raises Conflict."""
+    found = get(paths, text)
+    end = running(paths, found)
+    try:
+        if number == signals.SIGKILL:
+            thaw(paths, found)
+        control.tell(end, "signal", number=number, reason="kill")
+        control.receive(end)
+    finally:
+        end.close()
+
+
+def wait(paths: Paths, text: str) -> int:
+    """Wait until a container is not running and return its exit code; -1: nobody saw its end."""
+    found = get(paths, text)
+    directory = paths.container(found.record.id)
+    end = control.connect(paths, found.record.id)
+    if end is not None:
+        try:
+            control.tell(end, "watch")
+            while (message := control.receive(end)) is not None:
+                if message.kind == "exited":
+                    return message.number("exit_code")
+        finally:
+            end.close()
+        record.wait_unlocked(directory, _STOP_MARGIN_S)
+    ended = get(paths, text).exit
+    return ended.exit_code if ended is not None else 0
+
+
+def wait_for(paths: Paths, text: str, conditions: tuple[str, ...]) -> int:
+    """Wait until a container is in one of these states (stopped: not running), as wait()."""
+    if not {"stopped", "exited"}.isdisjoint(conditions):
+        return wait(paths, text)
+    found = get(paths, text)
+    if found.state in conditions:
+        return 0 if found.exit is None else found.exit.exit_code
+    while found.state not in conditions:
+        time.sleep(_POLL_S)
+        found = get(paths, text)
+    return 0
+
+
+def pause(paths: Paths, text: str) -> None:
+    """Freeze all processes of a running container.  Raises Conflict, Unsupported."""
+    found = get(paths, text)
+    running(paths, found).close()
+    if is_paused(paths, found):
+        raise Conflict(f"container {found.record.name} is already paused")
+    _on_scope(paths, found, freeze=True)
+
+
+def unpause(paths: Paths, text: str) -> None:
+    """Let the processes of a paused container go on.  Raises Conflict, Unsupported."""
+    found = get(paths, text)
+    if found.state != "running" or not is_paused(paths, found):
+        raise Conflict(f"container {found.record.name} is not paused")
+    _on_scope(paths, found, freeze=False)
+
+
+def is_paused(paths: Paths, found: Container) -> bool:
+    """Say whether systemd has frozen a running container."""
+    from rootlesspy.systemd import cgroup
+
+    live = record.live_state(paths.container(found.record.id))
+    if found.state != "running" or live is None or not live.unit:
+        return False
+    return cgroup.is_frozen(live.pid)
+
+
+def thaw(paths: Paths, found: Container) -> None:
+    """Let a container go on if it is paused, so that it can end."""
+    if is_paused(paths, found):
+        _on_scope(paths, found, freeze=False)
+
+
+def running(paths: Paths, found: Container) -> socket.socket:
+    """Connect to a container's supervisor.  Raises Conflict when it does not run."""
+    end = control.connect(paths, found.record.id)
+    if end is None:
+        name = found.record.name
+        raise Conflict(
+            f"container {name} is not running", hint=f"rp start {name}; rp why {name} says why"
+        )
+    return end
+
+
 def remove(
     paths: Paths,
     names: list[str],
@@ -34,10 +243,12 @@ def remove(
     force: bool,
     reporter: Reporter,
     volumes: bool = False,
+    timeout_s: float | None = None,
 ) -> None:
     """Remove containers by name, id or unique id prefix; force ends running ones first.
 
-    volumes: their anonymous volumes too.
+    volumes: their anonymous volumes too.  timeout_s: how long forced ones may take to stop; None:
+    they are killed at once.
 
     Raises NotFound, Conflict for a running one without force.
     """
@@ -53,17 +264,106 @@ def remove(
                     f"container {found.record.name} is running",
                     hint=f"stop it first, or: rp rm -f {found.record.name}",
                 )
-            reporter.step(f"kill {found.record.name}")
-            _kill(paths, found)
-        if os.path.lexists(paths.container(container_id)):
+            _end(paths, found, timeout_s, reporter)
+        lock_fd = _lock_to_remove(paths, found)
+        if lock_fd is not None:
             storage.remove(paths, found.record, volumes=volumes)
+            os.close(lock_fd)
+            _forget_service(paths, found)
 
 
-def _kill(paths: Paths, found: Container) -> None:
+def _forget_service(paths: Paths, found: Container) -> None:
+    """Take a failed service of a removed container out of systemd's list."""
+    from rootlesspy.engine import service
+    from rootlesspy.systemd import service as unit
+
+    if found.exit is None or found.exit.exit_code == 0:
+        return
+    try:
+        connection = _bus(paths)
+        try:
+            unit.reset_failed(connection, service.unit_name(found.record.name))
+        finally:
+            connection.close()
+    except Error:
+        # Without a manager there is no list.
+        return
+
+
+def _lock_to_start(paths: Paths, text: str) -> tuple[Container, int | None]:
+    """Take a container's lock; None when it runs already.  Raises Conflict when it is busy."""
+    found = get(paths, text)
+    directory = paths.container(found.record.id)
+    try:
+        lock_fd = record.lock(directory)
+    except FileNotFoundError:
+        raise NotFound(f"no container with name or id {text!r}") from None
+    if lock_fd is not None:
+        return get(paths, text), lock_fd
+    if found.state == "running":
+        return found, None
+    raise Conflict(f"container {found.record.name} is being started, stopped or removed")
+
+
+def _lock_to_remove(paths: Paths, found: Container) -> int | None:
+    """Take the lock of a container that is to go; None when it is gone.
+
+    Raises Conflict when somebody started it meanwhile.
+    """
+    try:
+        lock_fd = record.lock(paths.container(found.record.id))
+    except FileNotFoundError:
+        return None
+    if lock_fd is None:
+        raise Conflict(f"container {found.record.name} was started meanwhile")
+    return lock_fd
+
+
+def _stop_starting(paths: Paths, found: Container, reporter: Reporter) -> bool:
+    """Stop a container without a supervisor that answers: it has ended, or it only begins."""
+    directory = paths.container(found.record.id)
+    if not record.is_locked(directory):
+        return False
+    _kill(paths, found, reporter)
+    return True
+
+
+def _await_end(end: socket.socket, found: Container, limit_s: float) -> None:
+    end.settimeout(limit_s)
+    try:
+        while control.receive(end) is not None:
+            pass
+    except TimeoutError:
+        raise Error(
+            f"container {found.record.name} does not end",
+            hint="a process in uninterruptible sleep? see: ps -eo pid,stat,wchan,cmd",
+        ) from None
+
+
+def _end(paths: Paths, found: Container, timeout_s: float | None, reporter: Reporter) -> None:
+    """End a running container, politely when there is time."""
+    if timeout_s:
+        stop(paths, found.record.id, timeout_s, reporter)
+        return
+    end = control.connect(paths, found.record.id)
+    if end is None:
+        _kill(paths, found, reporter)
+        return
+    try:
+        thaw(paths, found)
+        control.tell(end, "stop", timeout_s=0, reason="kill")
+        _await_end(end, found, _KILL_TIMEOUT_S)
+    finally:
+        end.close()
+    record.wait_unlocked(paths.container(found.record.id), _KILL_TIMEOUT_S)
+
+
+def _kill(paths: Paths, found: Container, reporter: Reporter) -> None:
     """Kill a container and wait until its supervisor has cleaned up.
 
     Raises Error when that does not happen in time.
     """
+    reporter.step(f"kill {found.record.name}")
     directory = paths.container(found.record.id)
     storage.kill_payload(directory)
     if not record.wait_unlocked(directory, _KILL_TIMEOUT_S):
@@ -71,6 +371,26 @@ def _kill(paths: Paths, found: Container) -> None:
             f"container {found.record.name} does not end",
             hint="a process in uninterruptible sleep? see: ps -eo pid,stat,wchan,cmd",
         )
+
+
+def _on_scope(paths: Paths, found: Container, *, freeze: bool) -> None:
+    """Freeze or thaw the container's scope."""
+    from rootlesspy.systemd import scope
+
+    connection = _bus(paths)
+    live = record.live_state(paths.container(found.record.id))
+    try:
+        if live is None or not live.unit:
+            raise Conflict(f"container {found.record.name} has no scope: --cgroups=disabled")
+        (scope.freeze if freeze else scope.thaw)(connection, live.unit)
+    finally:
+        connection.close()
+
+
+def _bus(paths: Paths) -> Bus:
+    from rootlesspy.systemd import bus
+
+    return bus.connect(os.path.dirname(paths.require_runtime()))
 
 
 def _remove_broken(paths: Paths, container_id: str, *, force: bool) -> None:

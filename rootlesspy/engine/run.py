@@ -1,7 +1,7 @@
-"""`rp run`: from a request to a running container and its exit code.
+"""`rp run` and `rp create`: from a request to a container, running or not, and its exit code.
 
-Runs in the CLI, up to the fork of the supervisor; then this process is the supervisor's client.
-`run` is the table of contents of the whole product: ARCHITECTURE.md walks through it.
+Attached, it is started here, by a child of this process: `run` is the table of contents of the
+whole product, and ARCHITECTURE.md walks through it.  Detached, systemd starts it as a service.
 """
 
 from __future__ import annotations
@@ -15,19 +15,15 @@ from rootlesspy.engine import (
     cancel,
     control,
     idmap,
-    limits,
+    job,
     record,
     root,
-    start,
     storage,
     supervisor,
 )
-from rootlesspy.errors import UsageError
 from rootlesspy.linux import process
 from rootlesspy.network import driver
 from rootlesspy.paths import private_directory
-from rootlesspy.runtime import seccomp
-from rootlesspy.runtime.init import Plan
 
 if TYPE_CHECKING:
     import socket
@@ -36,7 +32,6 @@ if TYPE_CHECKING:
     from rootlesspy.engine.record import ContainerRecord
     from rootlesspy.engine.request import RunRequest
     from rootlesspy.image.progress import Progress
-    from rootlesspy.linux.userns import IdMaps
     from rootlesspy.network.driver import Selection
     from rootlesspy.paths import Paths
     from rootlesspy.report import Reporter
@@ -52,10 +47,74 @@ def run(
 
     Raises Error (125, 126, 127 by type) when it cannot be started; nothing is left behind then.
     """
-    step = reporter.step
     # Whatever else the caller has open is nothing to the container's processes.
     process.close_from(3)
     cancellation = cancel.Cancellation()
+    created, selection = make(request, paths, reporter, make_progress)
+    found = created.record
+    try:
+        task = job.prepare(
+            paths, found, created.spec, selection, lock_fd=created.lock_fd, reporter=reporter
+        )
+        reporter.step("fork the supervisor")
+        end, pid = _fork_supervisor(task, cancellation)
+    except BaseException:
+        storage.remove(paths, found)
+        raise
+    finally:
+        os.close(created.lock_fd)
+    return _attend(request, found, end, pid, paths, reporter)
+
+
+def run_detached(
+    request: RunRequest,
+    paths: Paths,
+    reporter: Reporter,
+    make_progress: Callable[[], Progress] | None = None,
+) -> str:
+    """Run a container as a service and return its id once it is ready.
+
+    Raises Error as run() does.
+    """
+    from rootlesspy.engine import detached
+
+    process.close_from(3)
+    cancel.Cancellation()
+    created, _ = make(request, paths, reporter, make_progress)
+    try:
+        detached.start(paths, created.record, created.lock_fd, reporter)
+    except detached.StartError as error:
+        if not error.keep:
+            storage.remove(paths, created.record)
+        raise error.cause from error
+    except BaseException:
+        detached.abandon(paths, created.record)
+        raise
+    return created.record.id
+
+
+def create(
+    request: RunRequest,
+    paths: Paths,
+    reporter: Reporter,
+    make_progress: Callable[[], Progress] | None = None,
+) -> str:
+    """Make a container that `rp start` starts, and return its id.  Raises Error."""
+    cancel.Cancellation()
+    created, _ = make(request, paths, reporter, make_progress, made_by="create")
+    os.close(created.lock_fd)
+    return created.record.id
+
+
+def make(
+    request: RunRequest,
+    paths: Paths,
+    reporter: Reporter,
+    make_progress: Callable[[], Progress] | None,
+    made_by: str = "run",
+) -> tuple[bundle.Created, Selection]:
+    """Make a container on disk, locked, with its image pulled when the policy says so."""
+    step = reporter.step
     private_directory(paths.require_runtime())
     private_directory(paths.data)
     maps = idmap.maps_for(request.userns)
@@ -69,80 +128,19 @@ def run(
     if selection.notice:
         reporter.notice(selection.notice)
     step("make the container")
-    created = bundle.create(request, source, paths, maps, selection, reporter)
+    created = bundle.create(request, source, paths, maps, selection, reporter, made_by)
     source.release()
-    try:
-        job = _job(created, paths, maps, selection, reporter)
-        step("fork the supervisor")
-        end, pid = _fork_supervisor(job, cancellation)
-    except BaseException:
-        storage.remove(paths, created.record)
-        raise
-    finally:
-        os.close(created.lock_fd)
-    return _attend(request, created.record, end, pid, paths, reporter)
+    return created, selection
 
 
-def _job(
-    created: bundle.Created, paths: Paths, maps: IdMaps, selection: Selection, reporter: Reporter
-) -> start.Job:
-    """Decide everything that is not in the spec: limits, filter, file systems of this machine."""
-    found, spec = created.record, created.spec
-    decided = None
-    if found.unit:
-        decided = limits.plan(
-            spec["linux"].get("resources", {}),
-            found.properties,
-            host=limits.host(),
-            ignore_missing=found.ignore_missing_limits,
-            defaults=frozenset(found.default_limits),
-        )
-        for notice in decided.notices:
-            reporter.notice(notice)
-    elif found.properties or set(spec["linux"].get("resources", {})) - {"pids"}:
-        raise UsageError("limits need a scope: they do not go with --cgroups=disabled")
-    program = None
-    profile = spec["linux"].get("seccomp")
-    if profile is not None:
-        private_directory(paths.cache)
-        program = seccomp.compile_filter(profile, paths.cache)
-    directory = paths.container(found.id)
-    kinds = {each["type"] for each in spec["linux"]["namespaces"]}
-    return start.Job(
-        paths=paths,
-        record=found,
-        spec=spec,
-        maps=maps,
-        plan=Plan(
-            spec=spec,
-            root=storage.root_of(found, directory),
-            merged=f"{directory}/rootfs",
-            user=found.user,
-            group_add=tuple(found.group_add),
-            make_cwd=found.make_cwd,
-            owns_root=idmap.owns_root(maps),
-            set_groups=not maps.is_single(),
-            loopback="network" in kinds and selection.request.driver == "none",
-            filter=program,
-            debug=reporter.debug,
-        ),
-        limits=decided,
-        selection=selection,
-        lock_fd=created.lock_fd,
-        reporter=reporter,
-    )
-
-
-def _fork_supervisor(
-    job: start.Job, cancellation: cancel.Cancellation
-) -> tuple[socket.socket, int]:
+def _fork_supervisor(task: job.Job, cancellation: cancel.Cancellation) -> tuple[socket.socket, int]:
     ours, theirs = control.socket_pair()
     cancel.hold()
     cancellation.check()
     pid = os.fork()
     if pid == 0:
         ours.close()
-        supervisor.main(job, theirs)
+        supervisor.main(task, theirs)
     theirs.close()
     return ours, pid
 

@@ -10,7 +10,7 @@ import signal
 import time
 from typing import TYPE_CHECKING, NamedTuple
 
-from rootlesspy.engine import cancel, control, record
+from rootlesspy.engine import cancel, record
 from rootlesspy.errors import Error
 from rootlesspy.linux import procfs
 from rootlesspy.network import driver
@@ -18,33 +18,10 @@ from rootlesspy.runtime import create, fuse, rootfs
 from rootlesspy.systemd import bus, cgroup, scope
 
 if TYPE_CHECKING:
-    import socket
     from collections.abc import Callable
 
-    from rootlesspy.engine import limits
-    from rootlesspy.engine.record import ContainerRecord
-    from rootlesspy.linux.userns import IdMaps
-    from rootlesspy.network.driver import NetworkStatus, Pending, Selection
-    from rootlesspy.oci.runtime_spec import Spec
-    from rootlesspy.paths import Paths
-    from rootlesspy.report import Reporter
-    from rootlesspy.runtime.init import Plan
-
-
-class Job(NamedTuple):
-    """One container to supervise, all decided."""
-
-    paths: Paths
-    record: ContainerRecord
-    spec: Spec
-    maps: IdMaps
-    plan: Plan
-    limits: limits.Plan | None
-    """None without a scope."""
-    selection: Selection
-    lock_fd: int
-    """Holds the lock of the container's directory, until the supervisor's very end."""
-    reporter: Reporter
+    from rootlesspy.engine.job import Job
+    from rootlesspy.network.driver import NetworkStatus, Pending
 
 
 class Undo:
@@ -78,9 +55,7 @@ class Running(NamedTuple):
     started_s: float
 
 
-def start(
-    job: Job, client: socket.socket, undo: Undo, cancellation: cancel.Cancellation
-) -> Running:
+def start(job: Job, undo: Undo, cancellation: cancel.Cancellation) -> Running:
     """Lead the container from nothing to a running payload: the supervisor's half of the story."""
     job.reporter.step("fork the container's init into its namespaces")
     cancel.hold()
@@ -88,7 +63,7 @@ def start(
     undo.push(lambda: _kill_and_reap(init))
     cancel.release()
     try:
-        return _lead(job, client, undo, init, cancellation)
+        return _lead(job, undo, init, cancellation)
     except (Error, OSError) as error:
         # If init died first, what it said is the cause and the rest its consequence.
         reported = init.reported_failure()
@@ -97,13 +72,7 @@ def start(
         raise reported from error
 
 
-def _lead(
-    job: Job,
-    client: socket.socket,
-    undo: Undo,
-    init: create.Init,
-    cancellation: cancel.Cancellation,
-) -> Running:
+def _lead(job: Job, undo: Undo, init: create.Init, cancellation: cancel.Cancellation) -> Running:
     step = job.reporter.step
     step("write the id maps")
     helpers = create.write_id_maps(init.pid, job.maps)
@@ -145,7 +114,6 @@ def _lead(
     cancel.hold()
     cancellation.check()
     init.execute()
-    control.send(client, "started", pid=init.pid, fd=master_fd)
     return running
 
 
@@ -180,6 +148,7 @@ def _place(job: Job, init: create.Init, connection: bus.Bus | None) -> cgroup.Me
         pids=[init.pid],
         controller=connection.unique_name,
         stop_timeout_us=job.record.stop_timeout_s * 1_000_000,
+        binds_to=job.service or None,
         properties=job.limits.properties,
     )
     directory = cgroup.directory(cgroup.control_group(init.pid))
@@ -203,6 +172,8 @@ def record_start(job: Job, running: Running) -> None:
             started_s=running.started_s,
             helper_pid=network.helper_pid or 0,
             helper_start=network.helper_start_time or 0,
+            unit=job.record.unit,
+            service=job.service,
         ),
     )
 

@@ -156,8 +156,15 @@ def sweep(paths: Paths) -> None:
         found = record.load(paths, container_id)
         if found is None:
             _remove_half_made(paths, container_id)
-        elif found.record.remove and found.state in ("exited", "created"):
+        elif found.record.remove and _is_over(found):
             remove(paths, found.record)
+
+
+def _is_over(found: record.Container) -> bool:
+    """Say whether nobody will start a --rm container any more; `rp create` makes them for later."""
+    if found.state == "created":
+        return found.record.made_by == "run"
+    return found.state == "exited"
 
 
 def _remove_half_made(paths: Paths, container_id: str) -> None:

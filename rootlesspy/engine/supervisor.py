@@ -1,29 +1,33 @@
 """The process beside a container: starts it, waits for it, records its end, cleans up.
 
-Runs in a child of the CLI (attached) in a session of its own; the CLI is its client and may die or
-detach without harm.  It is never inside the container's namespaces or scope.  One poll loop, no
-threads.  If it is killed the payload dies with it: by the parent-death signal, and the scope ends
-with its last process.
+A child of the CLI in a session of its own (attached), or the main process of rp-NAME.service; its
+clients may come, die and go without harm.  It is never inside the container's namespaces or scope.
+One poll loop, no threads.  If it is killed the payload dies with it: by the parent-death signal,
+and the scope is bound to the service.
 """
 
 from __future__ import annotations
 
 import os
-import select
 import signal
 import time
 from typing import TYPE_CHECKING, NoReturn
 
-from rootlesspy.engine import cancel, control, record, start, storage, tty
+from rootlesspy.engine import cancel, control, job, loop, record, start, stdio, storage, tty
+from rootlesspy.engine.clients import Clients
 from rootlesspy.errors import Error, RuntimeFailure
 from rootlesspy.linux import process
+from rootlesspy.systemd import notify
 
 if TYPE_CHECKING:
     import socket
 
+    from rootlesspy.engine.clients import Client
+    from rootlesspy.engine.control import Message
+    from rootlesspy.engine.record import ContainerRecord
+    from rootlesspy.paths import Paths
     from rootlesspy.systemd import cgroup
 
-_DRAIN_BYTES = 65536
 # rt_sigtimedwait of this machine, then of 32-bit programs, with and without 64-bit time.
 _SIGTIMEDWAIT = (b"128" if os.uname().machine == "x86_64" else b"137", b"177", b"421")
 # signal(7): default action is not to end the process.
@@ -41,15 +45,18 @@ _HARMLESS = frozenset(
 )
 
 
-def main(job: start.Job, client: socket.socket) -> NoReturn:
-    """Be the supervisor of one container until it has ended; never returns."""
+def main(task: job.Job, client: socket.socket) -> NoReturn:
+    """Be the supervisor of one attached container until it has ended; never returns."""
     status = 125
     try:
         os.setsid()
-        process.set_child_subreaper()
-        status = _supervise(job, client)
+        supervise(task, client)
+        status = 0
+    except Error:
+        # The client knows.
+        pass
     except BaseException as error:  # noqa: BLE001 - the child's last line
-        control.send(
+        control.tell(
             client,
             "failed",
             exit_code=125,
@@ -59,168 +66,232 @@ def main(job: start.Job, client: socket.socket) -> NoReturn:
         os._exit(status)
 
 
-def _supervise(job: start.Job, client: socket.socket) -> int:
+def supervise(task: job.Job, client: socket.socket | None) -> record.ExitRecord:
+    """Start a container, attend it and record its end; client is who started it, if anybody.
+
+    Raises Error when it could not be started: then nothing is left but the record, and not even
+    that for --rm.  The client has been told.
+    """
+    process.set_child_subreaper()
     # Before the client makes the caller's terminal raw.
-    guard = tty.Guard(0) if job.record.tty else None
-    if not job.record.interactive:
-        _redirect(0)
+    guard = tty.Guard(0) if task.record.tty and not task.service else None
     undo = start.Undo()
-    undo.push(lambda: storage.release(job.paths, job.record))
+    undo.push(lambda: storage.release(task.paths, task.record))
+    turns = loop.Loop()
     try:
-        running = start.start(job, client, undo, cancel.Cancellation())
-    except BaseException as error:  # noqa: BLE001 - whatever went wrong, nothing may be left
+        streams = _open_streams(task, turns)
+        listener = control.listen(task.paths, task.record.id, control.CONTROL)
+        undo.push(listener.close)
+        running = start.start(task, undo, cancel.Cancellation())
+    except BaseException as error:
         cancel.ignore_signals()
         undo.unwind(error)
-        _report_failure(job, client, error)
-        return 125
-    supervision = _Supervision(job, client, running, guard)
-    supervision.serve()
-    supervision.end_network()
+        service = bool(task.service)
+        raise report_failure(task.paths, task.record, client, error, service=service) from error
+    supervision = _Supervision(task, turns, streams, running, guard)
+    supervision.serve(client, listener)
     undo.unwind()
-    ended = supervision.finish()
-    control.send(client, "exited", exit_code=ended.exit_code, message=ended.error)
-    return 0
+    return supervision.finish()
+
+
+def _open_streams(task: job.Job, turns: loop.Loop) -> stdio.Streams:
+    """Put what the payload is to have in the place of descriptors 0, 1 and 2."""
+    found = task.record
+    if not job.relays(found, task.service):
+        return stdio.Shared(turns, tty=found.tty, interactive=found.interactive)
+    from rootlesspy.engine import logging
+
+    sink = logging.open_sink(task.paths, found, unit=found.unit)
+    return stdio.Relay(turns, sink, tty=found.tty, interactive=found.interactive)
 
 
 class _Supervision:
     """The time from execve to the end of the payload."""
 
     def __init__(
-        self, job: start.Job, client: socket.socket, running: start.Running, guard: tty.Guard | None
+        self,
+        task: job.Job,
+        turns: loop.Loop,
+        streams: stdio.Streams,
+        running: start.Running,
+        guard: tty.Guard | None,
     ) -> None:
-        self._job = job
-        self._client: socket.socket | None = client
+        self._job = task
+        self._loop = turns
+        self._streams = streams
         self._running = running
+        self._clients = Clients(turns, self, streams)
+        self._first: Client | None = None
+        self._terminal = guard
         self._emulated = 0
         self._error = ""
-        self._terminal = guard
-        helper = running.network.helper
-        self._network_fd = helper.pidfd if helper else -1
+        self._reason = ""
+        self._ended = False
+        self._network_fd = -1
         self._exit_code = record.LOST_EXIT_CODE
+        self._signal_number = 0
         self._usage: cgroup.Usage | None = None
+        self._record = record.lost()
 
-    def serve(self) -> None:
-        """Wait for the payload's end, obeying systemd, the client and signals meanwhile."""
-        running = self._running
-        # The caller's stdin, stdout and stderr belong to the payload alone now.
-        _redirect(0, 1, 2)
+    def serve(self, client: socket.socket | None, listener: socket.socket) -> None:
+        """Wait for the payload's end, obeying systemd, clients and signals meanwhile."""
+        running, turns = self._running, self._loop
+        self._streams.begin(running.master_fd)
         wakeup = self._catch_signals()
+        turns.watch(wakeup, lambda: self._serve_signals(wakeup))
+        turns.watch(running.init.pidfd, self._notice_end)
+        self._watch_network()
         if running.connection is not None:
-            running.connection.on_request_stop(self._job.record.unit, self.stop)
-        while True:
-            ready = self._wait(wakeup)
-            running = self._running
-            if running.meter is not None:
-                self._usage = running.meter.read()
-            if running.init.pidfd in ready:
-                break
-            if running.connection is not None:
-                running.connection.process()
-            if self._network_fd in ready:
-                self._restart_network()
-            if self._client is not None and self._client.fileno() in ready:
-                self._serve_client()
-            if running.master_fd in ready:
-                self._drain()
-            if wakeup in ready:
-                self._serve_signals(wakeup)
-        self._exit_code = self._reap()
-
-    def end_network(self) -> None:
-        """End the network helper, also a restarted one."""
+            running.connection.on_request_stop(self._job.record.unit, self._stop_by_systemd)
+        if running.meter is not None and running.meter.fileno() >= 0:
+            turns.watch(running.meter.fileno(), self._read_meter, loop.PRIORITY)
+        if client is not None:
+            self._first = self._clients.add(client)
+            stdin = self._job.record.interactive
+            self._clients.attach(self._first, stdin=stdin, first=True)
+        self._clients.listen(listener)
+        if self._job.notifier is not None:
+            self._job.notifier.send(notify.READY, f"STATUS=running as process {running.init.pid}")
+        while not self._ended:
+            self._watch_bus()
+            turns.turn()
+        self._reap()
+        # The network helper too: a restarted one is not on the list of what is undone.
         self._running.pending.cancel()
-
-    def stop(self) -> None:
-        """Ask the payload to end: its stop signal to PID 1 alone; systemd enforces the timeout."""
-        self._signal(self._job.record.stop_signal)
+        lost = self._streams.finish()
+        self._error = self._error or lost
+        # While the bus still answers.
+        self._record = self._exit_record()
 
     def finish(self) -> record.ExitRecord:
-        """Record the end; return what was recorded."""
-        job, usage = self._job, self._usage
-        oom_killed = bool(usage and usage.oom_kills)
-        if oom_killed and not self._error:
-            limit = job.spec["linux"].get("resources", {}).get("memory", {}).get("limit")
-            self._error = "out of memory" + (f": the limit is {limit} bytes" if limit else "")
-        ended = record.ExitRecord(
-            exit_code=self._exit_code,
-            finished_s=time.time(),
-            started_s=self._running.started_s,
-            oom_killed=oom_killed,
-            error=self._error,
-            memory_peak_bytes=usage.memory_peak_bytes if usage else None,
-            cpu_usage_us=usage.cpu_usage_us if usage else None,
-        )
-        if job.record.remove:
-            storage.remove(job.paths, job.record)
+        """Write the record of the end, tell everybody, and return it."""
+        task, ended = self._job, self._record
+        if task.record.remove:
+            storage.remove(task.paths, task.record)
         else:
-            directory = job.paths.container(job.record.id)
+            directory = task.paths.container(task.record.id)
             record.write_exit_record(directory, ended, durable=True)
+        self._clients.tell_all("exited", exit_code=ended.exit_code, message=ended.error)
         return ended
 
-    def _wait(self, wakeup: int) -> set[int]:
-        running = self._running
-        poller = select.poll()
-        poller.register(running.init.pidfd, select.POLLIN)
-        poller.register(wakeup, select.POLLIN)
-        timeout_ms = -1
-        if running.connection is not None and running.connection.poll_events():
-            poller.register(running.connection.fileno(), running.connection.poll_events())
-            timeout_ms = running.connection.timeout_ms()
-        if running.meter is not None and running.meter.fileno() >= 0:
-            poller.register(running.meter.fileno(), select.POLLPRI)
-        if self._client is not None:
-            poller.register(self._client.fileno(), select.POLLIN)
-        elif running.master_fd >= 0:
-            # Nobody reads the terminal: keep the payload from blocking on a full one.
-            poller.register(running.master_fd, select.POLLIN)
-        if self._network_fd >= 0:
-            poller.register(self._network_fd, select.POLLIN)
-        return {fd for fd, _ in poller.poll(timeout_ms)}
+    # --- what clients ask for: engine.clients.Duties -------------------------------------------
+
+    def stop(self, reason: str, timeout_s: float | None = None) -> None:
+        """Ask the payload to end: its stop signal to PID 1 alone, SIGKILL after the timeout.
+
+        Asked again it gets no second signal; a shorter timeout counts.
+        """
+        if not self._reason:
+            self._reason = reason
+            if self._job.notifier is not None:
+                self._job.notifier.send(notify.STOPPING)
+            self._forbid_restart()
+            self._signal(self._job.record.stop_signal)
+        limit_s = self._job.record.stop_timeout_s if timeout_s is None else timeout_s
+        self._loop.after_at_most("stop", max(0.0, limit_s), self._kill)
+
+    def signal(self, number: int, reason: str = "") -> None:
+        """Signal the payload; with a reason it is meant to end it."""
+        if reason and number in (signal.SIGKILL, self._job.record.stop_signal):
+            self._reason = self._reason or reason
+            self._forbid_restart()
+        self._signal(number)
+
+    def started_fields(self) -> dict[str, object]:
+        """Say what runs."""
+        found = self._job.record
+        return {"pid": self._running.init.pid, "tty": found.tty, "unit": found.unit}
+
+    def serve_other(self, client: Client, message: Message) -> None:
+        """Refuse what no version of rp that knows this supervisor asks for."""
+        message.close()
+        error = Error(f"the container's supervisor knows no request {message.kind!r}")
+        self._clients.refuse(client, error)
+
+    def client_left(self, client: Client, *, said_bye: bool) -> None:
+        """Give the caller's terminal back if the client died with it in raw mode."""
+        if client is not self._first or self._terminal is None:
+            return
+        if not said_bye:
+            self._terminal.restore()
+        # A terminal that is held open never hangs up: its window could not close.
+        self._terminal.close()
+
+    # --- what happens ---------------------------------------------------------------------------
+
+    def _notice_end(self) -> None:
+        # At once: systemd removes the cgroup as soon as it is empty.
+        self._read_meter()
+        self._ended = True
+
+    def _stop_by_systemd(self) -> None:
+        self.stop("systemctl")
+
+    def _watch_bus(self) -> None:
+        connection = self._running.connection
+        if connection is None:
+            return
+        if connection.poll_events():
+            self._loop.watch(connection.fileno(), connection.process, connection.poll_events())
+            timeout_ms = connection.timeout_ms()
+            if timeout_ms >= 0:
+                self._loop.after("bus", timeout_ms / 1000, connection.process)
+        else:
+            self._loop.forget(connection.fileno())
+
+    def _read_meter(self) -> None:
+        if self._running.meter is not None:
+            self._usage = self._running.meter.read()
+
+    def _watch_network(self) -> None:
+        helper = self._running.network.helper
+        if helper is not None:
+            self._network_fd = helper.pidfd
+            self._loop.watch(self._network_fd, self._restart_network)
 
     def _restart_network(self) -> None:
         """Start the network helper again in the same namespace, with the same ports.
 
         The container goes on in any case; if it has to go on without network its record says so.
         """
-        job, running = self._job, self._running
+        task, running = self._job, self._running
+        self._loop.forget(self._network_fd)
         running.pending.cancel()
-        self._network_fd = -1
         try:
-            pending = start.start_network(job, running.init.pid)
+            pending = start.start_network(task, running.init.pid)
             network = pending.wait()
         except (Error, OSError) as error:
             self._error = f"network lost: {running.network.driver} died: {error}"
             return
         self._running = running._replace(pending=pending, network=network)
-        self._network_fd = network.helper.pidfd if network.helper else -1
-        start.record_start(job, self._running)
-
-    def _serve_client(self) -> None:
-        if self._client is None:
-            return
-        message = control.receive(self._client)
-        if message is None or message.kind == "bye":
-            if message is None and self._terminal is not None:
-                # The client died with the caller's terminal in raw mode.
-                self._terminal.restore()
-            if self._terminal is not None:
-                # A terminal that is held open never hangs up: its window could not close.
-                self._terminal.close()
-            self._client.close()
-            self._client = None
-        elif message.kind == "signal":
-            self._signal(message.number("number"))
+        self._watch_network()
+        start.record_start(task, self._running)
 
     def _serve_signals(self, wakeup: int) -> None:
-        """Signals to the supervisor itself: a logout's SIGTERM means a clean stop.
+        """Signals to the supervisor itself: systemd's or a logout's SIGTERM means a clean stop.
 
         SIGINT is the client's, typed at the moment when the payload began.
         """
         for number in os.read(wakeup, 64):
             if number == signal.SIGTERM:
-                self.stop()
+                self.stop("systemctl")
             elif number == signal.SIGINT:
                 self._signal(signal.SIGINT)
+
+    def _forbid_restart(self) -> None:
+        """Tell systemd that the service is to end, whatever its Restart= says."""
+        connection = self._running.connection
+        if self._job.service and connection is not None:
+            try:
+                connection.send("StopUnit", "ss", self._job.service, "replace")
+            except Error as error:
+                self._error = f"its restart could not be called off: {error}"
+
+    def _kill(self) -> None:
+        try:
+            signal.pidfd_send_signal(self._running.init.pidfd, signal.SIGKILL)
+        except ProcessLookupError:
+            return
 
     def _signal(self, number: int) -> None:
         """Signal the payload's PID 1, as if the kernel did not shield it.
@@ -238,21 +309,56 @@ class _Supervision:
         except ProcessLookupError:
             return
 
-    def _drain(self) -> None:
-        try:
-            os.read(self._running.master_fd, _DRAIN_BYTES)
-        except OSError:
-            # EIO: no process has the terminal open any more, and none will.
-            os.close(self._running.master_fd)
-            self._running = self._running._replace(master_fd=-1)
-
-    def _reap(self) -> int:
+    def _reap(self) -> None:
         _, status = os.waitpid(self._running.init.pid, 0)
         os.close(self._running.init.pidfd)
         code = os.waitstatus_to_exitcode(status)
         if code == -signal.SIGKILL and self._emulated:
-            return 128 + self._emulated
-        return code if code >= 0 else 128 - code
+            code = -self._emulated
+        self._signal_number = max(0, -code)
+        self._exit_code = code if code >= 0 else 128 - code
+
+    def _exit_record(self) -> record.ExitRecord:
+        usage = self._usage
+        oom_killed = bool(usage and usage.oom_kills)
+        if oom_killed and not self._error:
+            limit = self._job.spec["linux"].get("resources", {}).get("memory", {}).get("limit")
+            self._error = "out of memory" + (f": the limit is {limit} bytes" if limit else "")
+        return record.ExitRecord(
+            exit_code=self._exit_code,
+            finished_s=time.time(),
+            started_s=self._running.started_s,
+            oom_killed=oom_killed,
+            error=self._error,
+            memory_peak_bytes=usage.memory_peak_bytes if usage else None,
+            cpu_usage_us=usage.cpu_usage_us if usage else None,
+            reason=self._final_reason(),
+            signal=self._signal_number,
+            usage={
+                name: value
+                for name, value in (usage._asdict() if usage else {}).items()
+                if value is not None
+            },
+        )
+
+    def _final_reason(self) -> str:
+        """Say who ended it: SIGKILL after a stop that asked for another signal is its timeout."""
+        killed = self._signal_number == signal.SIGKILL != self._job.record.stop_signal
+        if self._reason in ("stop", "systemctl") and killed:
+            return "timeout"
+        if self._reason == "systemctl" and self._manager_is_stopping():
+            return "shutdown"
+        return self._reason
+
+    def _manager_is_stopping(self) -> bool:
+        connection = self._running.connection
+        try:
+            return (
+                connection is not None and connection.manager_property("SystemState") == "stopping"
+            )
+        except Error:
+            # A manager that does not answer any more is on its way out.
+            return True
 
     def _catch_signals(self) -> int:
         reader, writer = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
@@ -291,34 +397,44 @@ def _sleeps_in_sigwait(pid: int) -> bool:
         return False
 
 
-def _report_failure(job: start.Job, client: socket.socket, error: BaseException) -> None:
-    """Remove what was made for a container that never ran, and tell the client why."""
-    if isinstance(error, OSError):
-        error = RuntimeFailure(f"cannot start the container: {error}", step="start")
-    elif not isinstance(error, Error):
-        text = f"internal error in the supervisor: {type(error).__name__}: {error}"
+def report_failure(
+    paths: Paths,
+    found: ContainerRecord,
+    client: socket.socket | None,
+    cause: BaseException,
+    *,
+    service: bool,
+) -> Error:
+    """Record why a container did not start, or remove it; tell the client; return the error.
+
+    A failure of the runtime leaves the container to be looked at; what a change of the request or
+    the machine cures leaves an attached one's caller nothing to clean up.
+    """
+    error = cause if isinstance(cause, Error) else None
+    if isinstance(cause, OSError):
+        error = RuntimeFailure(f"cannot start the container: {cause}", step="start")
+    elif error is None:
+        text = f"internal error in the supervisor: {type(cause).__name__}: {cause}"
         error = RuntimeFailure(text, step="start")
-    if job.record.remove or not isinstance(error, RuntimeFailure):
-        storage.remove(job.paths, job.record)
+    kept = service or isinstance(error, RuntimeFailure)
+    if found.remove or not kept:
+        storage.remove(paths, found)
     else:
         now = time.time()
         record.write_exit_record(
-            job.paths.container(job.record.id),
-            record.ExitRecord(error.exit_code, now, now, oom_killed=False, error=error.message),
+            paths.container(found.id),
+            record.ExitRecord(
+                error.exit_code, now, now, oom_killed=False, error=error.message, reason="start"
+            ),
             durable=True,
         )
-    control.send(
-        client,
-        "failed",
-        exit_code=error.exit_code,
-        message=error.message,
-        hint=error.hint or "",
-    )
-
-
-def _redirect(*numbers: int) -> None:
-    """Put /dev/null in the place of descriptors."""
-    null = os.open("/dev/null", os.O_RDWR | os.O_CLOEXEC)
-    for number in numbers:
-        os.dup2(null, number)
-    os.close(null)
+    if client is not None:
+        control.tell(
+            client,
+            "failed",
+            exit_code=error.exit_code,
+            message=error.message,
+            hint=error.hint or "",
+            keep=isinstance(error, RuntimeFailure),
+        )
+    return error

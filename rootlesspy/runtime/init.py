@@ -14,6 +14,7 @@ import os
 import resource
 import signal
 import socket
+import stat
 import struct
 import sys
 from typing import TYPE_CHECKING, NamedTuple, NoReturn
@@ -51,6 +52,8 @@ class Plan(NamedTuple):
     """Bring the loopback interface up: no network helper does it."""
     filter: bytes | None
     """The compiled seccomp program."""
+    own_stdio: bool
+    """Its stdin, stdout and stderr are pipes of the supervisor's, to be given to the user."""
     debug: bool
 
 
@@ -156,6 +159,9 @@ def _run(plan: Plan, channel: sync.Channel, step: _Steps) -> NoReturn:
         mount.mount_setattr(root_fd, set_flags=mount.MOUNT_ATTR_RDONLY)
     step("make a session keyring")
     _new_keyring()
+    if plan.own_stdio:
+        step("give away the standard streams")
+        _own_stdio(who)
     prepared = _prepare(plan, container_process, who)
     step("pivot")
     os.fchdir(root_fd)
@@ -317,6 +323,13 @@ def _reset_signals() -> None:
             # SIGKILL, SIGSTOP and the two that the C library keeps for itself.
             continue
     signal.pthread_sigmask(signal.SIG_SETMASK, ())
+
+
+def _own_stdio(who: user.User) -> None:
+    """Let the payload's user open /dev/stdout and the like, which are pipes of the supervisor's."""
+    for number in (0, 1, 2):
+        if stat.S_ISFIFO(os.fstat(number).st_mode):
+            os.fchown(number, who.uid, who.gid)
 
 
 def _new_keyring() -> None:

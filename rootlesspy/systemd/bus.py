@@ -202,6 +202,10 @@ class Bus:
             )
         return self._finished_jobs.pop(job)
 
+    def job_result(self, job: str) -> str | None:
+        """Return the result of a job that is over, as wait_job() would; None while it is not."""
+        return self._finished_jobs.get(job)
+
     def request_name(self, name: str) -> None:
         """Own a well-known name on the bus; raises BusError when another connection has it."""
         cookie = self.send(

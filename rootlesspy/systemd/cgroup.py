@@ -89,6 +89,16 @@ def control_group(pid: int) -> str:
     raise Unsupported("this machine has no cgroup v2", hint="boot with systemd 252 or newer")
 
 
+def is_frozen(pid: int) -> bool:
+    """Say whether the scope of a payload's process is frozen, or the payload alone."""
+    try:
+        payload = directory(control_group(pid))
+        with open(f"{payload}/cgroup.events", encoding="ascii") as file:
+            return "frozen 1" in file.read().splitlines()
+    except OSError:
+        return False
+
+
 def enter_payload(directory: str, pid: int) -> str:
     """Move a process of the scope whose cgroup is directory into its payload sub-cgroup.
 

@@ -52,7 +52,7 @@ def test_only_a_whole_sequence_is_held_back(chunks: list[bytes]) -> None:
 def test_packets_carry_fields_and_descriptors() -> None:
     ours, theirs = control.socket_pair()
     reader, writer = os.pipe()
-    assert control.send(ours, "started", pid=5, fd=writer)
+    assert control.send(ours, "started", (writer,), {"pid": 5})
     message = control.receive(theirs)
     assert message is not None
     assert (message.kind, message.number("pid"), message.text("pid")) == ("started", 5, "")
@@ -62,5 +62,5 @@ def test_packets_carry_fields_and_descriptors() -> None:
         os.close(fd)
     ours.close()
     assert control.receive(theirs) is None
-    assert not control.send(theirs, "bye")
+    assert not control.tell(theirs, "bye")
     theirs.close()

@@ -1,0 +1,68 @@
+"""The files that are bound over /etc/hosts, /etc/resolv.conf and /etc/hostname of a container.
+
+They live in its runtime directory and are written anew at each start: the host's own may have
+changed, and the directory does not survive a reboot.
+"""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING
+
+from rootlesspy.network import addresses, resolver
+
+if TYPE_CHECKING:
+    from rootlesspy.engine.record import ContainerRecord
+    from rootlesspy.network.driver import Selection
+    from rootlesspy.paths import Paths
+
+_HOST_FILE_BYTES = 1 << 20
+
+
+def write(paths: Paths, found: ContainerRecord, hostname: str, selection: Selection) -> None:
+    """Write a container's files for this start.  Raises UsageError, Unsupported, OSError."""
+    directory = paths.container_runtime(found.id)
+    os.makedirs(directory, 0o700, exist_ok=True)
+    chosen, asked = selection.request.driver, found.resolver
+    hosts = resolver.hosts(
+        _read_host_file("/etc/hosts"),
+        driver=chosen,
+        addresses=selection.addresses,
+        hostname=hostname,
+        name=found.name,
+        add_hosts=tuple((host, address) for host, address in _pairs(asked.get("add_hosts"))),
+    )
+    contents = {"hosts": hosts, "hostname": hostname + "\n"}
+    resolv_conf = resolver.resolv_conf(
+        _read_host_file("/etc/resolv.conf"),
+        driver=chosen,
+        addresses=selection.addresses,
+        is_host_address=addresses.is_host_address,
+        dns=_words(asked.get("dns")),
+        dns_search=_words(asked.get("dns_search")),
+        dns_options=_words(asked.get("dns_options")),
+    )
+    if resolv_conf is not None:
+        contents["resolv.conf"] = resolv_conf
+    for name, content in contents.items():
+        flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC
+        fd = os.open(f"{directory}/{name}", flags, 0o600)
+        os.fchmod(fd, 0o644)
+        os.write(fd, content.encode())
+        os.close(fd)
+
+
+def _words(value: object) -> tuple[str, ...]:
+    return tuple(map(str, value)) if isinstance(value, list) else ()
+
+
+def _pairs(value: object) -> list[list[str]]:
+    return value if isinstance(value, list) else []
+
+
+def _read_host_file(path: str) -> str:
+    try:
+        with open(path, encoding="utf-8", errors="replace") as file:
+            return file.read(_HOST_FILE_BYTES)
+    except FileNotFoundError:
+        return ""
