@@ -118,7 +118,7 @@ def _long(
     name, equals, text = word.partition("=")
     option = options.get(name)
     if option is not None and option.is_flag:
-        _flag(option.name, name, text if equals else "true", pieces)
+        _flag(option, name, text if equals else "true", pieces)
     elif option is not None and not equals and words:
         pieces.append((None, [word, words.pop(0)]))
     else:
@@ -140,7 +140,7 @@ def _cluster(
             return
         has_equals = len(tail) > 1 and tail[0] == "="
         if option.is_flag:
-            _flag(option.name, name, tail[1:] if has_equals else "true", pieces)
+            _flag(option, name, tail[1:] if has_equals else "true", pieces)
             if has_equals:
                 return
         elif tail:
@@ -151,13 +151,15 @@ def _cluster(
             del words[:1]
 
 
-def _flag(dest: str, name: str, text: str, pieces: list[tuple[str | None, list[str]]]) -> None:
+def _flag(option: Any, name: str, text: str, pieces: list[tuple[str | None, list[str]]]) -> None:
     if text not in BOOLEANS:
         raise UsageError(f"{name} {text!r}: expected true or false")
     if BOOLEANS[text]:
-        pieces.append((dest, [name]))
+        pieces.append((option.name, [name]))
     else:
-        pieces[:] = [piece for piece in pieces if piece[0] != dest]
+        pieces[:] = [piece for piece in pieces if piece[0] != option.name]
+        # One that is on unless it is switched off has a name for that.
+        pieces.extend((option.name, [each]) for each in option.secondary_opts[:1])
 
 
 def _parameter(option: argv.Option, help_text: Help) -> inspect.Parameter:
