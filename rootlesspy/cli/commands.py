@@ -41,6 +41,7 @@ COMMANDS = (
     Entry("enable", "units", "enable", CONTAINERS),
     Entry("disable", "units", "disable", CONTAINERS),
     Entry("unit", "units", "unit", CONTAINERS),
+    Entry("update", "update", "update", CONTAINERS),
     Entry("inspect", "inspect_command", "inspect", CONTAINERS),
     Entry("container inspect", "inspect_command", "container_inspect", CONTAINERS),
     Entry("container ls", "containers", "ps", CONTAINERS),

@@ -59,6 +59,16 @@ def render(
     return "\n".join(block for block in blocks if block)
 
 
+def drop_in(service: Service, *, version: int, keys: tuple[str, ...]) -> str:
+    """Return those settings of a service whose keys begin with one of keys, as a drop-in."""
+    listed = [each for each in services.settings(service, version) if each.key.startswith(keys)]
+    blocks = [
+        _section(name, [_line(each) for each in listed if each.section == name])
+        for name in (services.UNIT, services.SERVICE)
+    ]
+    return "\n".join(block for block in blocks if block)
+
+
 def extension(text: str) -> dict[str, str]:
     """Read the section for rp out of a unit file that render() wrote; empty when it has none."""
     found: dict[str, str] = {}
