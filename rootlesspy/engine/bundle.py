@@ -157,6 +157,13 @@ def _record(
         request=given(request),
         log_driver=request.log_driver,
         log_options=dict(request.log_options),
+        resolver={
+            "add_hosts": [list(pair) for pair in request.add_hosts],
+            "dns": list(request.dns),
+            "dns_search": list(request.dns_search),
+            "dns_options": list(request.dns_options),
+        },
+        made_by=made_by,
     )
 
 
