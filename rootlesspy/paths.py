@@ -54,6 +54,11 @@ class Paths(NamedTuple):
         return f"{self.data}/cache"
 
     @property
+    def linger_told(self) -> str:
+        """Exists once the user was told that containers end at logout."""
+        return f"{self.cache}/linger-told"
+
+    @property
     def tmp(self) -> str:
         """Half-made things, each locked by its owner."""
         return f"{self.data}/tmp"  # noqa: S108 - a directory of the store
