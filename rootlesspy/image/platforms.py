@@ -60,6 +60,11 @@ def choose(entries: tuple[Descriptor, ...], wanted: str | None, reference: Refer
 
     Raises NotFound naming what the index has.
     """
+    return choose_from(entries, wanted, f"image {reference.familiar()}")
+
+
+def choose_from(entries: tuple[Descriptor, ...], wanted: str | None, what: str) -> Descriptor:
+    """Do what choose() does for an index that has no reference."""
     platform = wanted or host()
     for acceptable_platform in acceptable(platform):
         for entry in entries:
@@ -69,7 +74,7 @@ def choose(entries: tuple[Descriptor, ...], wanted: str | None, reference: Refer
         return entries[0]
     there = sorted({entry.platform for entry in entries if entry.platform} - {"unknown/unknown"})
     raise NotFound(
-        f"image {reference.familiar()} is not made for {platform}, only for {', '.join(there)}",
+        f"{what} is not made for {platform}, only for {', '.join(there)}",
         hint=f"rp run --platform {there[0]} needs an emulator" if there else None,
     )
 

@@ -17,7 +17,9 @@ class Stream:
 
     def __init__(self, fd: int) -> None:
         self._fd = fd
-        self._is_pipe = stat.S_ISFIFO(os.fstat(fd).st_mode)
+        status = os.fstat(fd)
+        self._is_pipe = stat.S_ISFIFO(status.st_mode)
+        self._file_bytes = status.st_size if stat.S_ISREG(status.st_mode) else None
         self._buffer = b""
         self._at = 0
 
@@ -36,8 +38,18 @@ class Stream:
         """Say whether nothing is left."""
         return self._at == len(self._buffer) and not self._fill()
 
+    def offset(self) -> int:
+        """Return how far a file was read; raise OSError for a pipe."""
+        return os.lseek(self._fd, 0, os.SEEK_CUR) - (len(self._buffer) - self._at)
+
     def skip(self, count: int) -> None:
         """Pass over count bytes; raise ImageError when the stream ends before."""
+        available = len(self._buffer) - self._at
+        if self._file_bytes is not None and count > available:
+            self._at = len(self._buffer)
+            if os.lseek(self._fd, count - available, os.SEEK_CUR) > self._file_bytes:
+                raise _truncated()
+            return
         while count > 0:
             if self._at == len(self._buffer) and not self._fill():
                 raise _truncated()

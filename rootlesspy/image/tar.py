@@ -84,6 +84,10 @@ class TarReader:
             return self._entry(block, pax, long_name, long_link)
         return None
 
+    def is_sparse(self) -> bool:
+        """Say whether the entry just returned has holes that its data leaves out."""
+        return self._map is not None
+
     def copy(self, out_fd: int, entry: Entry) -> None:
         """Write the content of the entry just returned to out_fd, holes kept as holes."""
         if self._map is None:

@@ -6,9 +6,11 @@ import hashlib
 import os
 from typing import TYPE_CHECKING, Protocol
 
-from rootlesspy.errors import NotFound, RegistryError
+from rootlesspy.errors import ImageError, NotFound, RegistryError
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from rootlesspy.image.events import Events
     from rootlesspy.oci.image_spec import Descriptor
     from rootlesspy.settings import Source
@@ -48,7 +50,7 @@ class Origin(Protocol):
 
 
 class Transfer:
-    """The download of one blob, over several connections where it must be."""
+    """The download of one blob into a file of the store and on into the next process."""
 
     def __init__(
         self,
@@ -60,66 +62,26 @@ class Transfer:
         out_fd: int,
     ) -> None:
         self._descriptor = descriptor
-        self._sources = list(sources)
         self._origin = origin
+        self._sources = sources
         self._events = events
         self._blob_fd = blob_fd
         self._out_fd: int | None = out_fd
-        self._digest = hashlib.new(descriptor.digest.partition(":")[0])
-        self._done = 0
 
     def run(self) -> str:
         """Fetch everything; return the digest of what came.  Raises RegistryError, NotFound."""
         if self._origin is None:
             raise NotFound(f"blob {self._descriptor.digest} is missing in the store")
         self._origin.forget_connections()
-        breaks, since = 0, 0
-        while self._done < self._descriptor.size:
-            try:
-                self._fetch_rest(self._origin)
-            except Interrupted:
-                if self._done - since > _FORGIVEN_AFTER_BYTES:
-                    breaks, since = 0, self._done
-                breaks += 1
-                if breaks > _MAX_BREAKS:
-                    raise
-                self._origin.pause(breaks)
-            except (RegistryError, NotFound):
-                # The place that had the manifest may lack the blob: a mirror in the making.
-                if len(self._sources) < 2:
-                    raise
-                self._sources.pop(0)
+        digest = hashlib.new(self._descriptor.digest.partition(":")[0])
+        for data in chunks(self._descriptor, self._origin, self._sources):
+            digest.update(data)
+            self._take(data)
         self._events.flush()
-        return f"{self._digest.name}:{self._digest.hexdigest()}"
-
-    def _fetch_rest(self, origin: Origin) -> None:
-        descriptor = self._descriptor
-        body = origin.blob(
-            self._sources[0], descriptor.digest, offset=self._done, size=descriptor.size
-        )
-        try:
-            # A registry without ranges begins again: what is here already is passed over.
-            at = body.offset
-            while data := body.read(min(_CHUNK, descriptor.size - at + 1)):
-                at += len(data)
-                if at > descriptor.size:
-                    raise RegistryError(
-                        f"{body.where} sent more than the "
-                        f"{descriptor.size} bytes of blob {descriptor.digest}"
-                    )
-                if at > self._done:
-                    self._take(data[self._done - at :])
-        finally:
-            body.close()
-        if at < descriptor.size:
-            raise Interrupted(
-                f"{body.where} ended blob {descriptor.digest} after {at} of {descriptor.size} bytes"
-            )
+        return f"{digest.name}:{digest.hexdigest()}"
 
     def _take(self, data: bytes) -> None:
-        self._digest.update(data)
         write_all(self._blob_fd, data)
-        self._done += len(data)
         self._events.advance(len(data))
         if self._out_fd is None:
             return
@@ -145,3 +107,67 @@ def write_all(fd: int, data: bytes) -> None:
     view = memoryview(data)
     while view:
         view = view[os.write(fd, view) :]
+
+
+def chunks(descriptor: Descriptor, origin: Origin, sources: tuple[Source, ...]) -> Iterator[bytes]:
+    """Yield a blob from its beginning to its end, over as many connections as that takes.
+
+    Its digest is the caller's to verify, see verified().  Raises RegistryError, NotFound.
+    """
+    places = list(sources)
+    done = breaks = since = 0
+    while done < descriptor.size:
+        try:
+            for data in _rest(descriptor, origin, places[0], done):
+                done += len(data)
+                yield data
+        except Interrupted:
+            if done - since > _FORGIVEN_AFTER_BYTES:
+                breaks, since = 0, done
+            breaks += 1
+            if breaks > _MAX_BREAKS:
+                raise
+            origin.pause(breaks)
+        except (RegistryError, NotFound):
+            # The place that had the manifest may lack the blob: a mirror in the making.
+            if len(places) < 2:
+                raise
+            places.pop(0)
+
+
+def verified(
+    descriptor: Descriptor, origin: Origin, sources: tuple[Source, ...]
+) -> Iterator[bytes]:
+    """Yield a blob as chunks() does; raise ImageError at the end of one that is another."""
+    digest = hashlib.new(descriptor.digest.partition(":")[0])
+    for data in chunks(descriptor, origin, sources):
+        digest.update(data)
+        yield data
+    found = f"{digest.name}:{digest.hexdigest()}"
+    if found != descriptor.digest:
+        raise ImageError(f"digest mismatch: got {found} instead of {descriptor.digest}")
+
+
+def _rest(descriptor: Descriptor, origin: Origin, source: Source, done: int) -> Iterator[bytes]:
+    """Yield what one connection brings of the bytes after the first done ones."""
+    body = origin.blob(source, descriptor.digest, offset=done, size=descriptor.size)
+    try:
+        # A registry without ranges begins again: what is here already is passed over.
+        at = body.offset
+        while data := body.read(min(_CHUNK, descriptor.size - at + 1)):
+            at += len(data)
+            if at > descriptor.size:
+                raise RegistryError(
+                    f"{body.where} sent more than the {descriptor.size} bytes of blob "
+                    f"{descriptor.digest}"
+                )
+            if at > done:
+                fresh = data[done - at :]
+                done = at
+                yield fresh
+    finally:
+        body.close()
+    if at < descriptor.size:
+        raise Interrupted(
+            f"{body.where} ended blob {descriptor.digest} after {at} of {descriptor.size} bytes"
+        )

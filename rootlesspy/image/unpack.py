@@ -61,7 +61,7 @@ def unpack(fd: int, root_fd: int, *, single_id: bool, limits: Limits | None = No
     (file system without user attributes), OSError (no space, I/O).
     """
     old_umask = os.umask(0)
-    layer = _Layer(root_fd, single_id)
+    layer = Applier(root_fd, single_id)
     try:
         return layer.apply_all(Stream(fd), limits or Limits())
     finally:
@@ -69,8 +69,8 @@ def unpack(fd: int, root_fd: int, *, single_id: bool, limits: Limits | None = No
         os.umask(old_umask)
 
 
-class _Layer:
-    """One layer while it is made."""
+class Applier:
+    """A tree while entries are applied to it, here as a layer; engine.extract copies with it."""
 
     def __init__(self, root_fd: int, single_id: bool) -> None:
         self._root_fd = root_fd
@@ -97,7 +97,7 @@ class _Layer:
             try:
                 self._apply(reader, entry)
             except OSError as error:
-                raise _explained(error, entry, self._single_id) from error
+                raise self._explained(error, entry) from error
         self._set_directory_times()
         if stream.drain(limits.trailing_bytes) > limits.trailing_bytes:
             raise ImageError("layer goes on after the end of its archive")
@@ -112,7 +112,7 @@ class _Layer:
         self._parents.clear()
 
     def _apply(self, reader: tar.TarReader, entry: tar.Entry) -> None:
-        path = _normalised(entry.name)
+        path = normalised(entry.name)
         if not path:
             if entry.kind != tar.DIRECTORY:
                 raise _invalid(entry, "it would replace the root directory")
@@ -121,7 +121,13 @@ class _Layer:
         head, _, last = path.rpartition(b"/")
         if last.startswith(_WHITEOUT):
             self._whiteout(head, last, entry)
-        elif entry.kind == tar.REGULAR:
+        else:
+            self._make(path, reader, entry)
+
+    def _make(self, path: bytes, reader: tar.TarReader, entry: tar.Entry) -> None:
+        """Make the file of an entry at path."""
+        head, _, last = path.rpartition(b"/")
+        if entry.kind == tar.REGULAR:
             self._regular(self._parent(head), last, reader, entry)
         elif entry.kind == tar.DIRECTORY:
             self._directory(self._parent(head), last, path, entry)
@@ -155,15 +161,19 @@ class _Layer:
             self._clear(parent, last)
             fd = os.open(last, _NEW_FILE, 0o600, dir_fd=parent)
         try:
-            reader.copy(fd, entry)
-            # chown(2) takes setuid bits and capabilities away, so it comes before both.
-            self._chown(fd, entry)
-            os.fchmod(fd, entry.mode & 0o7777)
-            if entry.xattrs:
-                self._set_xattrs(fd, entry)
-            os.utime(fd, ns=_times(entry))
+            self._fill(fd, reader, entry)
         finally:
             os.close(fd)
+
+    def _fill(self, fd: int, reader: tar.TarReader, entry: tar.Entry) -> None:
+        """Give a new file its content and its metadata."""
+        reader.copy(fd, entry)
+        # chown(2) takes setuid bits and capabilities away, so it comes before both.
+        self._chown(fd, entry)
+        os.fchmod(fd, self._mode(entry))
+        if entry.xattrs:
+            self._set_xattrs(fd, entry)
+        os.utime(fd, ns=_times(entry))
 
     def _directory(self, parent: int, last: bytes, path: bytes, entry: tar.Entry) -> None:
         replaced = False
@@ -185,7 +195,7 @@ class _Layer:
 
     def _directory_metadata(self, fd: int, path: bytes, entry: tar.Entry) -> None:
         self._chown(fd, entry)
-        os.fchmod(fd, entry.mode & 0o7777)
+        os.fchmod(fd, self._mode(entry))
         if entry.xattrs:
             self._set_xattrs(fd, entry)
         self._times[path] = (os.fstat(fd).st_ino, _times(entry)[1])
@@ -199,12 +209,12 @@ class _Layer:
             self._clear(parent, last)
             os.symlink(entry.link, last, dir_fd=parent)
         if not self._single_id:
-            os.chown(last, *_owner(entry), dir_fd=parent, follow_symlinks=False)
+            os.chown(last, *self._owner(entry), dir_fd=parent, follow_symlinks=False)
         os.utime(last, ns=_times(entry), dir_fd=parent, follow_symlinks=False)
 
     def _hard_link(self, parent: int, last: bytes, entry: tar.Entry) -> None:
         """Link to an earlier entry; an absolute target means the root of the layer."""
-        target = _normalised(entry.link)
+        target = self._target(entry)
         if not target:
             raise _invalid(entry, "a link to the root directory")
         try:
@@ -225,6 +235,10 @@ class _Layer:
             raise _no_target(entry) from None
         finally:
             os.close(target_fd)
+
+    def _target(self, entry: tar.Entry) -> bytes:
+        """Return the path of the entry that a hard link means."""
+        return normalised(entry.link)
 
     def _whiteout(self, head: bytes, last: bytes, entry: tar.Entry) -> None:
         if last == _OPAQUE_WHITEOUT:
@@ -292,15 +306,23 @@ class _Layer:
         try:
             handle = f"/proc/self/fd/{fd}"
             if not self._single_id:
-                os.chown(handle, *_owner(entry))
-            os.chmod(handle, entry.mode & 0o7777)
+                os.chown(handle, *self._owner(entry))
+            os.chmod(handle, self._mode(entry))
             os.utime(handle, ns=_times(entry))
         finally:
             os.close(fd)
 
     def _chown(self, fd: int, entry: tar.Entry) -> None:
         if not self._single_id:
-            os.fchown(fd, *_owner(entry))
+            os.fchown(fd, *self._owner(entry))
+
+    def _owner(self, entry: tar.Entry) -> tuple[int, int]:
+        if not (0 <= entry.uid <= _MAX_ID and 0 <= entry.gid <= _MAX_ID):
+            raise _invalid(entry, "its owner is out of range")
+        return entry.uid, entry.gid
+
+    def _mode(self, entry: tar.Entry) -> int:
+        return entry.mode & 0o7777
 
     def _set_xattrs(self, fd: int, entry: tar.Entry) -> None:
         for name, value in entry.xattrs:
@@ -316,6 +338,17 @@ class _Layer:
                 self._ignored_xattrs += 1
             except ValueError:
                 self._ignored_xattrs += 1
+
+    def _explained(self, error: OSError, entry: tar.Entry) -> Exception:
+        """Turn what the kernel refused because of the entry itself into an ImageError."""
+        if error.errno in (*_NO_SPACE, errno.EIO, errno.EROFS, errno.EMFILE, errno.ENFILE):
+            return error
+        if error.errno == errno.EINVAL and not self._single_id and max(entry.uid, entry.gid) > 0:
+            return ImageError(
+                f"{text_of(entry.name)} belongs to {entry.uid}:{entry.gid}, which is not mapped",
+                hint="more ids: usermod --add-subuids FIRST-LAST --add-subgids FIRST-LAST USER",
+            )
+        return ImageError(f"cannot unpack {text_of(entry.name)}: {error.strerror}")
 
     def _set_directory_times(self) -> None:
         for path, (inode, mtime_ns) in self._times.items():
@@ -337,22 +370,16 @@ class _Layer:
                 os.close(parent)
 
 
-def _normalised(name: bytes) -> bytes:
+def normalised(name: bytes) -> bytes:
     """Return name relative to the root without "." parts; raise ImageError for ".."."""
     if name[:2] == b"./":
         name = name[2:]
     parts = name.split(b"/")
     if b".." in parts:
-        raise ImageError(f"layer holds a path with '..': {_text(name)}")
+        raise ImageError(f"layer holds a path with '..': {text_of(name)}")
     if b"" in parts or b"." in parts:
         return b"/".join(part for part in parts if part not in (b"", b"."))
     return name
-
-
-def _owner(entry: tar.Entry) -> tuple[int, int]:
-    if not (0 <= entry.uid <= _MAX_ID and 0 <= entry.gid <= _MAX_ID):
-        raise _invalid(entry, "its owner is out of range")
-    return entry.uid, entry.gid
 
 
 def _times(entry: tar.Entry) -> tuple[int, int]:
@@ -378,26 +405,15 @@ def _set_opaque(fd: int) -> None:
         ) from error
 
 
-def _explained(error: OSError, entry: tar.Entry, single_id: bool) -> Exception:
-    """Turn what the kernel refused because of the entry itself into an ImageError."""
-    if error.errno in (*_NO_SPACE, errno.EIO, errno.EROFS, errno.EMFILE, errno.ENFILE):
-        return error
-    if error.errno == errno.EINVAL and not single_id and max(entry.uid, entry.gid) > 0:
-        return ImageError(
-            f"{_text(entry.name)} belongs to {entry.uid}:{entry.gid}, which is not mapped",
-            hint="more ids: usermod --add-subuids FIRST-LAST --add-subgids FIRST-LAST USER",
-        )
-    return ImageError(f"cannot unpack {_text(entry.name)}: {error.strerror}")
-
-
 def _no_target(entry: tar.Entry) -> ImageError:
-    return _invalid(entry, f"no such file to link to: {_text(entry.link)}")
+    return _invalid(entry, f"no such file to link to: {text_of(entry.link)}")
 
 
 def _invalid(entry: tar.Entry, why: str) -> ImageError:
-    return ImageError(f"layer holds an invalid entry {_text(entry.name)!r}: {why}")
+    return ImageError(f"layer holds an invalid entry {text_of(entry.name)!r}: {why}")
 
 
-def _text(name: bytes) -> str:
+def text_of(name: bytes) -> str:
+    """Return a name of an archive for a message."""
     text = name.decode("utf-8", "backslashreplace")
     return text if len(text) <= 200 else f"{text[:197]}..."

@@ -1,0 +1,235 @@
+"""`rp save`, `rp load` and `rp import`: images and file systems as archives."""
+
+# ruff: noqa: UP045, B008
+# typer 0.7 knows neither Annotated nor X | None.
+
+from __future__ import annotations
+
+import os
+import sys
+from typing import TYPE_CHECKING, Optional
+
+import typer
+
+from rootlesspy.cli import completion, progress
+from rootlesspy.engine.values import parse_choice, parse_platform
+from rootlesspy.errors import Conflict, NotFound, UsageError
+from rootlesspy.report import escape
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from rootlesspy.image.save import Copyable
+    from rootlesspy.paths import Paths
+
+_ARCHIVES = ("docker-archive", "oci-archive")
+_FORMATS = (*_ARCHIVES, "docker-dir", "oci-dir")
+_MESSAGE = "imported from tarball"
+
+
+def save(
+    context: typer.Context,
+    names: list[str] = typer.Argument(
+        ..., metavar="IMAGE [NAME...]", show_default=False, autocompletion=completion.images,
+        help="An image and more names for it in the archive; with -m, images.",
+    ),
+    form: str = typer.Option(
+        "docker-archive", "--format", metavar="FORMAT",
+        help="docker-archive, oci-archive, docker-dir or oci-dir.",
+    ),
+    several: bool = typer.Option(
+        False, "--multi-image-archive", "-m", help="All names are images.", show_default=False
+    ),
+    output: Optional[str] = typer.Option(
+        None, "--output", "-o", metavar="PATH", help="Write there, not to stdout.",
+        show_default=False,
+    ),
+    quiet: bool = typer.Option(
+        False, "--quiet", "-q", help="Accepted for scripts: nothing is shown anyway.",
+        show_default=False,
+    ),
+    uncompressed: bool = typer.Option(
+        False, "--uncompressed", help="Accepted for scripts: layers stay as they are.",
+        show_default=False,
+    ),
+) -> int:  # fmt: skip
+    """Write images to an archive that podman, docker and skopeo can read."""
+    from rootlesspy.image import save as saving
+
+    paths = context.obj.paths()
+    parse_choice(form, "--format", _FORMATS)
+    chosen = _chosen(paths, names, several=several)
+    if form not in _ARCHIVES:
+        if output is None:
+            raise UsageError(f"--format {form} makes a directory", hint="name it: -o DIRECTORY")
+        target = saving.DirectoryTarget(output)
+        if form == "oci-dir":
+            saving.oci_layout(target, chosen)
+        elif len(chosen) > 1:
+            raise UsageError("docker-dir holds one image", hint="--format docker-archive")
+        else:
+            saving.directory(target, chosen[0][0], docker=True)
+    elif output is None:
+        if os.isatty(1):
+            raise UsageError("an archive is not written to a terminal", hint="-o FILE")
+        _write(1, form, chosen)
+    else:
+        if form == "docker-archive" and os.path.isfile(output) and os.path.getsize(output):
+            raise Conflict(f"{output} exists already", hint=f"rm {output}")
+        saving.write_file(output, lambda fd: _write(fd, form, chosen))
+    return 0
+
+
+def load(
+    context: typer.Context,
+    input_: Optional[str] = typer.Option(
+        None, "--input", "-i", metavar="PATH", show_default=False,
+        help="Read this archive or directory, not stdin.",
+    ),
+    platform: Optional[str] = typer.Option(
+        None, "--platform", metavar="OS/ARCH", help="Platform, such as linux/arm64.",
+        show_default=False,
+    ),
+    quiet: bool = typer.Option(
+        False, "--quiet", "-q", help="Do not show progress.", show_default=False
+    ),
+) -> int:  # fmt: skip
+    """Bring the images of an archive into the store; print their names.
+
+    Archives of docker save and podman save, OCI archives and directories; also compressed by gzip,
+    zstd, xz or bzip2.
+    """
+    from rootlesspy.engine import idmap
+    from rootlesspy.image import files, saved
+    from rootlesspy.image.load import load as load_image
+    from rootlesspy.image.writer import Writer
+
+    session = context.obj
+    paths = session.paths()
+    if platform is not None:
+        parse_platform(platform, "--platform")
+    if input_ is None and os.isatty(0):
+        raise UsageError("an archive is not read from a terminal", hint="rp load -i FILE")
+    display = progress.make(quiet=quiet, debug=session.reporter.debug)
+    source = None if input_ in (None, "/dev/stdin") else input_
+    with (
+        Writer(paths, idmap.default_maps(), session.reporter, display) as writer,
+        files.Opened(paths, source) as opened,
+    ):
+        for original in saved.images(opened.files, platform):
+            image = load_image(writer, opened.files, original, original.names)
+            for name in original.names or (image.id,):
+                sys.stdout.write(f"Loaded image: {escape(name)}\n")
+    return 0
+
+
+def import_(
+    context: typer.Context,
+    source: str = typer.Argument(
+        ..., metavar="PATH", help="A tar archive, compressed or not; - is stdin.",
+        show_default=False,
+    ),
+    name: Optional[str] = typer.Argument(
+        None, metavar="[NAME]", help="A name; without a registry it is localhost/NAME.",
+        show_default=False,
+    ),
+    changes: list[str] = typer.Option(
+        None, "--change", "-c", metavar="INSTRUCTION", show_default=False,
+        help="CMD, ENTRYPOINT, ENV, EXPOSE, LABEL, ONBUILD, STOPSIGNAL, USER, VOLUME or WORKDIR.",
+    ),
+    message: str = typer.Option(
+        _MESSAGE, "--message", "-m", metavar="TEXT", help="Comment in the history.",
+    ),
+    architecture: str = typer.Option(
+        "", "--arch", metavar="ARCH", help="Architecture.", show_default=False
+    ),
+    system: str = typer.Option(
+        "", "--os", metavar="OS", help="Operating system.", show_default=False
+    ),
+    variant: str = typer.Option(
+        "", "--variant", metavar="VARIANT", help="Variant of the architecture.",
+        show_default=False,
+    ),
+    quiet: bool = typer.Option(
+        False, "--quiet", "-q", help="Do not show progress.", show_default=False
+    ),
+) -> int:  # fmt: skip
+    """Make an image of a tar archive of a file system; print its id."""
+    from rootlesspy.engine import image_import
+
+    session = context.obj
+    fd = _archive(source)
+    try:
+        image = image_import.import_layer(
+            session.paths(),
+            fd,
+            name=name,
+            message=message,
+            changes=changes or (),
+            platform=(system, architecture, variant),
+            progress=progress.make(quiet=quiet, debug=session.reporter.debug),
+            reporter=session.reporter,
+        )
+    finally:
+        os.close(fd)
+    sys.stdout.write(f"{image.id}\n")
+    return 0
+
+
+def _archive(source: str) -> int:
+    """Open what is to be imported.  Raises NotFound, UsageError."""
+    if source == "-":
+        if os.isatty(0):
+            raise UsageError("an archive is not read from a terminal", hint="rp import FILE NAME")
+        return os.dup(0)
+    try:
+        return os.open(source, os.O_RDONLY | os.O_CLOEXEC)
+    except OSError as error:
+        raise NotFound(f"cannot open {source}: {error.strerror}") from error
+
+
+def _chosen(
+    paths: Paths, names: Sequence[str], *, several: bool
+) -> list[tuple[Copyable, list[str]]]:
+    """Return the images to save, each with its names in the archive."""
+    from rootlesspy.image import save as saving
+    from rootlesspy.image.reference import parse_local
+    from rootlesspy.image.store import Store
+
+    found: dict[str, tuple[Copyable, list[str]]] = {}
+    for name in names if several else names[:1]:
+        image = Store(paths).resolve(name)
+        entry = found.setdefault(image.digest, (saving.stored(paths, image), []))
+        # Of an image that was named by its id the archive has no name, as podman has it.
+        known = [each for each in image.names if each in _texts(name)]
+        entry[1].extend(each for each in known[:1] if each not in entry[1])
+    if not several:
+        _, known = next(iter(found.values()))
+        more = [str(parse_local(name)) for name in names[1:]]
+        known[:] = dict.fromkeys((*more, *known))
+    return list(found.values())
+
+
+def _texts(name: str) -> list[str]:
+    """Return what a typed name may mean, in full; nothing for an id."""
+    from rootlesspy.image.reference import candidates
+
+    try:
+        return [str(each) for each in candidates(name)]
+    except UsageError:
+        return []
+
+
+def _write(fd: int, form: str, chosen: Sequence[tuple[Copyable, Sequence[str]]]) -> None:
+    from rootlesspy.image import save as saving
+    from rootlesspy.image.tarwrite import TarWriter
+
+    tar = TarWriter(fd)
+    if form == "docker-archive":
+        saving.docker_archive(tar, chosen)
+    else:
+        # Others unpack the archive and want to own what they make.
+        for name in ("blobs", "blobs/sha256"):
+            tar.add_directory(name)
+        saving.oci_layout(tar, chosen)
+        tar.finish()
