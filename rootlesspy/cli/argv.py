@@ -154,14 +154,20 @@ PS = Command(
     operand=None,
     options=(
         Option("all", FLAG, ("--all", "-a")),
+        Option("external", FLAG, ("--external",)),
         Option("filter", LIST, ("--filter", "-f")),
         Option("format", VALUE, ("--format",)),
         Option("last", VALUE, ("--last", "-n")),
         Option("latest", FLAG, ("--latest", "-l")),
+        Option("namespaces", FLAG, ("--ns", "--namespace")),
         Option("no_trunc", FLAG, ("--no-trunc",)),
         Option("noheading", FLAG, ("--noheading",)),
+        Option("pod", FLAG, ("--pod", "-p")),
         Option("quiet", FLAG, ("--quiet", "-q")),
+        Option("size", FLAG, ("--size", "-s")),
         Option("sort", VALUE, ("--sort",)),
+        Option("sync", FLAG, ("--sync",)),
+        Option("watch", VALUE, ("--watch", "-w")),
     ),
 )
 

@@ -17,18 +17,37 @@ from rootlesspy.errors import Error, NotFound, UsageError
 _PANELS = ("Which", "How")
 HELPS = {
     "all": Help("Which", "", "Show all containers, not only running ones."),
+    "external": Help("Which", "", "Accepted for scripts: there are no others than rp's."),
     "filter": Help(
-        "Which", "KEY=VALUE", "Show what fits: name, id, status, label, ancestor, exited."
+        "Which",
+        "KEY=VALUE",
+        "Show what fits: name, id (a regular expression or beginning), status (created, running, "
+        "paused, exited), label=KEY[=VALUE], label!=KEY[=VALUE], ancestor=IMAGE, exited=CODE, "
+        "before=CONTAINER, since=CONTAINER, until=TIME, volume=NAME or PATH, network=DRIVER, "
+        "health (starting, healthy, unhealthy, none), restart-policy, command=PATTERN.",
     ),
     "last": Help("Which", "NUMBER", "Show the newest NUMBER, in any state."),
     "latest": Help("Which", "", "Show the newest one, in any state."),
-    "format": Help("How", "FORMAT", "json, a Go template, or table and a Go template."),
+    "format": Help(
+        "How",
+        "FORMAT",
+        "json, a Go template, or table and a Go template. Besides podman's fields: Health, "
+        "MemoryPeak, CPUTime, Throttled, PidsPeak, IORead, IOWrite and OOMKills, also of "
+        "containers that have ended.",
+    ),
+    "namespaces": Help("How", "", "Show the numbers of the namespaces."),
     "no_trunc": Help("How", "", "Do not shorten ids and commands."),
     "noheading": Help("How", "", "Leave out the headings."),
+    "pod": Help("How", "", "Add podman's columns for pods; they are empty."),
     "quiet": Help("How", "", "Print ids only."),
+    "size": Help("How", "", "Add the bytes that each has written, and with its image."),
     "sort": Help(
-        "How", "COLUMN", "command, created (default), id, image, names, runningfor or status."
+        "How",
+        "COLUMN",
+        "command, created (default), id, image, names, runningfor, size or status.",
     ),
+    "sync": Help("How", "", "Accepted for scripts: what is shown is always the present state."),
+    "watch": Help("How", "SECONDS", "Show the list again every SECONDS, until Ctrl-C."),
 }
 
 

@@ -145,7 +145,7 @@ def _command(command: list[Any], piped: list[Any], dot: Any, scope: _Scope) -> A
         return _decide(command, piped, dot, scope)
     arguments = [*(_value(operand, dot, scope) for operand in command[1:]), *piped]
     if first.kind != "function":
-        value = _value(first, dot, scope)
+        value = _looked_up(first, dot, scope)
         if callable(value):
             return _call(first.fields[-1], value, arguments)
         if arguments:
@@ -180,6 +180,12 @@ def _call(name: str, function: Callable[..., Any], arguments: list[Any]) -> Any:
 
 
 def _value(operand: Operand, dot: Any, scope: _Scope) -> Any:
+    """Return the value of an operand; a field that is a function is called, as methods are."""
+    value = _looked_up(operand, dot, scope)
+    return _call(operand.fields[-1], value, []) if callable(value) else value
+
+
+def _looked_up(operand: Operand, dot: Any, scope: _Scope) -> Any:
     if operand.kind == "constant":
         return operand.value
     if operand.kind == "pipe":

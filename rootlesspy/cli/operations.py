@@ -53,7 +53,7 @@ def chosen(
     if filters:
         from rootlesspy.cli.ps_filter import matching
 
-        found = matching(found, tuple(filters))
+        found = matching(found, tuple(filters), session.paths())
     return [each.record.id for each in found if not states or each.state in states]
 
 

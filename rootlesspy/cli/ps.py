@@ -6,7 +6,7 @@ import sys
 import time
 from typing import TYPE_CHECKING
 
-from rootlesspy.cli import human, table
+from rootlesspy.cli import human, ps_facts, table
 from rootlesspy.cli.ps_filter import matching
 from rootlesspy.engine import lifecycle
 from rootlesspy.engine.values import parse_choice, parse_integer
@@ -15,37 +15,62 @@ from rootlesspy.errors import UsageError
 if TYPE_CHECKING:
     from rootlesspy.cli.argv import Values
     from rootlesspy.cli.session import Session
+    from rootlesspy.engine.disk_usage import Sizes
     from rootlesspy.engine.record import Container
 
 _SHORT_ID = 12
 _COMMAND_WIDTH = 17
 _HEADER = ("CONTAINER ID", "IMAGE", "COMMAND", "CREATED", "STATUS", "PORTS", "NAMES")
+_SIZE_HEADER = ("SIZE",)
+_POD_HEADER = ("POD ID", "PODNAME")
+_NAMESPACES_HEADER = (
+    "CONTAINER ID", "NAMES", "PID", "CGROUPNS", "IPC", "MNT", "NET", "PIDNS", "USERNS", "UTS",
+)  # fmt: skip
 _CUT = ("IMAGE", "COMMAND", "PORTS", "NAMES")
-_SORT = ("command", "created", "id", "image", "names", "runningfor", "status")
+_SORT = ("command", "created", "id", "image", "names", "runningfor", "size", "status")
+_CLEAR = "\x1b[H\x1b[2J\x1b[3J"
 
 
 def show(given: Values, session: Session) -> None:
-    """Print the containers that were asked for."""
+    """Print the containers that were asked for; with --watch again and again, until Ctrl-C."""
+    interval = given.value("watch")
+    if interval is None:
+        _show_once(given, session)
+        return
+    interval_s = parse_integer(interval, "--watch", 1, 2**31 - 1)
+    while True:
+        sys.stdout.write(_CLEAR)
+        _show_once(given, session)
+        sys.stdout.flush()
+        time.sleep(interval_s)
+
+
+def _show_once(given: Values, session: Session) -> None:
     now_s = time.time()
-    found = _selected(given, lifecycle.containers(session.paths()))
+    paths = session.paths()
+    everything = ps_facts.with_pauses(lifecycle.containers(paths))
+    facts = ps_facts.Facts(paths, everything)
+    found = _selected(given, everything, facts)
     template = given.value("format")
-    full = given.flag("no_trunc")
+    full, heading = given.flag("no_trunc"), not given.flag("noheading")
     if template:
         from rootlesspy.cli import output, ps_rows
 
+        size = given.flag("size")
         output.show(
             template,
             ps_rows.HEADERS,
-            rows=lambda: [ps_rows.row(container, now_s, full=full) for container in found],
-            json_rows=lambda: [ps_rows.json_row(container, now_s) for container in found],
-            heading=not given.flag("noheading"),
+            rows=lambda: [ps_rows.row(each, now_s, facts, full=full) for each in found],
+            json_rows=lambda: [ps_rows.json_row(each, now_s, facts, size=size) for each in found],
+            heading=heading,
         )
     elif given.flag("quiet"):
         ids = (container.record.id[: None if full else _SHORT_ID] for container in found)
         sys.stdout.write("".join(f"{each}\n" for each in ids))
+    elif given.flag("namespaces"):
+        sys.stdout.write(_namespaces_table(found, facts, heading=heading, full=full))
     else:
-        heading = not given.flag("noheading")
-        sys.stdout.write(_table(found, now_s, heading=heading, full=full))
+        sys.stdout.write(_table(found, now_s, given, facts))
 
 
 def command_text(container: Container, *, full: bool) -> str:
@@ -56,15 +81,22 @@ def command_text(container: Container, *, full: bool) -> str:
     return f"{text[:_COMMAND_WIDTH]}..."
 
 
-def status_text(container: Container, now_s: float) -> str:
-    """Say in what state a container is, and since when."""
+def status_text(container: Container, now_s: float, health: str = "") -> str:
+    """Say in what state a container is, since when, and how healthy."""
+    suffix = f" ({health})" if health else ""
     if container.state == "running":
-        return f"Up {human.duration(now_s - container.started_s)}"
+        return f"Up {human.duration(now_s - container.started_s)}{suffix}"
     if container.state == "exited" and container.exit is not None:
         ended = container.exit
         when = f" {human.ago(ended.finished_s, now_s)}" if ended.finished_s else ""
         return f"Exited ({ended.exit_code}){when}"
-    return container.state.capitalize()
+    return f"{container.state.capitalize()}{suffix}"
+
+
+def size_text(sizes: Sizes) -> str:
+    """Write the size of a container and, as podman calls it, its virtual size."""
+    written = human.size(sizes.SizeRw, gap="")
+    return f"{written} (virtual {human.size(sizes.SizeRootFs, gap='')})"
 
 
 def ports_text(ports: list[list[object]]) -> str:
@@ -85,20 +117,23 @@ def ports_text(ports: list[list[object]]) -> str:
     return ", ".join(_port_text(each) for each in merged)
 
 
-def _selected(given: Values, found: list[Container]) -> list[Container]:
+def _selected(given: Values, containers: list[Container], facts: ps_facts.Facts) -> list[Container]:
     filters = given.values("filter")
     last = _last(given)
     everything = (
         given.flag("all") or last is not None or any(each.startswith("status=") for each in filters)
     )
+    found = containers
     if not everything:
-        found = [container for container in found if container.state == "running"]
-    found = matching(found, filters)
+        found = [container for container in containers if container.state == "running"]
+    found = matching(found, filters, facts.paths, containers)
     found.sort(key=lambda container: container.record.created_s)
     if last is not None:
         found = found[len(found) - min(last, len(found)) :]
     order = parse_choice(given.value("sort") or "created", "--sort", _SORT)
-    if order not in ("created", "runningfor"):
+    if order == "size":
+        found.sort(key=lambda container: facts.sizes(container).SizeRw)
+    elif order not in ("created", "runningfor"):
         found.sort(key=lambda container: _sort_key(container, order))
     return found
 
@@ -125,33 +160,61 @@ def _sort_key(container: Container, order: str) -> str:
     return keys[order]
 
 
-def _table(found: list[Container], now_s: float, *, heading: bool, full: bool) -> str:
+def _table(found: list[Container], now_s: float, given: Values, facts: ps_facts.Facts) -> str:
+    full, with_size, with_pod = (given.flag(each) for each in ("no_trunc", "size", "pod"))
+    header = _HEADER + (_SIZE_HEADER if with_size else ()) + (_POD_HEADER if with_pod else ())
     rows = []
     for container in found:
         record = container.record
-        rows.append(
-            (
-                record.id if full else record.id[:_SHORT_ID],
-                record.image,
-                command_text(container, full=full),
-                human.ago(record.created_s, now_s),
-                status_text(container, now_s),
-                ports_text(record.ports),
-                record.name,
-            )
-        )
-    look = table.style()
-    if full:
-        look = look._replace(width=None)
+        cells = [
+            record.id if full else record.id[:_SHORT_ID],
+            record.image,
+            command_text(container, full=full),
+            human.ago(record.created_s, now_s),
+            status_text(container, now_s, facts.health(container)),
+            ports_text(record.ports),
+            record.name,
+        ]
+        if with_size:
+            cells.append(size_text(facts.sizes(container)))
+        rows.append((*cells, *("",) * (len(header) - len(cells))))
     paint = {"STATUS": [_colour(container) for container in found]}
     return table.render(
-        _HEADER, rows, look, heading=heading, cut=_CUT, cut_front=("IMAGE",), paint=paint
+        header,
+        rows,
+        _style(full=full),
+        heading=not given.flag("noheading"),
+        cut=_CUT,
+        cut_front=("IMAGE",),
+        paint=paint,
     )
+
+
+def _namespaces_table(
+    found: list[Container], facts: ps_facts.Facts, *, heading: bool, full: bool
+) -> str:
+    rows = [
+        (
+            container.record.id[: None if full else _SHORT_ID],
+            container.record.name,
+            str(container.pid),
+            *facts.namespaces(container).values(),
+        )
+        for container in found
+    ]
+    return table.render(_NAMESPACES_HEADER, rows, _style(full=full), heading=heading)
+
+
+def _style(*, full: bool) -> table.Style:
+    look = table.style()
+    return look._replace(width=None) if full else look
 
 
 def _colour(container: Container) -> str:
     if container.state == "running":
         return table.GREEN
+    if container.state == "paused":
+        return table.YELLOW
     if container.state == "broken" or (container.exit and container.exit.exit_code != 0):
         return table.RED
     return ""

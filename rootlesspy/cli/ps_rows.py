@@ -5,11 +5,15 @@ from __future__ import annotations
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
-from rootlesspy.cli import human
+from rootlesspy.cli import gotime, human
 from rootlesspy.cli.gotemplate import Record
-from rootlesspy.cli.ps import command_text, ports_text, status_text
+from rootlesspy.cli.ps import command_text, ports_text, size_text, status_text
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from rootlesspy.cli.ps_facts import Facts
+    from rootlesspy.engine.disk_usage import Sizes
     from rootlesspy.engine.record import Container
 
 _SHORT_ID = 12
@@ -20,11 +24,37 @@ HEADERS = {
     "ImageID": "IMAGE ID",
     "PodName": "PODNAME",
     "Pod": "POD ID",
+    "Cgroup": "CGROUPNS",
+    "PIDNS": "PIDNS",
+    "USERNS": "USERNS",
+    "CPUTime": "CPU TIME",
+    "OOMKills": "OOM KILLS",
+    "IORead": "IO READ",
+    "IOWrite": "IO WRITE",
+}
+UNKNOWN = "--"
+"""What stands for a number that this machine does not count, as in `rp stats`."""
+_NAMESPACES = {
+    "Cgroup": "cgroup", "IPC": "ipc", "MNT": "mnt", "NET": "net", "PIDNS": "pid",
+    "USERNS": "user", "UTS": "uts",
+}  # fmt: skip
+# rp's own fields: what a container uses, or had used when it ended.
+_USAGE: dict[str, tuple[str, Callable[[int], str]]] = {
+    "MemoryPeak": ("MemoryPeak", lambda number: human.size(number, digits=4, gap="")),
+    "CPUTime": ("CPUUsageUSec", lambda number: gotime.duration(number * 1000)),
+    "Throttled": ("CPUThrottledUSec", lambda number: gotime.duration(number * 1000)),
+    "PidsPeak": ("PidsPeak", str),
+    "IORead": ("IOReadBytes", lambda number: human.size(number, digits=4, gap="")),
+    "IOWrite": ("IOWriteBytes", lambda number: human.size(number, digits=4, gap="")),
+    "OOMKills": ("OOMKills", str),
 }
 
 
-def row(container: Container, now_s: float, *, full: bool) -> Record:
-    """Return the fields a template may use; `full` leaves ids and commands whole."""
+def row(container: Container, now_s: float, facts: Facts, *, full: bool) -> Record:
+    """Return the fields a template may use; `full` leaves ids and commands whole.
+
+    What costs more than a glance is a function: looked up when the template asks for it.
+    """
     record = container.record
     ended = container.exit
     length = None if full else _SHORT_ID
@@ -49,15 +79,23 @@ def row(container: Container, now_s: float, *, full: bool) -> Record:
         Pod="",
         PodName="",
         Ports=ports_text(record.ports),
-        Restarts="0",
+        Restarts=lambda: facts.restarts(container),
         RunningFor=created,
         StartedAt=int(container.started_s),
         State=container.state,
-        Status=status_text(container, now_s),
+        Status=status_text(container, now_s, facts.health(container)),
+        CIDFile="",
+        Health=facts.health(container),
+        Mounts=lambda: ",".join(each["Destination"] for each in facts.mounts(container)),
+        Size=lambda: size_text(facts.sizes(container)),
+        **{field: _namespace(container, facts, kind) for field, kind in _NAMESPACES.items()},
+        **{field: _used(container, facts, *how) for field, how in _USAGE.items()},
     )
 
 
-def json_row(container: Container, now_s: float) -> dict[str, Any]:
+def json_row(
+    container: Container, now_s: float, facts: Facts, *, size: bool = False
+) -> dict[str, Any]:
     """Return one element of `--format json`."""
     record = container.record
     ended = container.exit
@@ -73,17 +111,37 @@ def json_row(container: Container, now_s: float) -> dict[str, Any]:
         "Image": record.image,
         "ImageID": record.image_id.removeprefix("sha256:"),
         "Labels": dict(record.labels) or None,
+        "Mounts": [each["Destination"] for each in facts.mounts(container)],
         "Names": [record.name],
         "Networks": [str(record.network["driver"])] if record.network else [],
         "Pid": container.pid,
         "Pod": "",
         "PodName": "",
         "Ports": [_port(*port) for port in record.ports] or None,
-        "Restarts": 0,
+        "Restarts": facts.restarts(container),
+        "Size": _json_size(facts.sizes(container)) if size else None,
         "StartedAt": int(container.started_s),
         "State": container.state,
-        "Status": status_text(container, now_s),
+        "Status": status_text(container, now_s, facts.health(container)),
     }
+
+
+def _namespace(container: Container, facts: Facts, kind: str) -> Callable[[], str]:
+    return lambda: facts.namespaces(container)[kind]
+
+
+def _used(
+    container: Container, facts: Facts, key: str, write: Callable[[int], str]
+) -> Callable[[], str]:
+    def text() -> str:
+        number = facts.usage(container)[key]
+        return UNKNOWN if number is None else write(number)
+
+    return text
+
+
+def _json_size(sizes: Sizes) -> dict[str, int]:
+    return {"rootFsSize": sizes.SizeRootFs, "rwSize": sizes.SizeRw}
 
 
 def _port(address: object, host: object, inner: object, protocol: object) -> dict[str, object]:

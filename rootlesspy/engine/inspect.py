@@ -103,7 +103,7 @@ def facts(paths: Paths, found: Container) -> Facts:
         live = None
     scope = None
     if live is not None:
-        scope = stats.scope_directory(found.pid, live.unit or found.record.unit)
+        scope = stats.scope_directory(found.pid)
     try:
         health = healthcheck.read(paths, found.record.id) if found.record.health else None
     except (statefile.DamagedError, OSError):
@@ -111,7 +111,7 @@ def facts(paths: Paths, found: Container) -> Facts:
     return Facts(
         paths=paths,
         found=found,
-        spec=_spec(f"{directory}/config.json"),
+        spec=load_spec(directory),
         live=live,
         directory=scope,
         paused=stats.is_frozen(scope),
@@ -152,7 +152,7 @@ def document(known: Facts, *, size: bool = False) -> dict[str, Any]:
         "Config": _config(known),
         "HostConfig": inspect_host.host_config(kept, spec, mounts, known.directory),
         "Systemd": _systemd(known),
-        "Usage": usage(known),
+        "Usage": usage(known.found, known.directory),
         **_FIXED,
     }
     if size:
@@ -208,9 +208,22 @@ def restart_counts(paths: Paths, services: tuple[str, ...]) -> dict[str, int]:
     return found
 
 
-def usage(known: Facts) -> dict[str, Any]:
-    """Return what the container uses, or, after its end, what it had used; null is unknown."""
-    ended = known.found.exit
+def load_spec(directory: str) -> dict[str, Any]:
+    """Return a container's config.json; empty where it cannot be read."""
+    try:
+        with open(f"{directory}/config.json", encoding="utf-8", errors="surrogateescape") as file:
+            value = json.loads(file.read(_SPEC_BYTES))
+    except (OSError, ValueError, RecursionError):
+        return {}
+    return value if isinstance(value, dict) else {}
+
+
+def usage(found: Container, directory: str | None) -> dict[str, Any]:
+    """Return what a container uses, or, after its end, what it had used; None is unknown.
+
+    directory: its scope's cgroup while it runs.
+    """
+    ended = found.exit
     if ended is not None:
         return {
             **_no_usage(),
@@ -218,7 +231,7 @@ def usage(known: Facts) -> dict[str, Any]:
             "CPUUsageUSec": ended.cpu_usage_us,
             **{name: ended.usage[key] for name, key in _RECORDED.items() if key in ended.usage},
         }
-    now = stats.read(known.directory)
+    now = stats.read(directory)
     return {
         "MemoryCurrent": now.memory_current_bytes,
         "MemoryPeak": now.memory_peak_bytes,
@@ -375,15 +388,6 @@ def _below_mount(directory: str | None) -> str:
 
     mounted = cgroup.mount_point()
     return "" if directory is None or mounted is None else directory.removeprefix(mounted)
-
-
-def _spec(path: str) -> dict[str, Any]:
-    try:
-        with open(path, encoding="utf-8", errors="surrogateescape") as file:
-            value = json.loads(file.read(_SPEC_BYTES))
-    except (OSError, ValueError, RecursionError):
-        return {}
-    return value if isinstance(value, dict) else {}
 
 
 def _image_digest(paths: Paths, kept: ContainerRecord) -> str:

@@ -17,8 +17,6 @@ from rootlesspy.systemd import cgroup
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from rootlesspy.engine.record import Container
-    from rootlesspy.paths import Paths
 
 _PRESSURES = ("cpu", "memory", "io")
 _READ_BYTES = 65536
@@ -63,30 +61,20 @@ class Limits(NamedTuple):
     pids: int | None
 
 
-def scope_directory(pid: int, unit: str) -> str | None:
-    """Return the cgroup directory of the scope that holds a process.
+def scope_directory(pid: int) -> str | None:
+    """Return the cgroup directory of the scope rp-….scope that holds a process.
 
     None without a scope, or when the process is gone.
     """
     try:
         parts = cgroup.control_group(pid).split("/")
-        if not unit or unit not in parts:
-            return None
-        # A payload with cgroups of its own, such as systemd, lies deeper than `payload`.
-        return cgroup.directory("/".join(parts[: parts.index(unit) + 1]))
+        for index, part in enumerate(parts):
+            # The first: a payload with cgroups of its own, such as systemd, lies deeper.
+            if part.startswith("rp-") and part.endswith(".scope"):
+                return cgroup.directory("/".join(parts[: index + 1]))
     except (OSError, Unsupported):
         return None
-
-
-def directory_of(paths: Paths, found: Container) -> str | None:
-    """Return the cgroup directory of a running container; None without a scope."""
-    from rootlesspy.engine import record
-
-    if not found.pid:
-        return None
-    live = record.live_state(paths.container(found.record.id))
-    unit = live.unit if live is not None and live.unit else found.record.unit
-    return scope_directory(found.pid, unit)
+    return None
 
 
 def is_frozen(directory: str | None) -> bool:

@@ -26,6 +26,7 @@ DATA = Record(
     Ports=[{"Host": 80}, {"Host": 443}],
     Created=Time("2026-11-02T15:04:05.0625Z"),
     State=Record(Status="up", Ok=True),
+    Lazy=lambda: "late",
     Label=lambda name: {"a": "1"}.get(name, ""),
 )
 
@@ -93,6 +94,7 @@ DATA = Record(
         ("{{if(.ID)}}y{{end}}{{\n.ID\n}}", "yabc"),
         ("{{if eq .ID `abc`}}{{- /* */}} y{{else}}{{end}}", " y"),
         ('{{slice .ID 1}}{{slice .ID 0 2}}{{slice .Names 1}}', "bcab[www]"),
+        ("{{.Lazy}}{{len .Lazy}}{{if eq .Lazy `late`}}y{{end}}{{.Lazy | upper}}", "late4yLATE"),
         ("{{.State}}{{json .State}}", '{up true}{"Status":"up","Ok":true}'),
         ("{{.Created}}", "2026-11-02 15:04:05.0625 +0000 UTC"),
         ("{{json .Created}}", '"2026-11-02T15:04:05.0625Z"'),
@@ -126,6 +128,7 @@ def test_render(template: str, expected: str) -> None:
         ("{{end}}", "without"),
         ("{{else}}", "without"),
         ("{{$x}}", "not set"),
+        ("{{len .Label}}", "cannot work on 0"),
         ("{{$x = 1}}", "not set"),
         ("{{if true}}{{$y := 1}}{{end}}{{$y}}", "not set"),
         ("{{break}}", "without range"),

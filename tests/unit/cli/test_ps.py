@@ -8,11 +8,11 @@ from typing import Any
 
 import pytest
 
-from rootlesspy.cli import argv, hot, ps
+from rootlesspy.cli import argv, hot, ps, ps_facts
 from rootlesspy.cli.session import Session
-from rootlesspy.engine import lifecycle, record
+from rootlesspy.engine import disk_usage, lifecycle, record, stats
 from rootlesspy.engine.record import Container, ExitRecord
-from rootlesspy.errors import UsageError
+from rootlesspy.errors import NotFound, UsageError
 from rootlesspy.report import Reporter
 
 NOW = 1_700_000_000.0
@@ -38,7 +38,7 @@ def ended(code: int, finished_s: float = NOW - 30) -> ExitRecord:
 
 CONTAINERS = [
     container(1, "web", ports=[["", 8080, 80, "tcp"], ["", 8081, 81, "tcp"]],
-              labels={"app": "x", "tier": "1"}),
+              labels={"app": "x", "tier": "1"}, restart="always", health={"Test": ["CMD", "x"]}),
     container(2, "old", "exited", ended=ended(3), labels={"app": "y"}),
     container(3, "new-web", "created", command=["a", "very long command line"]),
     container(4, "lost", "exited", ended=ended(-1, 0.0)),
@@ -47,8 +47,22 @@ CONTAINERS = [
 ]  # fmt: skip
 
 
+VOLUME = {"Type": "volume", "Name": "vol", "Source": "/v/vol/_data", "Destination": "/data"}
+
+
 @pytest.fixture(autouse=True)
 def fixed(monkeypatch: pytest.MonkeyPatch) -> None:
+    def mounts(_facts: object, found: Container) -> list[dict[str, Any]]:
+        return [VOLUME] if found.record.name == "web" else []
+
+    monkeypatch.setattr(
+        ps_facts, "health", lambda paths, found: "healthy" if found.record.health else ""
+    )
+    monkeypatch.setattr(ps_facts.Facts, "mounts", mounts)
+    monkeypatch.setattr(ps_facts, "_restarts", lambda paths, found: {f"{1:064x}"[::-1]: 7})
+    monkeypatch.setattr(
+        disk_usage, "sizes", lambda paths, kept: disk_usage.Sizes(len(kept.name) * 1000, 9_000_000)
+    )
     monkeypatch.setattr(lifecycle, "containers", lambda paths: list(CONTAINERS))
     monkeypatch.setattr("time.time", lambda: NOW)
 
@@ -72,7 +86,7 @@ def test_the_table(capsys: pytest.CaptureFixture[str]) -> None:
     assert lines[0].split() == titles.split()
     assert re.split(" {2,}", lines[2]) == [
         "100000000000", "docker.io/library/alpine:latest", "sleep 1000", "About a minute ago",
-        "Up 10 seconds", "0.0.0.0:8080-8081->80-81/tcp", "web",
+        "Up 10 seconds (healthy)", "0.0.0.0:8080-8081->80-81/tcp", "web",
     ]  # fmt: skip
     assert len(lines) == 3
     assert "\x1b" not in lines[1]
@@ -117,6 +131,27 @@ def test_status(state: Container, expected: str) -> None:
         (("-f", "ancestor=alpine"), ["web"]),
         (("-f", "ancestor=abab"), ["evil", "web"]),
         (("-f", "ancestor=debian"), []),
+        (("-a", "-f", "before=web"), ["bad", "evil", "lost", "new-web", "old"]),
+        (("-a", "-f", "before=new-web"), ["bad", "evil", "lost"]),
+        (("-f", "before=old"), ["evil"]),
+        (("-a", "-f", "since=new-web"), ["old", "web"]),
+        (("-a", "-f", "since=3"), ["old", "web"]),
+        (("-a", "-f", "until=1699999750"), ["bad", "evil", "lost", "new-web"]),
+        (("-a", "-f", "until=3m"), ["bad", "evil", "lost", "new-web", "old"]),
+        (("-f", "network=pasta"), ["evil", "web"]),
+        (("-f", "network=none"), []),
+        (("-a", "-f", "restart-policy=always"), ["web"]),
+        (("-a", "-f", "restart-policy=no"), ["bad", "evil", "lost", "new-web", "old"]),
+        (("-a", "-f", "command=sleep"), ["bad", "lost", "old", "web"]),
+        (("-a", "-f", "command=^a$"), ["new-web"]),
+        (("-a", "-f", "pod=x"), []),
+        (("-a", "-f", "health=healthy"), ["web"]),
+        (("-a", "-f", "health=none"), ["bad", "evil", "lost", "new-web", "old"]),
+        (("-a", "-f", "volume=vol"), ["web"]),
+        (("-a", "-f", "volume=/data"), ["web"]),
+        (("-a", "-f", "volume=/"), []),
+        (("-f", "status=paused"), []),
+        (("-a", "--sort", "size"), ["bad", "old", "web", "evil", "lost", "new-web"]),
         (("-a", "--sort", "names"), ["bad", "evil", "lost", "new-web", "old", "web"]),
         (("-a", "--sort", "id"), ["web", "old", "new-web", "lost", "evil", "bad"]),
     ],
@@ -130,7 +165,9 @@ def test_selection(
 @pytest.mark.parametrize(
     "words",
     [("-f", "x"), ("-f", "bogus=1"), ("-f", "name=["), ("-f", "status=odd"), ("-f", "exited=x"),
-     ("-n", "1_0"), ("-n", "2", "-l"), ("--sort", "size"), ("--format", "{{.Bogus}}")],
+     ("-n", "1_0"), ("-n", "2", "-l"), ("--sort", "pid"),
+     ("-f", "health=bad"), ("-f", "restart-policy=x"), ("-f", "until=soon"), ("-w", "0"),
+     ("--format", "{{.Bogus}}")],
 )  # fmt: skip
 def test_refused(words: tuple[str, ...]) -> None:
     with pytest.raises(UsageError):
@@ -183,8 +220,8 @@ def test_every_field_of_a_template(capsys: pytest.CaptureFixture[str]) -> None:
 def test_table_template(capsys: pytest.CaptureFixture[str]) -> None:
     run("-f", "name=web", "--format", "table {{.ID}}\\t{{.Status}}\\t{{.RunningFor}}")
     assert capsys.readouterr().out.splitlines() == [
-        "CONTAINER ID  STATUS         RUNNING FOR",
-        "100000000000  Up 10 seconds  About a minute ago",
+        "CONTAINER ID  STATUS                   RUNNING FOR",
+        "100000000000  Up 10 seconds (healthy)  About a minute ago",
     ]
 
 
@@ -201,3 +238,47 @@ def test_table_template(capsys: pytest.CaptureFixture[str]) -> None:
 )  # fmt: skip
 def test_ports(ports: list[list[object]], expected: str) -> None:
     assert ps.ports_text(ports) == expected
+
+
+def test_paused(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setattr(stats, "scope_directory", lambda pid: "/c")
+    monkeypatch.setattr(stats, "is_frozen", lambda directory: directory == "/c")
+    assert names(capsys) == []
+    assert names(capsys, "-f", "status=paused") == ["evil", "web"]
+    run("-a", "-f", "name=^web", "--format", "{{.State}} {{.Status}}")
+    assert capsys.readouterr().out == "paused Paused (healthy)\n"
+
+
+def test_size_and_pod_columns(capsys: pytest.CaptureFixture[str]) -> None:
+    run("-s", "-p", "-f", "name=web")
+    lines = capsys.readouterr().out.splitlines()
+    assert re.split(" {2,}", lines[0])[-4:] == ["NAMES", "SIZE", "POD ID", "PODNAME"]
+    assert lines[1].endswith("3kB (virtual 9MB)")
+    run("-s", "-f", "name=web", "--format", "json")
+    (found,) = json.loads(capsys.readouterr().out)
+    assert found["Size"] == {"rootFsSize": 9_000_000, "rwSize": 3000}
+    assert found["Restarts"] == 7
+
+
+def test_dear_fields_are_looked_up_when_asked_for(capsys: pytest.CaptureFixture[str]) -> None:
+    form = "{{.Restarts}}|{{.Size}}|{{.Mounts}}|{{.Health}}|{{.NET}}"
+    run("-f", "name=web", "--format", form)
+    assert capsys.readouterr().out.startswith("7|3kB (virtual 9MB)|/data|healthy|")
+
+
+def test_what_ended_containers_had_used(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    used = ended(0)._replace(
+        memory_peak_bytes=12_345_678, cpu_usage_us=1_500_000, usage={"oom_kills": 2}
+    )
+    monkeypatch.setattr(
+        lifecycle, "containers", lambda paths: [container(1, "a", "exited", ended=used)]
+    )
+    run("-a", "--format", "{{.MemoryPeak}} {{.CPUTime}} {{.PidsPeak}} {{.OOMKills}} {{.IORead}}")
+    assert capsys.readouterr().out == "12.35MB 1.5s -- 2 --\n"
+
+
+def test_an_unknown_container_in_a_filter() -> None:
+    with pytest.raises(NotFound, match="'nobody'"):
+        run("-f", "before=nobody")

@@ -110,13 +110,13 @@ def test_the_scope_is_found_from_below(
     tree: Path, monkeypatch: pytest.MonkeyPatch, path: str, expected: str | None
 ) -> None:
     monkeypatch.setattr(cgroup, "control_group", lambda pid: path)
-    found = stats.scope_directory(1, "rp-x.scope")
+    found = stats.scope_directory(1)
     assert found == (expected and f"{tree}{expected}")
 
 
 def test_no_scope(tree: Path) -> None:
-    assert stats.scope_directory(os.getpid(), "") is None
-    assert stats.scope_directory(2**22 + 1, "rp-x.scope") is None
+    assert stats.scope_directory(os.getpid()) is None
+    assert stats.scope_directory(2**22 + 1) is None
 
 
 def test_frozen(tree: Path) -> None:

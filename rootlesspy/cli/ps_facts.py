@@ -1,0 +1,114 @@
+"""What a listing needs of containers beyond their records, looked up when it is shown, once.
+
+Hot: nothing is imported or read for a plain `rp ps` but one cgroup file of each running container,
+and health.json of those that have checks.
+"""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING, Any
+
+from rootlesspy.engine import stats
+
+if TYPE_CHECKING:
+    from rootlesspy.engine.disk_usage import Sizes
+    from rootlesspy.engine.record import Container
+    from rootlesspy.paths import Paths
+
+
+def with_pauses(containers: list[Container]) -> list[Container]:
+    """Tell paused containers from running ones: their scope is frozen."""
+    return [
+        each._replace(state="paused")
+        if each.state == "running" and stats.is_frozen(stats.scope_directory(each.pid))
+        else each
+        for each in containers
+    ]
+
+
+def health(paths: Paths, container: Container) -> str:
+    """Return starting, healthy or unhealthy; empty without checks."""
+    if not container.record.health:
+        return ""
+    from rootlesspy.engine import healthcheck, statefile
+
+    try:
+        found = healthcheck.read(paths, container.record.id)
+    except (statefile.DamagedError, OSError):
+        return ""
+    return healthcheck.STARTING if found is None else found.status
+
+
+class Facts:
+    """The dearer facts of the containers of one listing."""
+
+    def __init__(self, paths: Paths, containers: list[Container]) -> None:
+        self.paths = paths
+        self._containers = containers
+        self._restarts: dict[str, int] | None = None
+        self._sizes: dict[str, Sizes] = {}
+
+    def health(self, container: Container) -> str:
+        """Return starting, healthy or unhealthy; empty without checks, and after the end."""
+        return health(self.paths, container) if container.pid else ""
+
+    def restarts(self, container: Container) -> int:
+        """Return how often systemd restarted a container; all are asked for at once."""
+        if self._restarts is None:
+            self._restarts = _restarts(self.paths, self._containers)
+        return self._restarts.get(container.record.id, 0)
+
+    def sizes(self, container: Container) -> Sizes:
+        """Return the bytes of a container's files; raises Error."""
+        from rootlesspy.engine import disk_usage
+
+        identity = container.record.id
+        if identity not in self._sizes:
+            self._sizes[identity] = disk_usage.sizes(self.paths, container.record)
+        return self._sizes[identity]
+
+    def mounts(self, container: Container) -> list[dict[str, Any]]:
+        """Return what is mounted into a container, as inspect shows it."""
+        from rootlesspy.engine import inspect, inspect_host
+
+        spec = inspect.load_spec(self.paths.container(container.record.id))
+        return inspect_host.mount_points(spec, self.paths, container.record.id)
+
+    def usage(self, container: Container) -> dict[str, Any]:
+        """Return what a container uses or has used, in the keys of inspect's Usage."""
+        from rootlesspy.engine import inspect
+
+        directory = stats.scope_directory(container.pid) if container.pid else None
+        return inspect.usage(container, directory)
+
+    def namespaces(self, container: Container) -> dict[str, str]:
+        """Return the numbers of a container's namespaces by their kind; empty after the end."""
+        kinds = ("cgroup", "ipc", "mnt", "net", "pid", "user", "uts")
+        return {kind: _namespace(container.pid, kind) if container.pid else "" for kind in kinds}
+
+
+def _namespace(pid: int, kind: str) -> str:
+    try:
+        return os.readlink(f"/proc/{pid}/ns/{kind}").partition("[")[2].rstrip("]")
+    except OSError:
+        return ""
+
+
+def _restarts(paths: Paths, containers: list[Container]) -> dict[str, int]:
+    from rootlesspy.engine import inspect, record, statefile
+
+    services = {}
+    for each in containers:
+        if each.record.restart in ("", "no"):
+            continue
+        try:
+            live = record.live_state(paths.container(each.record.id))
+        except (statefile.DamagedError, OSError):
+            continue
+        if live is not None and live.service:
+            services[each.record.id] = live.service
+    if not services:
+        return {}
+    counts = inspect.restart_counts(paths, tuple(services.values()))
+    return {identity: counts.get(service, 0) for identity, service in services.items()}
