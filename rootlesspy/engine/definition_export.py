@@ -13,7 +13,7 @@ from rootlesspy.engine import toml
 from rootlesspy.engine.definition import without_labels
 from rootlesspy.engine.health_values import NONE, HealthRequest, StartupRequest
 from rootlesspy.engine.request import Device, RunRequest, TmpfsMount, Ulimit, VolumeMount
-from rootlesspy.errors import Unsupported
+from rootlesspy.errors import Unsupported, UsageError
 from rootlesspy.network.driver import NetworkRequest
 from rootlesspy.network.ports import PortMapping
 
@@ -67,6 +67,23 @@ def request_of(record: ContainerRecord) -> RunRequest:
             hint="rp run it again",
         )
     return without_labels(restore(record.request, record.name))
+
+
+def text_of(records: Sequence[ContainerRecord]) -> str:
+    """Write containers as one definition.
+
+    Raises Unsupported as request_of() does, UsageError when one waits for another that is left out.
+    """
+    requests = [request_of(each) for each in records]
+    names = [str(each.name) for each in requests]
+    for each in requests:
+        for other in (*each.requires, *each.wants, *each.after):
+            if other not in names:
+                raise UsageError(
+                    f"container {each.name} is started after {other}",
+                    hint=f"both belong into one file: rp export-definition {other} {each.name}",
+                )
+    return text(requests)
 
 
 def text(requests: Sequence[RunRequest]) -> str:

@@ -102,9 +102,26 @@ def write(tables: Sequence[tuple[tuple[str, ...], Mapping[str, object]]]) -> str
     blocks = []
     for name, table in tables:
         lines = [f"[{'.'.join(map(_key, name))}]"] if name else []
-        lines += [f"{_key(key)} = {_value(value)}" for key, value in table.items()]
+        lines += [f"{_key(key)} = {value(each)}" for key, each in table.items()]
         blocks.append("".join(f"{line}\n" for line in lines))
     return "\n".join(blocks)
+
+
+def value(thing: object) -> str:
+    """Return one value as TOML."""
+    if isinstance(thing, str):
+        return _string(thing)
+    if isinstance(thing, bool):
+        return "true" if thing else "false"
+    if isinstance(thing, dict):
+        pairs = ", ".join(f"{_key(key)} = {value(each)}" for key, each in thing.items())
+        return f"{{ {pairs} }}" if pairs else "{}"
+    if isinstance(thing, (list, tuple)):
+        items = [value(each) for each in thing]
+        if sum(len(item) + 2 for item in items) <= _WIDE:
+            return f"[{', '.join(items)}]"
+        return "[\n" + "".join(f"    {item},\n" for item in items) + "]"
+    return repr(thing)
 
 
 def _explain(error: tomli.TOMLDecodeError, text: str) -> tuple[str, int]:
@@ -120,22 +137,6 @@ def _explain(error: tomli.TOMLDecodeError, text: str) -> tuple[str, int]:
 
 def _key(key: str) -> str:
     return key if _BARE_KEY.fullmatch(key) else _string(key)
-
-
-def _value(value: object) -> str:
-    if isinstance(value, str):
-        return _string(value)
-    if isinstance(value, bool):
-        return "true" if value else "false"
-    if isinstance(value, dict):
-        pairs = ", ".join(f"{_key(key)} = {_value(each)}" for key, each in value.items())
-        return f"{{ {pairs} }}" if pairs else "{}"
-    if isinstance(value, (list, tuple)):
-        items = [_value(each) for each in value]
-        if sum(len(item) + 2 for item in items) <= _WIDE:
-            return f"[{', '.join(items)}]"
-        return "[\n" + "".join(f"    {item},\n" for item in items) + "]"
-    return repr(value)
 
 
 def _string(text: str) -> str:

@@ -182,16 +182,32 @@ def remove_anonymous(paths: Paths, names: tuple[str, ...], maps: IdMaps) -> None
 
     Raises OSError.
     """
+    _remove_all(
+        paths,
+        [name for name in names if is_anonymous_name(name) and _has_no_name(paths, name)],
+        maps,
+    )
+
+
+def remove(paths: Paths, name: str, maps: IdMaps) -> None:
+    """Remove a volume and all that is in it; one that is gone is no harm.
+
+    Whether a container uses it is the caller's to find out.  Raises UsageError, OSError.
+    """
+    _check_name(name)
+    _remove_all(paths, [name], maps)
+
+
+def _remove_all(paths: Paths, names: list[str], maps: IdMaps) -> None:
     gone = []
     for name in names:
-        if is_anonymous_name(name) and _has_no_name(paths, name):
-            staging = make_staging(paths)
-            gone.append(staging)
-            try:
-                # Gone for everybody at once; a sweep finishes what a killed removal left.
-                os.rename(f"{paths.volumes}/{name}", f"{staging.path}/{name}")
-            except FileNotFoundError:
-                continue
+        staging = make_staging(paths)
+        gone.append(staging)
+        try:
+            # Gone for everybody at once; a sweep finishes what a killed removal left.
+            os.rename(f"{paths.volumes}/{name}", f"{staging.path}/{name}")
+        except FileNotFoundError:
+            continue
     if not gone:
         return
 
