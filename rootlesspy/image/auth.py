@@ -11,10 +11,7 @@ containers-auth.json(5).
 from __future__ import annotations
 
 import base64
-import binascii
 import ipaddress
-import json
-import os
 import socket
 from typing import TYPE_CHECKING, NamedTuple
 from urllib.parse import urlsplit
@@ -22,10 +19,9 @@ from urllib.parse import urlsplit
 from rootlesspy.errors import RegistryError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Iterable
 
-_MAX_FILE_BYTES = 4 * 1024 * 1024
-_DOCKER_HUB = ("docker.io", "registry-1.docker.io", "index.docker.io")
+DOCKER_HUB = ("docker.io", "registry-1.docker.io", "index.docker.io")
 _TOKEN_CHARACTERS = frozenset(
     "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789!#$%&'*+-.^_`|~"
 )
@@ -43,7 +39,7 @@ class Challenge(NamedTuple):
 
 
 class Credentials(NamedTuple):
-    """What auth.json holds for a registry."""
+    """What somebody is known by to a registry."""
 
     username: str
     password: str
@@ -108,83 +104,10 @@ def may_have_password(realm: str, registry_host: str) -> bool:
         return False
     if parts.hostname == registry_host:
         return True
-    if registry_host in _DOCKER_HUB:
+    if registry_host in DOCKER_HUB:
         return parts.hostname == "auth.docker.io"
     domain = _registrable_domain(registry_host)
     return domain is not None and domain == _registrable_domain(parts.hostname)
-
-
-def find_credentials(
-    registry: str, repository: str, environment: Mapping[str, str], config_directory: str
-) -> tuple[Credentials | None, str | None]:
-    """Look for credentials; return them with the path of their file.
-
-    Files as in containers-auth.json(5), the most specific key first.  Raises RegistryError for a
-    file that cannot be read.
-    """
-    forced = environment.get("REGISTRY_AUTH_FILE")
-    home, runtime = environment.get("HOME"), environment.get("XDG_RUNTIME_DIR")
-    files = [forced] if forced else []
-    if not forced:
-        files += [f"{runtime}/containers/auth.json"] if runtime else []
-        files += [f"{config_directory}/containers/auth.json"]
-        files += [f"{home}/.docker/config.json"] if home else []
-    for path in files:
-        auths = _auths(path)
-        for key in _keys(registry, repository):
-            found = _decoded(path, auths[key]) if key in auths else None
-            if found is not None:
-                return found, path
-    return None, None
-
-
-def is_readable_by_others(path: str) -> bool:
-    """Say whether somebody else may read the file."""
-    try:
-        return bool(os.stat(path).st_mode & 0o077)
-    except OSError:
-        return False
-
-
-def _keys(registry: str, repository: str) -> list[str]:
-    keys = []
-    path = f"{registry}/{repository}"
-    while path:
-        keys.append(path)
-        path = path.rpartition("/")[0]
-    keys += [f"https://{registry}", f"https://{registry}/v1/", f"https://{registry}/v2/"]
-    if registry in _DOCKER_HUB:
-        keys += ["index.docker.io", "https://index.docker.io/v1/"]
-    return keys
-
-
-def _auths(path: str) -> dict[str, object]:
-    try:
-        with open(path, "rb") as file:
-            document = json.loads(file.read(_MAX_FILE_BYTES))
-    except FileNotFoundError:
-        return {}
-    except OSError as error:
-        raise RegistryError(f"cannot read {path}: {error.strerror}") from error
-    except (ValueError, RecursionError) as error:
-        raise RegistryError(f"{path} is not valid JSON", hint=f"edit or remove {path}") from error
-    auths = document.get("auths") if isinstance(document, dict) else None
-    return auths if isinstance(auths, dict) else {}
-
-
-def _decoded(path: str, entry: object) -> Credentials | None:
-    text = entry.get("auth") if isinstance(entry, dict) else None
-    if not isinstance(text, str) or not text:
-        # The credentials lie with a helper program.
-        return None
-    try:
-        pair = base64.b64decode(text, validate=True).decode("utf-8")
-    except (binascii.Error, ValueError) as error:
-        raise RegistryError(f"{path} holds an auth entry that is not base64") from error
-    username, colon, password = pair.partition(":")
-    if not colon:
-        raise RegistryError(f"{path} holds an auth entry that is not user:password")
-    return Credentials(username, password.rstrip("\0"))
 
 
 def _split_commas(header: str) -> list[str]:

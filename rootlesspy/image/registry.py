@@ -1,47 +1,29 @@
-"""Client of the OCI distribution API, on urllib3: manifests and blobs, and what goes wrong there.
+"""Client of the OCI distribution API: manifests, blobs, uploads, tags, and who may be told what.
 
-The only module that speaks HTTP.  Nothing is trusted: every body has a limit, redirects are
-followed by hand and never carry credentials to another origin, TLS is always verified unless
-registries.conf says insecure.  What a registry may make us do is decided in auth.py.
-
-Bounds: 10 s to connect per address, 30 s without progress, five attempts, five redirects, two
-rounds of authentication; waits that a registry asks for are cut at 60 s.
+Nothing is trusted: every body has a limit, and what a registry may make us do is decided in
+auth.py.  Requests themselves are transport.py's.  Two rounds of authentication at most.
 """
 
 from __future__ import annotations
 
 import hashlib
-import os
-import time
-import warnings
-from typing import TYPE_CHECKING, NamedTuple, cast
-from urllib.parse import urlencode, urljoin, urlsplit, urlunsplit
+from typing import TYPE_CHECKING, NamedTuple
+from urllib.parse import urlencode, urlsplit
 
-import urllib3
-from urllib3.exceptions import (
-    ConnectTimeoutError,
-    HTTPError,
-    InsecureRequestWarning,
-    NewConnectionError,
-    ProtocolError,
-    ProxyError,
-    ReadTimeoutError,
-    SSLError,
-)
-
-from rootlesspy import __version__
 from rootlesspy.errors import NotFound, RegistryError
-from rootlesspy.image import auth, http_rules, tls
-from rootlesspy.image.body import Body, finish, read_all, reason
+from rootlesspy.image import auth, credentials, http_rules
+from rootlesspy.image.body import Body, finish, read_all
 from rootlesspy.image.http_rules import origin
 from rootlesspy.image.reference import is_registry, is_repository
 from rootlesspy.image.transfer import Interrupted
+from rootlesspy.image.transport import NoTls, Transport
 from rootlesspy.oci import image_spec
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
     from rootlesspy.image.body import Response
+    from rootlesspy.image.transport import Content
     from rootlesspy.report import Reporter
     from rootlesspy.settings import Source
 
@@ -53,19 +35,10 @@ _ACCEPT = ", ".join(
         image_spec.DOCKER_MANIFEST,
     )
 )
-_TIMEOUT = urllib3.Timeout(connect=10, read=30)
 _ATTEMPTS = 5
-_REDIRECTS = 5
 _AUTH_ROUNDS = 2
 _MAX_TOKEN_BYTES = 1 << 20
 _MAX_ERROR_BYTES = 1 << 16
-_TRANSIENT = frozenset((408, 429, 500, 502, 503, 504))
-_MOVED = frozenset((301, 302, 303, 307, 308))
-_API_HOSTS = {"docker.io": "registry-1.docker.io"}
-
-
-class _NoTls(Exception):
-    """A registry that is configured as insecure does not speak TLS."""
 
 
 class Document(NamedTuple):
@@ -76,11 +49,8 @@ class Document(NamedTuple):
     digest: str
 
 
-class Client:
-    """One user's view of registries: connections, tokens and credentials of this process.
-
-    After a fork the child calls forget_connections(): a TLS session cannot be shared.
-    """
+class Client(Transport):
+    """One user's view of registries: connections, tokens and credentials of this process."""
 
     def __init__(
         self,
@@ -88,21 +58,21 @@ class Client:
         *,
         environment: Mapping[str, str] | None = None,
         config_directory: str = "/nonexistent",
-        sleep: Callable[[float], None] = time.sleep,
+        certificates: str | None = None,
+        given: auth.Credentials | None = None,
+        sleep: Callable[[float], None] | None = None,
     ) -> None:
-        self._reporter = reporter
-        self._environment = dict(os.environ if environment is None else environment)
-        self._config_directory = config_directory
-        self._sleep = sleep
-        self._pools: dict[tuple[str | None, str, bool], urllib3.PoolManager] = {}
-        self._authorizations: dict[tuple[str, str], str] = {}
-        self._plain_http: set[str] = set()
-
-    def forget_connections(self) -> None:
-        """Close this process's copies of all connections, but keep the tokens."""
-        for pool in self._pools.values():
-            pool.clear()
-        self._pools = {}
+        """given is told instead of what auth.json holds; see Transport."""
+        more = {} if sleep is None else {"sleep": sleep}
+        super().__init__(
+            reporter,
+            environment=environment,
+            config_directory=config_directory,
+            certificates=certificates,
+            **more,
+        )
+        self._given = given
+        self._authorizations: dict[tuple[str, str, str], str] = {}
 
     def manifest(self, source: Source, reference: str) -> Document:
         """Fetch a manifest or index by tag or digest.
@@ -121,10 +91,10 @@ class Client:
 
     def _manifest(self, source: Source, reference: str) -> Document:
         path = f"manifests/{reference}"
-        response = self._get(source, path, {"Accept": _ACCEPT})
+        response = self.ask(source, path, {"Accept": _ACCEPT})
         try:
             if response.status != 200:
-                raise self._failure(source, response, path)
+                raise failure(source, response, path)
             data = read_all(response, image_spec.MAX_DOCUMENT_BYTES, source.registry)
             return self._document(source, reference, response, data)
         finally:
@@ -137,10 +107,10 @@ class Client:
         """
         path = f"blobs/{digest}"
         headers = {"Range": f"bytes={offset}-"} if offset else {}
-        response = self._get(source, path, headers)
+        response = self.ask(source, path, headers)
         if response.status not in (200, 206):
             try:
-                raise self._failure(source, response, path)
+                raise failure(source, response, path)
             finally:
                 response.close()
         problem = None
@@ -178,26 +148,43 @@ class Client:
                 self.pause(attempt)
                 attempt += 1
 
-    def pause(self, attempt: int) -> None:
-        """Wait before trying again: half a second, doubled each time, eight at most."""
-        self._sleep(http_rules.backoff_s(attempt))
+    def ask(
+        self,
+        source: Source,
+        path: str,
+        headers: Mapping[str, str],
+        *,
+        method: str = "GET",
+        content: Content | None = None,
+        scope: str = "pull",
+        mount_from: str = "",
+    ) -> Response:
+        """Send a request below /v2/REPOSITORY/, or to a whole URL, authenticating when asked to.
 
-    # --- one request -------------------------------------------------------------------------
-
-    def _get(self, source: Source, path: str, headers: dict[str, str]) -> Response:
-        """GET below /v2/REPOSITORY/, authenticating when asked to.  Raises RegistryError."""
-        if not is_registry(source.registry) or not is_repository(source.repository):
+        scope is pull or pull,push; mount_from another repository that is to be read.  Raises
+        RegistryError, Interrupted.
+        """
+        if not is_registry(source.registry) or not (
+            not source.repository or is_repository(source.repository)
+        ):
             raise RegistryError(f"{source.registry}/{source.repository} is not a repository")
-        key = (source.registry, source.repository)
+        key = (source.registry, source.repository, f"{scope} {mount_from}")
         rounds = 0
         while True:
             base = self._base(source)
-            url = f"{base}/v2/{source.repository}/{path}"
+            url = f"{base}/v2/{source.repository}{'/' if source.repository else ''}{path}"
+            if "://" in path:
+                url = path
             try:
                 response, answered = self._follow(
-                    source, url, headers, self._authorizations.get(key)
+                    source,
+                    url,
+                    dict(headers),
+                    self._authorizations.get(key),
+                    method=method,
+                    content=content,
                 )
-            except _NoTls:
+            except NoTls:
                 self._plain_http.add(source.registry)
                 continue
             rounds += 1
@@ -205,145 +192,42 @@ class Client:
                 return response
             challenges = auth.parse_challenges(response.headers.getlist("WWW-Authenticate"))
             finish(response)
-            self._authorizations[key] = self._authorize(source, challenges)
-
-    def _base(self, source: Source) -> str:
-        scheme = "http" if source.registry in self._plain_http else "https"
-        return f"{scheme}://{_API_HOSTS.get(source.registry, source.registry)}"
-
-    def _follow(
-        self, source: Source, url: str, headers: dict[str, str], authorization: str | None
-    ) -> tuple[Response, str]:
-        """Send a request and follow its redirects; return the response and who gave it."""
-        first = origin(url)
-        for _ in range(_REDIRECTS + 1):
-            sent = dict(headers)
-            if authorization is not None and origin(url) == first:
-                sent["Authorization"] = authorization
-            response = self._send(source, url, sent)
-            location = response.headers.get("Location")
-            if response.status not in _MOVED or location is None:
-                return response, origin(url)
-            finish(response)
-            following = urljoin(url, location)
-            self._check_redirect(source, url, following)
-            url = following.partition("#")[0]
-        raise RegistryError(f"registry {source.registry} redirects more than {_REDIRECTS} times")
-
-    def _check_redirect(self, source: Source, url: str, following: str) -> None:
-        """Refuse targets that a registry may not send us to.  Raises RegistryError."""
-        parts = urlsplit(following) if following.isascii() and following.isprintable() else None
-        if parts is None or parts.hostname is None or parts.scheme not in ("http", "https"):
-            raise RegistryError(f"registry {source.registry} redirects to {following!r}")
-        if parts.scheme == "http" and urlsplit(url).scheme == "https":
-            raise RegistryError(f"registry {source.registry} redirects from https to http")
-        host = urlsplit(self._base(source)).hostname or ""
-        if parts.hostname != host:
-            auth.check_not_private(parts.hostname, host, resolve=self._proxy(following) is None)
-
-    def _send(self, source: Source, url: str, headers: dict[str, str]) -> Response:
-        """Send one GET, again after failures that may pass.  Raises RegistryError."""
-        for attempt in range(_ATTEMPTS):
-            is_last = attempt == _ATTEMPTS - 1
-            try:
-                response = self._request(source, url, headers)
-            except (HTTPError, OSError) as error:
-                if self._has_no_tls(source, url, error):
-                    raise _NoTls from error
-                if is_last or not isinstance(error, (ProtocolError, ReadTimeoutError)):
-                    raise self._unreachable(source, error) from error
-                self.pause(attempt)
-                continue
-            if response.status not in _TRANSIENT or is_last:
-                return response
-            wait = http_rules.retry_after_s(
-                response.headers.get("Retry-After"), http_rules.backoff_s(attempt)
-            )
-            finish(response)
-            self._reporter.step(
-                f"{urlsplit(url).netloc}: status {response.status}, in {wait:.1f} s"
-            )
-            self._sleep(wait)
-        raise RegistryError(f"registry {source.registry} does not answer", hint="try again later")
-
-    def _request(self, source: Source, url: str, headers: dict[str, str]) -> Response:
-        self._reporter.step(f"GET {url.partition('?')[0]}")
-        all_headers = {
-            "User-Agent": f"rootlesspy/{__version__}",
-            "Accept-Encoding": "identity",
-            **headers,
-        }
-        with warnings.catch_warnings():
-            # Somebody wrote "insecure" into registries.conf: that is notice enough.
-            warnings.simplefilter("ignore", InsecureRequestWarning)
-            response = self._pool(source, url).request(
-                "GET",
-                url,
-                headers=all_headers,
-                preload_content=False,
-                decode_content=False,
-                redirect=False,
-                retries=False,
-                timeout=_TIMEOUT,
-            )
-        return cast("Response", response)
-
-    def _pool(self, source: Source, url: str) -> urllib3.PoolManager:
-        host = urlsplit(url).netloc
-        # Only the registry itself is excused from TLS, never a server that it points to.
-        insecure = source.insecure and origin(url) == origin(self._base(source))
-        proxy = self._proxy(url)
-        key = (proxy, host, insecure)
-        if key not in self._pools:
-            context = tls.context(
-                host,
-                insecure=insecure,
-                config_directory=self._config_directory,
-                # urllib3 1.26 leaves addresses out of the handshake and compares names itself.
-                compares_names=hasattr(urllib3, "BaseHTTPResponse"),
-            )
-            if proxy is None:
-                self._pools[key] = urllib3.PoolManager(num_pools=4, ssl_context=context)
-            else:
-                self._pools[key] = _proxy_manager(proxy, context)
-        return self._pools[key]
-
-    def _proxy(self, url: str) -> str | None:
-        """Return the proxy that the environment names for url."""
-        return http_rules.proxy(url, self._environment)
-
-    def _has_no_tls(self, source: Source, url: str, error: Exception) -> bool:
-        """Say whether to go on without TLS: only where registries.conf says insecure."""
-        return (
-            source.insecure
-            and url.startswith(f"{self._base(source)}/v2/")
-            and url.startswith("https:")
-            and isinstance(error, (SSLError, NewConnectionError, ProtocolError, ProxyError))
-        )
+            self._authorizations[key] = self._authorize(source, challenges, scope, mount_from)
 
     # --- authentication ----------------------------------------------------------------------
 
-    def _authorize(self, source: Source, challenges: list[auth.Challenge]) -> str:
+    def _authorize(
+        self, source: Source, challenges: list[auth.Challenge], scope: str, mount_from: str
+    ) -> str:
         """Answer a challenge; return an Authorization header.  Raises RegistryError."""
-        credentials, path = auth.find_credentials(
-            source.registry, source.repository, self._environment, self._config_directory
-        )
-        if path is not None and auth.is_readable_by_others(path):
+        known, path = self._given, None
+        if known is None:
+            known, path = credentials.find(
+                source.registry, source.repository, self._environment, self._config_directory
+            )
+        if path is not None and credentials.is_readable_by_others(path):
             self._reporter.notice(f"{path} can be read by others; cure: chmod 600 {path}")
         for challenge in challenges:
             if challenge.scheme == "bearer":
-                return f"Bearer {self._token(source, challenge, credentials)}"
+                scopes = [f"repository:{source.repository}:{scope}"] if source.repository else []
+                if mount_from:
+                    scopes.append(f"repository:{mount_from}:pull")
+                return f"Bearer {self._token(source, challenge, known, scopes)}"
         is_tls = source.registry not in self._plain_http
-        if credentials is not None and any(found.scheme == "basic" for found in challenges):
+        if known is not None and any(found.scheme == "basic" for found in challenges):
             if not is_tls:
                 raise RegistryError(
                     f"registry {source.registry} wants a password over plain http: not sent"
                 )
-            return credentials.basic()
+            return known.basic()
         raise _denied(source)
 
     def _token(
-        self, source: Source, challenge: auth.Challenge, credentials: auth.Credentials | None
+        self,
+        source: Source,
+        challenge: auth.Challenge,
+        known: auth.Credentials | None,
+        scopes: list[str],
     ) -> str:
         """Ask the token server that the registry names.  Raises RegistryError."""
         realm = challenge.get("realm")
@@ -354,12 +238,12 @@ class Client:
             insecure=source.registry in self._plain_http,
             resolve=self._proxy(realm) is None,
         )
-        query = [("scope", f"repository:{source.repository}:pull")]
+        query = [("scope", scope) for scope in scopes]
         if challenge.get("service"):
             query.insert(0, ("service", challenge.get("service")))
         headers = {}
-        if credentials is not None and auth.may_have_password(realm, host):
-            headers["Authorization"] = credentials.basic()
+        if known is not None and auth.may_have_password(realm, host):
+            headers["Authorization"] = known.basic()
         url = realm.partition("#")[0]
         url += ("&" if "?" in url else "?") + urlencode(query)
         response = self._send(source, url, headers)
@@ -389,51 +273,16 @@ class Client:
         media_type = (response.headers.get("Content-Type") or "").partition(";")[0].strip()
         return Document(data, media_type, digest)
 
-    def _failure(self, source: Source, response: Response, path: str) -> NotFound | RegistryError:
-        """Say what a status other than 200 means."""
-        if response.status == 404:
-            return NotFound(f"registry {source.registry} has no {source.repository} {path}")
-        words = _error_message(response)
-        if response.status in (401, 403):
-            return _denied(source, words)
-        told = f": {words}" if words else ""
-        return RegistryError(f"registry {source.registry} answers {response.status}{told}")
 
-    def _unreachable(self, source: Source, error: Exception) -> RegistryError:
-        """Say why no answer came."""
-        host = source.registry
-        certificate = tls.certificate_problem(error)
-        if certificate is not None:
-            return RegistryError(certificate.message(host), hint=certificate.hint(host))
-        # urllib3 calls refused connections a kind of timeout.
-        timed_out = isinstance(error, (ConnectTimeoutError, ReadTimeoutError))
-        if timed_out and not isinstance(error, NewConnectionError):
-            return RegistryError(
-                f"registry {host} does not answer: timed out",
-                hint="check the network and a proxy, or configure a mirror in registries.conf",
-            )
-        if isinstance(error, ProxyError):
-            return RegistryError(
-                f"registry {host} unreachable: proxy failed: {reason(error)}",
-                hint="env | grep -i proxy",
-            )
-        return RegistryError(
-            f"registry {host} unreachable: {reason(error)}",
-            hint=None
-            if source.insecure
-            else "check the name and the network, or configure a mirror",
-        )
-
-
-def _proxy_manager(proxy: str, context: object) -> urllib3.PoolManager:
-    parts = urlsplit(proxy)
-    headers = None
-    if parts.username is not None:
-        pair = f"{parts.username}:{parts.password or ''}"
-        headers = urllib3.make_headers(proxy_basic_auth=pair)
-        bare = parts.netloc.rpartition("@")[2]
-        proxy = urlunsplit(parts._replace(netloc=bare))
-    return urllib3.ProxyManager(proxy, num_pools=4, ssl_context=context, proxy_headers=headers)
+def failure(source: Source, response: Response, path: str) -> NotFound | RegistryError:
+    """Say what a status that means failure means."""
+    if response.status == 404:
+        return NotFound(f"registry {source.registry} has no {source.repository} {path}")
+    words = _error_message(response)
+    if response.status in (401, 403):
+        return _denied(source, words)
+    told = f": {words}" if words else ""
+    return RegistryError(f"registry {source.registry} answers {response.status}{told}")
 
 
 def _error_message(response: Response) -> str:
@@ -448,5 +297,5 @@ def _denied(source: Source, words: str = "") -> RegistryError:
     told = f" ({words})" if words else ""
     return RegistryError(
         f"registry {source.registry} denies access to {source.repository}{told}",
-        hint="it may not exist, or it needs a login: podman login or docker login writes auth.json",
+        hint=f"it may not exist, or it needs a login: rp login {source.registry}",
     )

@@ -45,19 +45,26 @@ class CertificateProblem(NamedTuple):
 
 
 def context(
-    host: str, *, insecure: bool, config_directory: str, compares_names: bool
+    host: str,
+    *,
+    insecure: bool,
+    config_directory: str,
+    compares_names: bool,
+    certificates: str | None = None,
 ) -> ssl.SSLContext:
     """Return a context that verifies host (host:port as in certs.d) unless insecure.
 
-    Without compares_names the caller compares the name in the certificate.  Raises RegistryError
-    for a file in certs.d that cannot be used.
+    certificates is a directory to use in place of those below certs.d.  Without compares_names the
+    caller compares the name in the certificate.  Raises RegistryError for a file that cannot be
+    used.
     """
     made = ssl.create_default_context()
     made.check_hostname = compares_names and not insecure
     if insecure:
         made.verify_mode = ssl.CERT_NONE
-    for base in (f"{config_directory}/containers", "/etc/containers", "/etc/docker"):
-        directory = f"{base}/certs.d/{host}"
+    bases = (f"{config_directory}/containers", "/etc/containers", "/etc/docker")
+    directories = [f"{base}/certs.d/{host}" for base in bases]
+    for directory in directories if certificates is None else (certificates,):
         try:
             names = sorted(os.listdir(directory))
         except OSError:

@@ -37,7 +37,7 @@ DOORS: dict[str, str | tuple[str, ...]] = {
     "pystemd": "systemd/bus.py",
     "pyroute2": "network/bridge.py",
     "tomli": ("settings.py", "engine/toml.py"),
-    "urllib3": "image/registry.py",
+    "urllib3": "image/transport.py",
     "zstandard": "image/",
     "isal": "image/",
 }

@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rootlesspy.errors import RegistryError
-from rootlesspy.image import auth
+from rootlesspy.image import auth, credentials
 from rootlesspy.image.auth import Challenge, Credentials
 
 if TYPE_CHECKING:
@@ -148,7 +148,7 @@ def test_the_most_specific_credentials_win(tmp_path: Path) -> None:
     )
 
     def find(registry: str, repository: str) -> str | None:
-        return username(auth.find_credentials(registry, repository, {}, str(tmp_path)))
+        return username(credentials.find(registry, repository, {}, str(tmp_path)))
 
     assert find("q.io", "team/app") == "app"
     assert find("q.io", "team/other") == "team"
@@ -163,7 +163,7 @@ def test_files_in_their_order(tmp_path: Path) -> None:
 
     def find(**more: str) -> str | None:
         merged = {**environment, **more}
-        return username(auth.find_credentials("docker.io", "x/y", merged, str(tmp_path)))
+        return username(credentials.find("docker.io", "x/y", merged, str(tmp_path)))
 
     assert find() == "docker"
     write(tmp_path / "containers/auth.json", {"docker.io": entry("config")})
@@ -189,7 +189,7 @@ def test_damaged_files_are_errors(tmp_path: Path, text: str) -> None:
     (tmp_path / "containers").mkdir()
     (tmp_path / "containers/auth.json").write_text(text)
     with pytest.raises(RegistryError, match=r"auth\.json"):
-        auth.find_credentials("q.io", "x", {}, str(tmp_path))
+        credentials.find("q.io", "x", {}, str(tmp_path))
 
 
 @pytest.mark.parametrize(
@@ -198,12 +198,12 @@ def test_damaged_files_are_errors(tmp_path: Path, text: str) -> None:
 def test_files_without_credentials(tmp_path: Path, text: str) -> None:
     (tmp_path / "containers").mkdir()
     (tmp_path / "containers/auth.json").write_text(text)
-    assert auth.find_credentials("q.io", "x", {}, str(tmp_path)) == (None, None)
+    assert credentials.find("q.io", "x", {}, str(tmp_path)) == (None, None)
 
 
 def test_files_that_others_can_read(tmp_path: Path) -> None:
     path = tmp_path / "auth.json"
     path.touch(0o600)
-    assert not auth.is_readable_by_others(str(path))
+    assert not credentials.is_readable_by_others(str(path))
     path.chmod(0o640)
-    assert auth.is_readable_by_others(str(path))
+    assert credentials.is_readable_by_others(str(path))

@@ -17,7 +17,7 @@ from unit.image import evilregistry
 from unit.image.evilregistry import Answer, Request, Running, Script, endless, slowly
 
 from rootlesspy.errors import Error, NotFound, RegistryError
-from rootlesspy.image import body, http_rules, registry
+from rootlesspy.image import body, http_rules, registry, transport
 from rootlesspy.image.registry import Client
 from rootlesspy.image.transfer import Interrupted
 from rootlesspy.oci import image_spec
@@ -234,7 +234,7 @@ def test_a_connection_that_breaks(bench: Bench) -> None:
 def test_G1_a_stalled_registry(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
     import urllib3
 
-    monkeypatch.setattr(registry, "_TIMEOUT", urllib3.Timeout(connect=5, read=0.2))
+    monkeypatch.setattr(transport, "_TIMEOUT", urllib3.Timeout(connect=5, read=0.2))
     server = bench.serve(lambda request: Answer(200, slowly(b"xx", 30), MANIFEST_HEADERS))
     with pytest.raises(RegistryError, match=r"broke: .*timed out"):
         bench.manifest(server)
