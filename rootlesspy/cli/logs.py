@@ -95,6 +95,7 @@ class _Output:
         self._prefixes = prefixes
         self._timestamps = timestamps
         self._lines = [Lines() for _ in prefixes]
+        self._inside: dict[str, int] = {}
         self._streams: dict[str, BinaryIO] = {
             "stdout": sys.stdout.buffer,
             "stderr": sys.stderr.buffer,
@@ -107,7 +108,15 @@ class _Output:
             if self._timestamps:
                 head += f"{_timestamp(entry.time_ns)} ".encode()
             for piece in self._lines[index].cut(entry):
-                stream.write(head + piece.text if piece.begins else piece.text)
+                begins = piece.begins
+                if self._inside.get(entry.stream, index) != index:
+                    # Another container's line is unfinished: two in one line read as one.
+                    stream.write(b"\n")
+                    begins = True
+                stream.write(head + piece.text if begins else piece.text)
+                self._inside[entry.stream] = index
+                if piece.text.endswith(b"\n"):
+                    del self._inside[entry.stream]
         else:
             stream.write(entry.text)
         stream.flush()

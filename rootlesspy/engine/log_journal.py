@@ -26,12 +26,14 @@ _PARTIAL = b"CONTAINER_PARTIAL_MESSAGE=true\n"
 _PRIORITIES = {"stdout": b"PRIORITY=6\n", "stderr": b"PRIORITY=3\n"}
 _LOSS_PRIORITY = b"PRIORITY=4\n"
 # More in one read is fast output, whatever the budget says.
-_SINGLE_LINES = 200
+_SINGLE_LINES, _SINGLE_BYTES = 200, 1 << 17
 _GATHER_S = 0.1
 _PARTIAL_S = 0.25
+_POOR_S = 0.02
 _RETRY_S, _LONGEST_RETRY_S = 0.01, 0.16
 _PATIENCE_S = 30.0
 _LAST_WORDS_S = 5.0
+_OVERFULL_S = 0.25
 
 
 class _Stream:
@@ -63,12 +65,13 @@ class JournalSink:
         """Take what the payload has just written."""
         chosen = self._streams[stream]
         now = time.monotonic()
-        if len(chosen.pending) >= 2 * MAX_RECORD_BYTES or (
-            self._gave_up(now) and len(chosen.pending) >= MAX_RECORD_BYTES
-        ):
-            self._dropped_bytes += len(data)
-            self._flush(chosen, now)
-            return
+        if len(chosen.pending) >= MAX_RECORD_BYTES:
+            self._make_room(chosen, now)
+            if len(chosen.pending) >= 2 * MAX_RECORD_BYTES or (
+                self._gave_up(now) and len(chosen.pending) >= MAX_RECORD_BYTES
+            ):
+                self._dropped_bytes += len(data)
+                return
         if not chosen.pending:
             chosen.since_s = now
         chosen.pending += data
@@ -124,14 +127,26 @@ class JournalSink:
         """Send what may go now: lines one by one, a full or old buffer as one record."""
         if now < self._retry_s:
             return
-        lines = stream.pending.count(b"\n")
+        is_short = len(stream.pending) <= _SINGLE_BYTES
+        lines = stream.pending.count(b"\n") if is_short else 0
         if 0 < lines <= _SINGLE_LINES and self._budget.take(lines, spare=True):
             self._send_lines(stream, now)
         while stream.pending and self._due_s(stream) <= now:
             if not self._budget.take(1):
-                self._pause(now)
+                self._retry_s = now + _POOR_S
             elif not self._send_block(stream, now):
                 return
+
+    def _make_room(self, stream: _Stream, now: float) -> None:
+        """Try to send what is full, and when it is overfull wait for journald a moment.
+
+        Only what an ended payload left in its pipes comes although the sink is full.
+        """
+        self._flush(stream, now)
+        if len(stream.pending) >= 2 * MAX_RECORD_BYTES and not self._gave_up(now):
+            self._journal.wait(_OVERFULL_S)
+            self._budget.force(1)
+            self._send_block(stream, now)
 
     def _send_all(self) -> bool:
         """Send everything, whatever it costs; False when journald did not take it."""
@@ -196,8 +211,7 @@ class JournalSink:
 
     def _pause(self, now: float) -> None:
         self._retry_s = now + self._pause_s
-        if self._stalled_since_s:
-            self._pause_s = min(_LONGEST_RETRY_S, self._pause_s * 2)
+        self._pause_s = min(_LONGEST_RETRY_S, self._pause_s * 2)
 
     def _gave_up(self, now: float) -> bool:
         return bool(self._stalled_since_s) and now - self._stalled_since_s > _PATIENCE_S
