@@ -15,6 +15,8 @@ from rootlesspy.errors import UsageError
 from rootlesspy.report import colours, escape
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from rootlesspy.engine.doctor import Report
     from rootlesspy.engine.doctor_fix import Attempt
 
@@ -61,7 +63,7 @@ def doctor(
     if form is not None:
         output.print_json(_as_json(report, attempts))
     else:
-        sys.stdout.write("".join(_lines(report, attempts, fix=fix, verbose=verbose)))
+        sys.stdout.write("".join(_lines(report, attempts, environment, fix=fix, verbose=verbose)))
     return 0 if checks.would_run(report) else 1
 
 
@@ -87,7 +89,14 @@ def _as_json(report: Report, attempts: list[Attempt]) -> dict[str, object]:
     }
 
 
-def _lines(report: Report, attempts: list[Attempt], *, fix: bool, verbose: bool) -> list[str]:
+def _lines(
+    report: Report,
+    attempts: list[Attempt],
+    environment: Mapping[str, str],
+    *,
+    fix: bool,
+    verbose: bool,
+) -> list[str]:
     from rootlesspy.engine import doctor as checks
 
     lines = []
@@ -95,7 +104,7 @@ def _lines(report: Report, attempts: list[Attempt], *, fix: bool, verbose: bool)
         done = "fixed" if attempt.done else "not fixed"
         lines.append(f"{done}: {attempt.check}: {escape(attempt.message)}\n")
     reasons = {check.name: check.why for check in checks.checks()}
-    marks = _marks()
+    marks = _marks(environment)
     margin = " " * ((5 if marks is _WORDS else 2) + _NAME_CELLS)
     for name, finding in report.items():
         lines.append(f"{marks[finding.status]} {name:<{_NAME_CELLS}}{escape(finding.message)}\n")
@@ -119,9 +128,13 @@ def _verdict(report: Report) -> str:
     return f"rp run works here{'; less than perfect: ' if warnings else ''}{', '.join(warnings)}\n"
 
 
-def _marks() -> dict[str, str]:
-    """Return the first column: signs on a terminal that can show them, else words."""
-    if not sys.stdout.isatty() or (sys.stdout.encoding or "").lower() not in ("utf-8", "utf8"):
+def _marks(environment: Mapping[str, str]) -> dict[str, str]:
+    """Return the first column: signs on a terminal that can show them, else words.
+
+    Python takes the C locale for UTF-8 (PEP 538); what the user said is what the terminal shows.
+    """
+    said = next(filter(None, map(environment.get, ("LC_ALL", "LC_CTYPE", "LANG"))), "")
+    if not sys.stdout.isatty() or not said.lower().endswith(("utf-8", "utf8")):
         return _WORDS
     if not colours(1):
         return _MARKS

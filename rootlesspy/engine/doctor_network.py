@@ -20,6 +20,7 @@ from rootlesspy.engine.doctor_ids import single_id
 from rootlesspy.errors import Error
 from rootlesspy.linux import process, userns
 from rootlesspy.network import driver, ports
+from rootlesspy.network.process import find_program
 
 if TYPE_CHECKING:
     from rootlesspy.network.driver import Selection
@@ -35,7 +36,12 @@ def network(_machine: Machine, report: Report) -> Finding:
     try:
         selection = driver.select(driver.NetworkRequest(), ())
     except Error as error:
-        return Finding(FAILED, error.message, cure=error.hint or "")
+        return Finding(
+            FAILED,
+            error.message,
+            cure=error.hint or "",
+            packages=() if find_program("pasta") else _PACKAGES,
+        )
     if selection.request.driver == "none":
         return Finding(
             WARNING, selection.notice, cure="install pasta, or a newer one", packages=_PACKAGES

@@ -100,10 +100,11 @@ def overlay(machine: Machine, report: Report) -> Finding:
     return Finding(OK, "the kernel's overlay works in a user namespace")
 
 
-def containers(machine: Machine, _report: Report) -> Finding:
+def containers(machine: Machine, report: Report) -> Finding:
     """Read the records of all containers."""
-    if machine.paths is None:
-        return Finding(SKIPPED, "not tried, because of store")
+    missing = skipped(report, "store")
+    if missing is not None or machine.paths is None:
+        return missing or Finding(SKIPPED, "not tried, because of store")
     try:
         known = record.ids(machine.paths)
     except OSError as error:
