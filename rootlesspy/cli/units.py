@@ -9,8 +9,7 @@ from typing import TYPE_CHECKING
 
 import typer
 
-from rootlesspy.cli import completion
-from rootlesspy.errors import Error
+from rootlesspy.cli import completion, operations
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -34,7 +33,7 @@ def enable(
     Writes rp-NAME.service into ~/.config/systemd/user and enables it. The unit is systemd's from
     then on: systemctl --user edit, cat, restart and drop-ins work, and rp start and rp stop use it.
     """
-    from rootlesspy.engine import autostart
+    from rootlesspy.engine import autostart, lifecycle
 
     session: Session = context.obj
     paths = session.paths()
@@ -42,7 +41,7 @@ def enable(
     def one(found: ContainerRecord) -> None:
         autostart.enable(paths, found)
         if now:
-            autostart.start(paths, found)
+            lifecycle.start(paths, found.id, session.reporter)
 
     return _for_each(session, names, one)
 
@@ -59,14 +58,14 @@ def disable(
 
     The unit file stays, for systemctl --user start and rp start; --delete removes it.
     """
-    from rootlesspy.engine import autostart
+    from rootlesspy.engine import autostart, lifecycle
 
     session: Session = context.obj
     paths = session.paths()
 
     def one(found: ContainerRecord) -> None:
         if now:
-            autostart.stop(paths, found)
+            lifecycle.stop(paths, found.id, None, session.reporter)
         autostart.disable(paths, found, delete=delete)
 
     return _for_each(session, names, one)
@@ -91,18 +90,12 @@ def _for_each(
     quiet: bool = False,
 ) -> int:
     """Do something with each container, print the names of those where it worked."""
-    from rootlesspy.engine import record
+    from rootlesspy.engine import lifecycle
 
     paths = session.paths()
-    code = 0
-    for name in names:
-        try:
-            container_id = record.find(paths, name)
-            action(record.load_record(paths.container(container_id)))
-        except Error as error:
-            session.reporter.error(error.message, error.hint)
-            code = max(code, error.exit_code)
-        else:
-            if not quiet:
-                sys.stdout.write(f"{name}\n")
-    return code
+    return operations.each(
+        session,
+        names,
+        lambda name: action(lifecycle.get(paths, name).record),
+        show=lambda name, _result: None if quiet else name,
+    )

@@ -10,15 +10,16 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING
 
-from rootlesspy.engine import record, service
+from rootlesspy.engine import service
 from rootlesspy.errors import Conflict, NotFound, Unsupported, UsageError
 from rootlesspy.systemd import bus as buses
-from rootlesspy.systemd import scope, unitfile
 from rootlesspy.systemd import service as services
+from rootlesspy.systemd import unitfile
 
 if TYPE_CHECKING:
     from rootlesspy.engine.record import ContainerRecord
     from rootlesspy.paths import Paths
+    from rootlesspy.systemd.bus import Bus
 
 _TARGET = "default.target"
 _OLDEST = 252
@@ -41,10 +42,7 @@ def is_enabled(paths: Paths, found: ContainerRecord) -> bool:
     """Say whether this container starts with the session: its unit is wanted by some target."""
     if not is_installed(paths, found):
         return False
-    directory = os.path.dirname(unit_path(paths, found.name))
-    name = service.unit_name(found.name)
-    wanting = (each for each in os.listdir(directory) if each.endswith((".wants", ".requires")))
-    return any(os.path.lexists(f"{directory}/{each}/{name}") for each in wanting)
+    return bool(_links(unit_path(paths, found.name)))
 
 
 def text_of(paths: Paths, found: ContainerRecord) -> str:
@@ -71,13 +69,11 @@ def enable(paths: Paths, found: ContainerRecord) -> None:
     bus = buses.connect(_runtime_dir(paths))
     try:
         _install(paths, found, _render(paths, found, services.version(bus)))
+        _link(paths, found)
         # A transient one that failed would hide the file.
         services.reset_failed(bus, name)
-        try:
-            bus.call("EnableUnitFiles", "asbb", [name], False, True)
-        except buses.BusError as error:
-            raise _explain(error, paths, found) from error
         bus.call("Reload")
+        _check_path(bus, os.path.dirname(unit_path(paths, found.name)))
     finally:
         bus.close()
 
@@ -89,36 +85,13 @@ def disable(paths: Paths, found: ContainerRecord, *, delete: bool) -> None:
     """
     if not is_installed(paths, found):
         raise NotFound(f"container {found.name} has no unit file", hint=f"rp enable {found.name}")
+    path = unit_path(paths, found.name)
+    _unlink_links(path)
+    if delete:
+        os.unlink(path)
     bus = buses.connect(_runtime_dir(paths))
     try:
-        bus.call("DisableUnitFiles", "asb", [service.unit_name(found.name)], False)
-        if delete:
-            os.unlink(unit_path(paths, found.name))
         bus.call("Reload")
-    finally:
-        bus.close()
-
-
-def start(paths: Paths, found: ContainerRecord) -> None:
-    """Start a container's installed unit and wait until it is ready, unless it runs already."""
-    if record.is_locked(paths.container(found.id)):
-        return
-    name = service.unit_name(found.name)
-    bus = buses.connect(_runtime_dir(paths))
-    try:
-        services.wait(bus, name, services.start(bus, name))
-    finally:
-        bus.close()
-
-
-def stop(paths: Paths, found: ContainerRecord) -> None:
-    """Stop a container's unit and wait until it is down; one that is not there is no harm."""
-    name = service.unit_name(found.name)
-    bus = buses.connect(_runtime_dir(paths))
-    try:
-        services.wait(bus, name, services.stop(bus, name))
-    except NotFound:
-        return
     finally:
         bus.close()
 
@@ -137,16 +110,14 @@ def refresh(paths: Paths, found: ContainerRecord) -> bool:
 
 
 def forget(paths: Paths, found: ContainerRecord) -> bool:
-    """Remove the unit file of a container that is being removed; False when it has none.
-
-    Without a user manager too: then the links are removed by hand.
-    """
+    """Remove the unit file of a container that is being removed; False when it has none."""
     if not is_installed(paths, found):
         return False
     try:
         disable(paths, found, delete=True)
     except Unsupported:
-        _unlink_all(unit_path(paths, found.name))
+        # No user manager that would have to know.
+        return True
     return True
 
 
@@ -197,24 +168,44 @@ def _read(path: str) -> str | None:
         return None
 
 
-def _unlink_all(path: str) -> None:
+def _link(paths: Paths, found: ContainerRecord) -> None:
+    """Have the unit wanted, as `systemctl --user enable` does.
+
+    By hand: the manager's own EnableUnitFiles refuses while a transient unit of that name runs.
+    """
+    path = unit_path(paths, found.name)
+    wanted = f"{os.path.dirname(path)}/{_TARGET}.wants"
+    os.makedirs(wanted, mode=0o755, exist_ok=True)
+    try:
+        os.symlink(path, f"{wanted}/{os.path.basename(path)}")
+    except FileExistsError:
+        return
+
+
+def _unlink_links(path: str) -> None:
+    for link in _links(path):
+        os.unlink(link)
+
+
+def _links(path: str) -> list[str]:
+    """Return the links by which targets want or require a unit."""
     directory, name = os.path.split(path)
-    for each in os.listdir(directory):
-        if each.endswith((".wants", ".requires")) and os.path.lexists(f"{directory}/{each}/{name}"):
-            os.unlink(f"{directory}/{each}/{name}")
-    os.unlink(path)
+    wanting = (each for each in os.listdir(directory) if each.endswith((".wants", ".requires")))
+    found = (f"{directory}/{each}/{name}" for each in wanting)
+    return [link for link in found if os.path.islink(link)]
+
+
+def _check_path(bus: Bus, directory: str) -> None:
+    """Raise Unsupported when the user manager does not look for units where rp writes them."""
+    interface = "org.freedesktop.DBus.Properties"
+    cookie = bus.send("Get", "ss", buses.MANAGER, "UnitPath", interface=interface)
+    searched = bus.reply(cookie)[0]
+    if isinstance(searched, list) and directory not in searched:
+        raise Unsupported(
+            f"the user manager does not look for units in {directory}",
+            hint="its XDG_CONFIG_HOME is another: systemctl --user show-environment",
+        )
 
 
 def _runtime_dir(paths: Paths) -> str:
     return os.path.dirname(paths.require_runtime())
-
-
-def _explain(error: buses.BusError, paths: Paths, found: ContainerRecord) -> Exception:
-    """Say that the user manager does not see the file, when that is so."""
-    path = unit_path(paths, found.name)
-    if error.name.endswith(("NoSuchUnit", "FileNotFound")):
-        return Unsupported(
-            f"the user manager does not read {os.path.dirname(path)}",
-            hint="its XDG_CONFIG_HOME is another: systemctl --user show-environment",
-        )
-    return scope.explain(error, os.path.basename(path))

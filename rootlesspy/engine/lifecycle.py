@@ -265,11 +265,45 @@ def remove(
                     hint=f"stop it first, or: rp rm -f {found.record.name}",
                 )
             _end(paths, found, timeout_s, reporter)
+        _call_off_restart(paths, found)
         lock_fd = _lock_to_remove(paths, found)
         if lock_fd is not None:
+            # First: a unit that starts a container which is gone would fail at each login.
+            _forget_unit(paths, found, reporter)
             storage.remove(paths, found.record, volumes=volumes)
             os.close(lock_fd)
             _forget_service(paths, found)
+
+
+def _call_off_restart(paths: Paths, found: Container) -> bool:
+    """Stop the service of a container that has ended and is about to be restarted by systemd.
+
+    Say whether it was.
+    """
+    from rootlesspy.engine import service
+    from rootlesspy.systemd import bus, scope
+
+    if found.record.restart == "no" or found.state == "running":
+        return False
+    name = service.unit_name(found.record.name)
+    try:
+        connection = _bus(paths)
+    except Error:
+        # Without a manager nobody restarts it.
+        return False
+    try:
+        state = connection.unit_properties(name, bus.UNIT, ("ActiveState",)).get("ActiveState")
+        return state == "activating" and scope.stop(connection, name, _STOP_MARGIN_S)
+    finally:
+        connection.close()
+
+
+def _forget_unit(paths: Paths, found: Container, reporter: Reporter) -> None:
+    """Remove the unit file of a container that is removed, and say so."""
+    from rootlesspy.engine import autostart
+
+    if autostart.forget(paths, found.record):
+        reporter.notice(f"container {found.record.name} is no longer started with your session")
 
 
 def _forget_service(paths: Paths, found: Container) -> None:
@@ -323,7 +357,7 @@ def _stop_starting(paths: Paths, found: Container, reporter: Reporter) -> bool:
     """Stop a container without a supervisor that answers: it has ended, or it only begins."""
     directory = paths.container(found.record.id)
     if not record.is_locked(directory):
-        return False
+        return _call_off_restart(paths, found)
     _kill(paths, found, reporter)
     return True
 

@@ -7,9 +7,12 @@ has as plain text, and every writer escapes it.
 from __future__ import annotations
 
 import os
+import signal
 import sys
 from typing import TYPE_CHECKING
 
+from rootlesspy.engine import record as records
+from rootlesspy.errors import Error
 from rootlesspy.report import escape
 from rootlesspy.systemd.service import Service
 
@@ -53,7 +56,37 @@ def of(record: ContainerRecord, paths: Paths) -> Service:
         environment=(*_environment(paths), *environment),
         identifier=f"rp-{record.name}",
         keep_failed=not record.remove,
+        after=_units(record, "requires", "wants", "after"),
+        requires=_units(record, "requires"),
+        wants=_units(record, "wants"),
     )
+
+
+def end_as_asked(paths: Paths, record: ContainerRecord) -> None:
+    """End this supervisor so that systemd does not start it again, whatever Restart= says.
+
+    Restart=always means a clean exit too; the way out is RestartPreventExitStatus=SIGTERM, which is
+    a clean end of a service.  (Asking for a stop job instead would cancel a `systemctl restart`.)
+    Returns where nothing restarts it: then an ordinary exit reads better in systemctl status.
+    """
+    try:
+        # The policy may have changed meanwhile: `rp update --restart`.
+        now = records.load_record(paths.container(record.id)).restart
+    except (Error, OSError):
+        now = record.restart
+    if now in ("always", "unless-stopped"):
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGTERM})
+        os.kill(os.getpid(), signal.SIGTERM)
+
+
+def _units(record: ContainerRecord, *relations: str) -> tuple[str, ...]:
+    """Return the units of the containers that this one waits for (a definition's, checked there)."""
+    found: list[str] = []
+    for relation in relations:
+        names = record.request.get(relation)
+        found += names if isinstance(names, list) else []
+    return tuple(unit_name(name) for name in dict.fromkeys(found))
 
 
 def policy(restart: str) -> tuple[str, int | None]:

@@ -34,6 +34,8 @@ if TYPE_CHECKING:
     from rootlesspy.report import Reporter
 
 _LOST_STATUS = 125
+# Ends after which no policy starts it again: record.ExitRecord.reason.
+_ASKED = frozenset(("stop", "kill", "systemctl", "shutdown", "timeout"))
 
 
 def supervise(container_id: str, paths: Paths, reporter: Reporter) -> int:
@@ -58,7 +60,8 @@ def supervise(container_id: str, paths: Paths, reporter: Reporter) -> int:
     finally:
         # The payload has had pipes in the place of the service's own standard streams.
         os.dup2(journal_fd, 2)
-    if ended.reason:
+    if ended.reason in _ASKED:
+        service.end_as_asked(paths, found)
         return 0
     return ended.exit_code if ended.exit_code >= 0 else _LOST_STATUS
 

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from rootlesspy.errors import Error, NotFound, RuntimeFailure, Unsupported, UsageError
 from rootlesspy.systemd import scope
 from rootlesspy.systemd.bus import BusError, Property
-from rootlesspy.systemd.values import INFINITY
+from rootlesspy.systemd.values import INFINITY, signal_number
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -26,7 +26,8 @@ if TYPE_CHECKING:
     from rootlesspy.systemd.bus import Bus
 
 UNIT, SERVICE = "Unit", "Service"
-TEXT, WORDS, SPAN, NUMBER, COMMAND, ASSIGNMENTS = "s", "as", "t", "u", "a(sasb)", "assignments"
+TEXT, WORDS, SPAN, NUMBER, COMMAND = "s", "as", "t", "u", "a(sasb)"
+ASSIGNMENTS, SIGNALS = "assignments", "(aiai)"
 
 # A job waits for the payload to begin (Type=notify): systemd's own DefaultTimeoutStartSec, twice.
 START_TIMEOUT_S = 180.0
@@ -71,7 +72,7 @@ class Setting(NamedTuple):
     section: str
     key: str
     kind: str
-    """TEXT, WORDS, SPAN (microseconds), NUMBER, COMMAND or ASSIGNMENTS."""
+    """TEXT, WORDS, SPAN (microseconds), NUMBER, COMMAND, ASSIGNMENTS or SIGNALS."""
     value: str | int | tuple[str, ...]
     since: int = 0
     """The version of systemd that brought it, where that is later than 252."""
@@ -98,6 +99,15 @@ def settings(service: Service, version: int) -> tuple[Setting, ...]:
     listed += [Setting(UNIT, key, WORDS, units) for key, units in service.dependencies]
     if service.documentation:
         listed.insert(1, Setting(UNIT, "Documentation", WORDS, service.documentation))
+    listed += [
+        Setting(UNIT, key, WORDS, units)
+        for key, units in (
+            ("After", service.after),
+            ("Requires", service.requires),
+            ("Wants", service.wants),
+        )
+        if units
+    ]
     if service.restart != "no":
         listed += _restart_settings(service)
     if service.environment:
@@ -216,6 +226,9 @@ def _restart_settings(service: Service) -> Sequence[Setting]:
             Setting(SERVICE, "RestartSteps", NUMBER, service.restart_steps, since=254),
             Setting(SERVICE, "RestartMaxDelaySec", SPAN, service.restart_max_delay_us, since=254),
         ]
+    if service.restart == "always":
+        # How a supervisor ends that was asked to: engine.service.end_as_asked.
+        listed.append(Setting(SERVICE, "RestartPreventExitStatus", SIGNALS, ("SIGTERM",)))
     if service.start_limit_burst is None:
         # 0 turns the limit off; systemd's default is five starts in ten seconds.
         listed.append(Setting(UNIT, "StartLimitIntervalSec", SPAN, 0))
@@ -234,6 +247,8 @@ def _property(setting: Setting) -> Property:
         return Property(f"{setting.key.removesuffix('Sec')}USec", "t", value)
     if setting.kind == COMMAND and isinstance(value, tuple):
         return Property(setting.key, COMMAND, [(value[0], list(value), False)])
+    if setting.kind == SIGNALS and isinstance(value, tuple):
+        return Property(setting.key, SIGNALS, ([], [signal_number(each) for each in value]))
     if setting.kind in (WORDS, ASSIGNMENTS) and isinstance(value, tuple):
         return Property(setting.key, WORDS, list(value))
     return Property(setting.key, setting.kind, value)

@@ -121,7 +121,7 @@ def _value(setting: Setting) -> str:
     if setting.kind == services.COMMAND:
         arguments = [word(each).replace("$", "$$") for each in value[1:]]
         return " ".join([word(value[0]), *arguments])
-    if setting.kind == services.WORDS:
+    if setting.kind in (services.WORDS, services.SIGNALS):
         return " ".join(plain(each) for each in value)
     return " ".join(word(each) for each in value)
 

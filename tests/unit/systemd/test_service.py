@@ -35,6 +35,12 @@ def test_restarts_without_end_turn_systemds_limit_off() -> None:
     assert "StartLimitBurst" not in names
 
 
+def test_an_always_restarted_one_has_a_way_out() -> None:
+    prevented = properties(PLAIN._replace(restart="always"))["RestartPreventExitStatus"]
+    assert prevented == ([], [15])
+    assert "RestartPreventExitStatus" not in properties(PLAIN._replace(restart="on-failure"))
+
+
 def test_restarts_are_counted_for_ever() -> None:
     names = properties(PLAIN._replace(restart="on-failure", start_limit_burst=4))
     assert (names["StartLimitBurst"], names["StartLimitIntervalUSec"]) == (4, INFINITY)
