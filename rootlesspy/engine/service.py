@@ -56,9 +56,7 @@ def of(record: ContainerRecord, paths: Paths) -> Service:
         environment=(*_environment(paths), *environment),
         identifier=f"rp-{record.name}",
         keep_failed=not record.remove,
-        after=_units(record, "requires", "wants", "after"),
-        requires=_units(record, "requires"),
-        wants=_units(record, "wants"),
+        dependencies=_dependencies(record),
     )
 
 
@@ -80,13 +78,17 @@ def end_as_asked(paths: Paths, record: ContainerRecord) -> None:
         os.kill(os.getpid(), signal.SIGTERM)
 
 
-def _units(record: ContainerRecord, *relations: str) -> tuple[str, ...]:
-    """Return the units of the containers that this one waits for (a definition's, checked there)."""
-    found: list[str] = []
-    for relation in relations:
-        names = record.request.get(relation)
-        found += names if isinstance(names, list) else []
-    return tuple(unit_name(name) for name in dict.fromkeys(found))
+def _dependencies(record: ContainerRecord) -> tuple[tuple[str, tuple[str, ...]], ...]:
+    """Return After=, Requires= and Wants= of a container that waits for others (a definition's)."""
+    requires, wants = _units(record, "requires"), _units(record, "wants")
+    after = (*requires, *wants, *_units(record, "after"))
+    found = (("After", tuple(dict.fromkeys(after))), ("Requires", requires), ("Wants", wants))
+    return tuple((key, units) for key, units in found if units)
+
+
+def _units(record: ContainerRecord, relation: str) -> tuple[str, ...]:
+    names = record.request.get(relation)
+    return tuple(unit_name(str(name)) for name in (names if isinstance(names, list) else ()))
 
 
 def policy(restart: str) -> tuple[str, int | None]:

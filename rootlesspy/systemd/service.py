@@ -99,15 +99,6 @@ def settings(service: Service, version: int) -> tuple[Setting, ...]:
     listed += [Setting(UNIT, key, WORDS, units) for key, units in service.dependencies]
     if service.documentation:
         listed.insert(1, Setting(UNIT, "Documentation", WORDS, service.documentation))
-    listed += [
-        Setting(UNIT, key, WORDS, units)
-        for key, units in (
-            ("After", service.after),
-            ("Requires", service.requires),
-            ("Wants", service.wants),
-        )
-        if units
-    ]
     if service.restart != "no":
         listed += _restart_settings(service)
     if service.environment:

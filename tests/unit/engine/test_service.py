@@ -63,3 +63,13 @@ def test_program_of_a_module_is_python(monkeypatch: pytest.MonkeyPatch) -> None:
     found = service.of(RECORD, PATHS)
     assert found.command[:4] == (sys.executable, "-P", "-m", "rootlesspy")
     assert any(each.startswith("PYTHONPATH=/") for each in found.environment)
+
+
+def test_containers_of_a_definition_wait_for_each_other() -> None:
+    record = RECORD._replace(request={"requires": ["db"], "wants": ["mail"], "after": ["db", "x"]})
+    assert service.of(RECORD, PATHS).dependencies == ()
+    assert service.of(record, PATHS).dependencies == (
+        ("After", ("rp-db.service", "rp-mail.service", "rp-x.service")),
+        ("Requires", ("rp-db.service",)),
+        ("Wants", ("rp-mail.service",)),
+    )
