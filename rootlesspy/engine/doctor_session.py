@@ -19,9 +19,9 @@ from rootlesspy.engine.doctor import (
 )
 from rootlesspy.errors import Error
 from rootlesspy.systemd import bus
+from rootlesspy.systemd import linger as linger_file
 
 _SYSTEMD = 252
-_LINGER = "/var/lib/systemd/linger"
 _JOURNALS = ("/var/log/journal", "/run/log/journal")
 
 
@@ -79,9 +79,9 @@ def user_manager(machine: Machine, report: Report) -> Finding:
     return Finding(OK, f"systemd {version} answers on {directory}/bus")
 
 
-def linger(machine: Machine, _report: Report) -> Finding:
+def linger(_machine: Machine, _report: Report) -> Finding:
     """See whether the user manager stays when the user logs out."""
-    if os.path.exists(f"{_LINGER}/{machine.user}"):
+    if linger_file.is_on():
         return Finding(OK, "the user manager stays when you log out")
     return Finding(
         WARNING,
@@ -142,5 +142,5 @@ CHECKS = (
     ),
     Check("user-manager", "a container is a unit of your systemd", user_manager),
     Check("linger", "containers that go on after logout and start at boot", linger),
-    Check("journal", "rp logs, rp why, journalctl --user", journal),
+    Check("journal", "rp logs, journalctl --user", journal),
 )
