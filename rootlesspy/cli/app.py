@@ -111,7 +111,7 @@ def _register(group: typer.Typer, entry: commands.Entry) -> None:
     module = importlib.import_module(f"rootlesspy.cli.{entry.module}")
     function = getattr(module, entry.function)
     # Everything after the first operand belongs to the container.
-    settings = _RUN_SETTINGS if entry.name in ("run", "create", "exec") else _HELP_NAMES
+    settings = _RUN_SETTINGS if entry.name in ("run", "create", "exec", "top") else _HELP_NAMES
     register = group.command(
         entry.name,
         cls=Command,

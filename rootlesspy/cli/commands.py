@@ -47,6 +47,8 @@ COMMANDS = (
     Entry("delete", "definitions", "delete", CONTAINERS),
     Entry("export-definition", "definitions", "export_definition", CONTAINERS),
     Entry("inspect", "inspect_command", "inspect", CONTAINERS),
+    Entry("top", "top", "top", CONTAINERS),
+    Entry("port", "port", "port", CONTAINERS),
     Entry("container inspect", "inspect_command", "container_inspect", CONTAINERS),
     Entry("container ls", "containers", "ps", CONTAINERS),
     Entry("container list", "containers", "ps", CONTAINERS),
