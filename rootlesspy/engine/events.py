@@ -7,6 +7,7 @@ tells of.  The fields begin with RP_: `journalctl CONTAINER_NAME=` shows a conta
 from __future__ import annotations
 
 import json
+import os
 import time
 from typing import TYPE_CHECKING
 
@@ -39,7 +40,7 @@ def emit(kind: str, record: ContainerRecord, **attributes: object) -> None:
 
 def emit_image(kind: str, name: str, image_id: str, **attributes: object) -> None:
     """Tell that something happened to an image: pull, remove, tag, untag, save, push…"""
-    send("image", kind, name=name, id=image_id, attributes=attributes)
+    send("image", kind, name=name, id=image_id.removeprefix("sha256:"), attributes=attributes)
 
 
 def emit_volume(kind: str, name: str) -> None:
@@ -80,6 +81,8 @@ def send(
 
 
 def _deliver(head: bytes, message: bytes) -> None:
+    if not os.access(journal.SOCKET, os.W_OK):
+        return
     connection = journal.Journal()
     deadline = time.monotonic() + _PATIENCE_S
     try:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, NamedTuple
 
-from rootlesspy.engine import lifecycle, record
+from rootlesspy.engine import events, lifecycle, record
 from rootlesspy.errors import Conflict, NotFound
 from rootlesspy.image import usage
 from rootlesspy.image.reference import is_image_id
@@ -43,7 +43,12 @@ def remove(paths: Paths, text: str, *, force: bool, reporter: Reporter) -> Remov
                 hint=f"rp rm {' '.join(names)}, or rp rmi -f {text}",
             )
         lifecycle.remove(paths, names, force=True, reporter=reporter)
-    return store.remove(text, force=force, in_use=lambda: _layers_in_use(paths))
+    removed = store.remove(text, force=force, in_use=lambda: _layers_in_use(paths))
+    for name in removed.untagged:
+        events.emit_image("untag", name, image.id)
+    if removed.deleted is not None:
+        events.emit_image("remove", image.names[0] if image.names else "", image.id)
+    return removed
 
 
 class Pruned(NamedTuple):

@@ -145,6 +145,7 @@ def stop(
         _await_end(end, found, limit_s + _STOP_MARGIN_S)
     finally:
         end.close()
+    _tell("stop", found)
     return record.wait_unlocked(paths.container(found.record.id), _STOP_MARGIN_S)
 
 
@@ -159,6 +160,7 @@ def signal(paths: Paths, text: str, number: int) -> None:
         control.receive(end)
     finally:
         end.close()
+    _tell("kill", found, signal=number)
 
 
 def wait(paths: Paths, text: str) -> int:
@@ -199,6 +201,7 @@ def pause(paths: Paths, text: str) -> None:
     if is_paused(paths, found):
         raise Conflict(f"container {found.record.name} is already paused")
     _on_scope(paths, found, freeze=True)
+    _tell("pause", found)
 
 
 def unpause(paths: Paths, text: str) -> None:
@@ -207,6 +210,7 @@ def unpause(paths: Paths, text: str) -> None:
     if found.state != "running" or not is_paused(paths, found):
         raise Conflict(f"container {found.record.name} is not paused")
     _on_scope(paths, found, freeze=False)
+    _tell("unpause", found)
 
 
 def is_paused(paths: Paths, found: Container) -> bool:
@@ -273,6 +277,12 @@ def remove(
             storage.remove(paths, found.record, volumes=volumes)
             os.close(lock_fd)
             _forget_service(paths, found)
+
+
+def _tell(kind: str, found: Container, **attributes: object) -> None:
+    from rootlesspy.engine import events
+
+    events.emit(kind, found.record, **attributes)
 
 
 def _call_off_restart(paths: Paths, found: Container) -> bool:

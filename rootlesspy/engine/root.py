@@ -168,11 +168,12 @@ def _pull(
     make_progress: Callable[[], Progress] | None,
 ) -> None:
     from rootlesspy import settings
+    from rootlesspy.engine import events
     from rootlesspy.image.progress import NoProgress
     from rootlesspy.image.pull import ensure
 
     silent = make_progress is None or request.quiet
-    ensure(
+    image = ensure(
         request.image,
         paths=paths,
         settings=settings.load(paths),
@@ -182,3 +183,4 @@ def _pull(
         progress=NoProgress() if silent or make_progress is None else make_progress(),
         reporter=reporter,
     )
+    events.emit_image("pull", image.names[0] if image.names else request.image, image.id)

@@ -63,6 +63,8 @@ def run(
         raise
     finally:
         os.close(created.lock_fd)
+    # Now, while the supervisor works.
+    _tell_created(found)
     return _attend(request, found, end, pid, paths, reporter)
 
 
@@ -81,6 +83,7 @@ def run_detached(
     process.close_from(3)
     cancel.Cancellation()
     created, _ = make(request, paths, reporter, make_progress)
+    _tell_created(created.record)
     try:
         detached.start(paths, created.record, created.lock_fd, reporter)
     except detached.StartError as error:
@@ -103,6 +106,7 @@ def create(
     cancel.Cancellation()
     created, _ = make(request, paths, reporter, make_progress, made_by="create")
     os.close(created.lock_fd)
+    _tell_created(created.record)
     return created.record.id
 
 
@@ -131,6 +135,12 @@ def make(
     created = bundle.create(request, source, paths, maps, selection, reporter, made_by)
     source.release()
     return created, selection
+
+
+def _tell_created(found: ContainerRecord) -> None:
+    from rootlesspy.engine import events
+
+    events.emit("create", found)
 
 
 def _fork_supervisor(task: job.Job, cancellation: cancel.Cancellation) -> tuple[socket.socket, int]:

@@ -99,6 +99,10 @@ def remove(paths: Paths, found: ContainerRecord, *, volumes: bool = True) -> Non
         os.rename(paths.container(found.id), f"{paths.tmp}/{gone}")
     except FileNotFoundError:
         pass
+    else:
+        from rootlesspy.engine import events
+
+        events.emit("remove", found)
     _remove_below(paths.tmp, gone, found.userns)
     if volumes and found.anonymous_volumes:
         from rootlesspy.engine import volume
