@@ -50,10 +50,16 @@ def get(paths: Paths, text: str) -> Container:
 
 
 def start(paths: Paths, text: str, reporter: Reporter) -> bool:
-    """Start a container as a service, unless it runs; say whether it was started.
+    """Start a container as a service, and before it what it requires, unless it runs.
 
-    Raises Error with the supervisor's words when it does not start; the container stays.
+    Say whether it was started.  Raises Error with the supervisor's words when it does not start;
+    the container stays.
     """
+    _start_others(paths, text, reporter)
+    return _start_one(paths, text, reporter)
+
+
+def _start_one(paths: Paths, text: str, reporter: Reporter) -> bool:
     from rootlesspy.engine import detached
 
     found, lock_fd = _lock_to_start(paths, text)
@@ -66,12 +72,25 @@ def start(paths: Paths, text: str, reporter: Reporter) -> bool:
     return True
 
 
+def _start_others(paths: Paths, text: str, reporter: Reporter) -> None:
+    """Start what a container that does not run requires or wants."""
+    found = get(paths, text)
+    if found.state == "running" or not {"requires", "wants"} & found.record.request.keys():
+        return
+    from rootlesspy.engine import dependencies
+
+    dependencies.start_first(
+        paths, found.record, lambda other: _start_one(paths, other, reporter), reporter
+    )
+
+
 def start_attached(
     paths: Paths, text: str, *, interactive: bool, detach_keys: bytes, reporter: Reporter
 ) -> int:
     """Start a container as a service, be its first client, and return its exit code."""
     from rootlesspy.engine import attach, detached
 
+    _start_others(paths, text, reporter)
     found, lock_fd = _lock_to_start(paths, text)
     if lock_fd is None:
         return attached(
@@ -313,7 +332,7 @@ def _forget_unit(paths: Paths, found: Container, reporter: Reporter) -> None:
     from rootlesspy.engine import autostart
 
     if autostart.forget(paths, found.record):
-        reporter.notice(f"container {found.record.name} is no longer started with your session")
+        reporter.notice(f"the unit file of container {found.record.name} is removed too")
 
 
 def _forget_service(paths: Paths, found: Container) -> None:

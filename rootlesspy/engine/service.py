@@ -11,6 +11,7 @@ import signal
 import sys
 from typing import TYPE_CHECKING
 
+from rootlesspy.engine import dependencies
 from rootlesspy.engine import record as records
 from rootlesspy.errors import Error
 from rootlesspy.report import escape
@@ -80,15 +81,13 @@ def end_as_asked(paths: Paths, record: ContainerRecord) -> None:
 
 def _dependencies(record: ContainerRecord) -> tuple[tuple[str, tuple[str, ...]], ...]:
     """Return After=, Requires= and Wants= of a container that waits for others (a definition's)."""
-    requires, wants = _units(record, "requires"), _units(record, "wants")
-    after = (*requires, *wants, *_units(record, "after"))
-    found = (("After", tuple(dict.fromkeys(after))), ("Requires", requires), ("Wants", wants))
+    requires, wants, after = (
+        tuple(map(unit_name, dependencies.names(record, relation)))
+        for relation in ("requires", "wants", "after")
+    )
+    before = tuple(dict.fromkeys((*requires, *wants, *after)))
+    found = (("After", before), ("Requires", requires), ("Wants", wants))
     return tuple((key, units) for key, units in found if units)
-
-
-def _units(record: ContainerRecord, relation: str) -> tuple[str, ...]:
-    names = record.request.get(relation)
-    return tuple(unit_name(str(name)) for name in (names if isinstance(names, list) else ()))
 
 
 def policy(restart: str) -> tuple[str, int | None]:

@@ -63,7 +63,7 @@ class Service(NamedTuple):
     """SYSLOG_IDENTIFIER of what the supervisor itself prints."""
     keep_failed: bool = True
     dependencies: tuple[tuple[str, tuple[str, ...]], ...] = ()
-    """After=, Requires=, Wants=... and the units that each names."""
+    """After=, Requires=, Wants=… and the units that each names; of installed units alone."""
 
 
 class Setting(NamedTuple):
@@ -136,7 +136,9 @@ def start_transient(bus: Bus, service: Service) -> str:
     active or installed, UsageError, Unsupported or RuntimeFailure.
     """
     reset_failed(bus, service.name)
-    wanted = properties(service, version(bus))
+    # Without its dependencies: systemd keeps every unit that a loaded one names, and a transient
+    # one that was kept cannot be made again.
+    wanted = properties(service._replace(dependencies=()), version(bus))
     try:
         return bus.start_transient_unit(service.name, wanted)
     except BusError as error:
