@@ -51,15 +51,16 @@ def read(*, since_s: float | None, until_s: float | None, follow: bool) -> Itera
         )
     now_s = time.time()
     since_s = now_s if since_s is None and follow else since_s
+    live = follow and (until_s is None or until_s > now_s)
     reader = journal_reader.Reader(
         [f"_UID={os.getuid()}", f"MESSAGE_ID={MESSAGE_ID}"],
         fields=_FIELDS,
-        follow=follow and (until_s is None or until_s > now_s),
+        follow=live,
         since_s=since_s,
-        until_s=None if follow else until_s,
+        until_s=None if live else until_s,
     )
     try:
-        while not reader.done and _wait(reader, until_s):
+        while not reader.done and _wait(reader, until_s if live else None):
             for fields in reader.read():
                 event = _event(fields)
                 if event is not None and _within(event, since_s, until_s):
