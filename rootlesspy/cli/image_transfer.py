@@ -228,8 +228,4 @@ def _write(fd: int, form: str, chosen: Sequence[tuple[Copyable, Sequence[str]]])
     if form == "docker-archive":
         saving.docker_archive(tar, chosen)
     else:
-        # Others unpack the archive and want to own what they make.
-        for name in ("blobs", "blobs/sha256"):
-            tar.add_directory(name)
-        saving.oci_layout(tar, chosen)
-        tar.finish()
+        saving.oci_archive(tar, chosen)

@@ -7,11 +7,12 @@ index.json only when all its blobs are verified and all its layers are unpacked 
 from __future__ import annotations
 
 import os
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
-from rootlesspy.errors import Error, ImageError, NotFound, RegistryError
+from rootlesspy.errors import NotFound, RegistryError
 from rootlesspy.image import layout, platforms
-from rootlesspy.image.documents import Described, has_digest
+from rootlesspy.image.documents import Described
+from rootlesspy.image.lookup import Finder
 from rootlesspy.image.reference import Reference, is_image_id, parse
 from rootlesspy.image.store import Image, Store, find_typed
 from rootlesspy.image.writer import Writer, jobs_for
@@ -19,24 +20,11 @@ from rootlesspy.oci import image_spec
 
 if TYPE_CHECKING:
     from rootlesspy.image.progress import Progress
-    from rootlesspy.image.registry import Client, Document
+    from rootlesspy.image.registry import Client
     from rootlesspy.linux.userns import IdMaps
-    from rootlesspy.oci.image_spec import Descriptor, ImageConfig, Manifest
     from rootlesspy.paths import Paths
     from rootlesspy.report import Reporter
     from rootlesspy.settings import Settings, Source
-
-
-class _Remote(NamedTuple):
-    """What a registry has under a name: the manifest of one platform, and where it was found."""
-
-    data: bytes
-    digest: str
-    manifest: Manifest
-    config_data: bytes
-    config: ImageConfig
-    index_digest: str | None
-    sources: tuple[Source, ...]
 
 
 def ensure(
@@ -106,7 +94,8 @@ class _Pull:
     def _pull(
         self, client: Client, reference: Reference, typed: Reference, platform: str | None
     ) -> Image:
-        remote = self._look_up(client, reference, platform)
+        finder = Finder(client, self._settings, self._reporter, self._writer.document_here)
+        remote = finder.look_up(reference, platform)
         diff_ids = remote.config["rootfs"]["diff_ids"]
         jobs = jobs_for(remote.manifest.layers, diff_ids, self._writer.vouched())
         self._writer.make_layers(jobs, client, remote.sources)
@@ -156,74 +145,3 @@ class _Pull:
         jobs = jobs_for(manifest.layers, image.diff_ids, self._writer.vouched())
         self._writer.make_layers(jobs, client, sources)
         return image
-
-    # --- the registry ------------------------------------------------------------------------
-
-    def _look_up(self, client: Client, reference: Reference, platform: str | None) -> _Remote:
-        """Find the manifest of one platform and its configuration.  Raises NotFound, …"""
-        wanted = reference.digest or reference.tag or ""
-        sources = self._settings.sources(reference.name, by_digest=reference.digest is not None)
-        document, sources = self._first_manifest(client, sources, wanted, reference)
-        index_digest = None
-        try:
-            if document.media_type in image_spec.INDEX_TYPES:
-                entry = platforms.choose(
-                    image_spec.parse_index(document.data, document.media_type), platform, reference
-                )
-                index_digest = document.digest
-                document, sources = self._first_manifest(client, sources, entry.digest, reference)
-                if (document.media_type, len(document.data)) != (entry.media_type, entry.size):
-                    raise ImageError(f"{reference}: its index describes another manifest")
-            manifest = image_spec.parse_manifest(document.data, document.media_type)
-            config_data = self._config_data(client, sources, manifest.config)
-            config = image_spec.parse_config(config_data)
-        except image_spec.MalformedError as error:
-            raise ImageError(f"image {reference} from {sources[0].registry}: {error}") from error
-        if len(config["rootfs"]["diff_ids"]) != len(manifest.layers):
-            raise ImageError(f"image {reference}: layers and diff IDs differ in number")
-        platforms.check(image_spec.platform_of(config), platform, reference, self._reporter)
-        return _Remote(
-            document.data, document.digest, manifest, config_data, config, index_digest, sources
-        )
-
-    def _first_manifest(
-        self, client: Client, sources: tuple[Source, ...], wanted: str, reference: Reference
-    ) -> tuple[Document, tuple[Source, ...]]:
-        """Ask one source after the other; return the answer and the sources from there on."""
-        failures: list[Error] = []
-        for number, source in enumerate(sources):
-            try:
-                self._reporter.step(f"looking for {reference} in {source.registry}")
-                return client.manifest(source, wanted), sources[number:]
-            except (NotFound, RegistryError) as error:
-                failures.append(error)
-        if all(isinstance(error, NotFound) for error in failures):
-            places = ", ".join(source.registry for source in sources)
-            raise NotFound(
-                f"no image {reference.familiar()} in {places}",
-                hint="check the name and the tag",
-            )
-        others = "".join(f"; {error.message}" for error in failures[:-1])
-        last = failures[-1]
-        raise RegistryError(f"image {reference.familiar()}: {last.message}{others}", hint=last.hint)
-
-    def _config_data(
-        self, client: Client, sources: tuple[Source, ...], descriptor: Descriptor
-    ) -> bytes:
-        """Return the configuration document, verified.  Raises ImageError, RegistryError."""
-        if descriptor.size > image_spec.MAX_DOCUMENT_BYTES:
-            raise ImageError(f"image configuration is {descriptor.size} bytes long")
-        data = self._writer.document_here(descriptor.digest)
-        if data is not None:
-            return data
-        failure: Error | None = None
-        for source in sources:
-            try:
-                data = client.small_blob(source, descriptor.digest, descriptor.size)
-            except (NotFound, RegistryError) as error:
-                failure = failure or error
-                continue
-            if has_digest(data, descriptor.digest):
-                return data
-            failure = ImageError(f"image configuration from {source.registry}: digest mismatch")
-        raise failure or ImageError("image configuration has no source")

@@ -194,6 +194,14 @@ class Client(Transport):
             finish(response)
             self._authorizations[key] = self._authorize(source, challenges, scope, mount_from)
 
+    def location_of(self, source: Source, path: str, location: str) -> str:
+        """Return the URL that a Location header of an answer to path means.
+
+        Raises RegistryError where a registry may not send us there.
+        """
+        asked = path if "://" in path else f"{self._base(source)}/v2/{source.repository}/{path}"
+        return self._location(source, asked, location)
+
     # --- authentication ----------------------------------------------------------------------
 
     def _authorize(

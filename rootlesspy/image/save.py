@@ -102,8 +102,22 @@ def docker_archive(tar: TarWriter, images: Sequence[tuple[Copyable, Sequence[str
     tar.finish()
 
 
-def oci_layout(target: Target, images: Sequence[tuple[Copyable, Sequence[str]]]) -> None:
-    """Write images, each with its names, as an OCI image layout.
+def oci_archive(tar: TarWriter, images: Sequence[tuple[Copyable, Sequence[str]]]) -> None:
+    """Write an OCI layout as a tar archive.  Raises ImageError, Error, OSError."""
+    # Others unpack the archive and want to own what they make.
+    for name in ("blobs", "blobs/sha256"):
+        tar.add_directory(name)
+    oci_layout(tar, images)
+    tar.finish()
+
+
+def oci_layout(
+    target: Target,
+    images: Sequence[tuple[Copyable, Sequence[str]]],
+    *,
+    old: Sequence[dict[str, object]] = (),
+) -> None:
+    """Write images, each with its names, as an OCI image layout that has the old entries already.
 
     Manifests of Docker's kind become OCI ones; configurations stay as they are, so that an image
     keeps its id.  Raises ImageError, Error, OSError.
@@ -130,14 +144,25 @@ def oci_layout(target: Target, images: Sequence[tuple[Copyable, Sequence[str]]])
         }
         named = [{**entry, "annotations": {image_spec.REF_NAME: name}} for name in names]
         entries += named or [entry]
-    add_to_layout(target, entries)
-
-
-def add_to_layout(target: Target, entries: list[dict[str, object]]) -> None:
-    """Write what makes blobs a layout: the index last, as it promises them."""
+    # The index last, as it promises the rest.
+    entries = [*(each for each in old if not _is_replaced(each, entries)), *entries]
     target.add("oci-layout", b'{"imageLayoutVersion":"1.0.0"}')
     index = {"schemaVersion": 2, "mediaType": image_spec.INDEX, "manifests": entries}
     target.add("index.json", documents.encode(index))
+
+
+def _is_replaced(old: dict[str, object], entries: Sequence[dict[str, object]]) -> bool:
+    """Say whether a new entry has the name of an old one, or is the same without a name."""
+    annotations = old.get("annotations")
+    name = annotations.get(image_spec.REF_NAME) if isinstance(annotations, dict) else None
+    for entry in entries:
+        named = entry.get("annotations")
+        if isinstance(named, dict):
+            if named.get(image_spec.REF_NAME) == name:
+                return True
+        elif name is None and entry["digest"] == old.get("digest"):
+            return True
+    return False
 
 
 def directory(target: Target, image: Copyable, *, docker: bool | None = None) -> None:
@@ -181,10 +206,10 @@ def _converted(original: Original, *, docker: bool) -> Original:
 class DirectoryTarget:
     """A directory that is made, or that is empty; each file is written whole or not at all."""
 
-    def __init__(self, path: str) -> None:
-        """Raises Conflict when there is something already, OSError."""
+    def __init__(self, path: str, *, add: bool = False) -> None:
+        """Raises Conflict when there is something already, unless it is to be added to, OSError."""
         os.makedirs(path, exist_ok=True)
-        if os.listdir(path):
+        if not add and os.listdir(path):
             raise Conflict(f"{path} is not empty", hint="name a directory that does not exist yet")
         self._path = path
 

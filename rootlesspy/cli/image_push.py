@@ -1,0 +1,204 @@
+"""`rp push` and `rp copy`: images to registries, archives and layouts, and between them."""
+
+# ruff: noqa: UP045
+# typer 0.7 knows neither Annotated nor X | None.
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Optional
+
+import typer
+
+from rootlesspy.cli import completion, progress, registry_access
+from rootlesspy.engine.values import parse_choice, parse_platform
+from rootlesspy.errors import Error, UsageError
+
+if TYPE_CHECKING:
+    from rootlesspy.cli.session import Session
+    from rootlesspy.image.copy import Compression, Trip
+    from rootlesspy.image.registry import Client
+
+_LEVELS = {"gzip": range(10), "zstd": range(1, 23)}
+_FORMAT_HELP = "Kind of manifest: oci or v2s2; default: the one that the image has."
+
+
+def push(
+    context: typer.Context,
+    name: str = typer.Argument(
+        ..., metavar="IMAGE", help="A name, an id or the beginning of an id.",
+        autocompletion=completion.images, show_default=False,
+    ),
+    destination: Optional[str] = typer.Argument(
+        None, metavar="[DESTINATION]", show_default=False,
+        help="A name in a registry, or a place as rp copy knows it; default: the image's name.",
+    ),
+    authfile: Optional[str] = typer.Option(
+        None, "--authfile", metavar="PATH", help=registry_access.AUTHFILE_HELP, show_default=False
+    ),
+    cert_dir: Optional[str] = typer.Option(
+        None, "--cert-dir", metavar="PATH", help=registry_access.CERT_DIR_HELP, show_default=False
+    ),
+    creds: Optional[str] = typer.Option(
+        None, "--creds", metavar="USER:PASSWORD", help=registry_access.CREDS_HELP,
+        show_default=False,
+    ),
+    compression: str = typer.Option(
+        "gzip", "--compression-format", metavar="FORMAT", help="gzip or zstd, for plain layers.",
+    ),
+    level: Optional[int] = typer.Option(
+        None, "--compression-level", metavar="N", help="How hard to compress.", show_default=False
+    ),
+    force: bool = typer.Option(
+        False, "--force-compression", help="Compress layers anew that are in another form.",
+        show_default=False,
+    ),
+    digestfile: Optional[str] = typer.Option(
+        None, "--digestfile", metavar="PATH", help="Write the digest there.", show_default=False
+    ),
+    form: Optional[str] = typer.Option(
+        None, "--format", "-f", metavar="KIND", help=_FORMAT_HELP, show_default=False
+    ),
+    quiet: bool = typer.Option(
+        False, "--quiet", "-q", help="Do not show progress.", show_default=False
+    ),
+    tls_verify: Optional[bool] = typer.Option(
+        None, "--tls-verify/--no-tls-verify", help=registry_access.TLS_HELP, show_default=False
+    ),
+) -> int:  # fmt: skip
+    """Send an image to a registry."""
+    from rootlesspy.image import copy, place
+    from rootlesspy.image.store import Store
+
+    session = context.obj
+    image = Store(session.paths()).resolve(name)
+    target = place.parse_place(destination or _own_name(name, image.names), plain=place.REGISTRY)
+    client = registry_access.client(session, authfile=authfile, creds=creds, cert_dir=cert_dir)
+    trip = _trip(session, client, quiet=quiet, form=form)._replace(
+        insecure=registry_access.insecure(tls_verify),
+        compression=_compression(compression, level, force=force),
+    )
+    digest = copy.copy(place.Place(place.STORE, "", name), target, trip)
+    if digestfile is not None:
+        _write(digestfile, digest)
+    return 0
+
+
+def copy(
+    context: typer.Context,
+    source: str = typer.Argument(
+        ..., metavar="SOURCE", show_default=False,
+        help="docker://NAME, oci:DIR[:NAME], oci-archive:FILE[:NAME], docker-archive:FILE[:NAME], "
+        "dir:DIR, or an image that is here.",
+    ),
+    destination: str = typer.Argument(
+        ..., metavar="DESTINATION", help="The same; a plain NAME is one here.", show_default=False
+    ),
+    authfile: Optional[str] = typer.Option(
+        None, "--authfile", metavar="PATH", help=registry_access.AUTHFILE_HELP, show_default=False
+    ),
+    source_creds: Optional[str] = typer.Option(
+        None, "--src-creds", metavar="USER:PASSWORD", help=registry_access.CREDS_HELP,
+        show_default=False,
+    ),
+    creds: Optional[str] = typer.Option(
+        None, "--dest-creds", metavar="USER:PASSWORD", help=registry_access.CREDS_HELP,
+        show_default=False,
+    ),
+    source_cert_dir: Optional[str] = typer.Option(
+        None, "--src-cert-dir", metavar="PATH", help=registry_access.CERT_DIR_HELP,
+        show_default=False,
+    ),
+    cert_dir: Optional[str] = typer.Option(
+        None, "--dest-cert-dir", metavar="PATH", help=registry_access.CERT_DIR_HELP,
+        show_default=False,
+    ),
+    source_tls_verify: Optional[bool] = typer.Option(
+        None, "--src-tls-verify/--no-src-tls-verify", help=registry_access.TLS_HELP,
+        show_default=False,
+    ),
+    tls_verify: Optional[bool] = typer.Option(
+        None, "--dest-tls-verify/--no-dest-tls-verify", help=registry_access.TLS_HELP,
+        show_default=False,
+    ),
+    digestfile: Optional[str] = typer.Option(
+        None, "--digestfile", metavar="PATH", help="Write the digest there.", show_default=False
+    ),
+    form: Optional[str] = typer.Option(
+        None, "--format", "-f", metavar="KIND", help=_FORMAT_HELP, show_default=False
+    ),
+    platform: Optional[str] = typer.Option(
+        None, "--platform", metavar="OS/ARCH", help="Platform, such as linux/arm64.",
+        show_default=False,
+    ),
+    quiet: bool = typer.Option(
+        False, "--quiet", "-q", help="Do not show progress.", show_default=False
+    ),
+) -> int:  # fmt: skip
+    """Copy an image between registries, archives, layouts and the store."""
+    from rootlesspy.image import copy as copying
+    from rootlesspy.image import place
+
+    session = context.obj
+    if platform is not None:
+        parse_platform(platform, "--platform")
+    there, here = place.parse_place(source), place.parse_place(destination)
+    client = registry_access.client(session, authfile=authfile, creds=creds, cert_dir=cert_dir)
+    trip = _trip(session, client, quiet=quiet, form=form)._replace(
+        source_client=registry_access.client(
+            session, authfile=authfile, creds=source_creds, cert_dir=source_cert_dir
+        ),
+        insecure_source=registry_access.insecure(source_tls_verify),
+        insecure=registry_access.insecure(tls_verify),
+        platform=platform,
+    )
+    digest = copying.copy(there, here, trip)
+    if digestfile is not None:
+        _write(digestfile, digest)
+    return 0
+
+
+def _trip(session: Session, client: Client, *, quiet: bool, form: str | None) -> Trip:
+    from rootlesspy import settings
+    from rootlesspy.engine import idmap
+    from rootlesspy.image.copy import Trip
+
+    paths = session.paths()
+    return Trip(
+        paths=paths,
+        settings=settings.load(paths),
+        maps=idmap.default_maps(),
+        progress=progress.make(quiet=quiet, debug=session.reporter.debug),
+        reporter=session.reporter,
+        source_client=client,
+        client=client,
+        manifest=parse_choice(form, "--format", ("oci", "v2s2")) if form else "",
+    )
+
+
+def _compression(form: str, level: int | None, *, force: bool) -> Compression:
+    from rootlesspy.image.copy import Compression
+
+    parse_choice(form, "--compression-format", tuple(_LEVELS))
+    if level is not None and level not in _LEVELS[form]:
+        allowed = _LEVELS[form]
+        raise UsageError(f"--compression-level {level}: {form} knows {allowed[0]} to {allowed[-1]}")
+    return Compression(form, level, force)
+
+
+def _own_name(typed: str, names: tuple[str, ...]) -> str:
+    """Return the name under which an image is pushed when none is given.  Raises UsageError."""
+    from rootlesspy.image.reference import candidates, is_image_id
+
+    if not is_image_id(typed):
+        for reference in candidates(typed):
+            if str(reference) in names:
+                return str(reference)
+    raise UsageError(f"image {typed} is to be pushed, but where", hint=f"rp push {typed} NAME")
+
+
+def _write(path: str, digest: str) -> None:
+    try:
+        with open(path, "w", encoding="ascii") as file:
+            file.write(digest)
+    except OSError as error:
+        raise Error(f"cannot write {path}: {error.strerror}") from error

@@ -1,0 +1,53 @@
+"""What the commands that talk to registries have in common: TLS, passwords, certificates."""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING
+
+from rootlesspy.errors import UsageError
+
+if TYPE_CHECKING:
+    from rootlesspy.cli.session import Session
+    from rootlesspy.image.registry import Client
+
+AUTHFILE_HELP = "File of credentials; default: $REGISTRY_AUTH_FILE, auth.json, Docker's."
+CREDS_HELP = "Credentials in place of stored ones; the password is seen in ps: better rp login."
+CERT_DIR_HELP = "Directory of certificates in place of certs.d."
+TLS_HELP = "Require TLS with a valid certificate; default: what registries.conf says."
+
+
+def client(
+    session: Session,
+    *,
+    authfile: str | None = None,
+    creds: str | None = None,
+    cert_dir: str | None = None,
+) -> Client:
+    """Return a client of registries.  Raises UsageError for credentials without a colon."""
+    from rootlesspy.image.auth import Credentials
+    from rootlesspy.image.registry import Client
+
+    environment = dict(session.environment)
+    if authfile is not None:
+        if not os.path.isfile(authfile):
+            raise UsageError(f"--authfile {authfile}: there is no such file")
+        environment["REGISTRY_AUTH_FILE"] = authfile
+    given = None
+    if creds is not None:
+        username, colon, password = creds.partition(":")
+        if not colon or not username:
+            raise UsageError("--creds: expected USERNAME:PASSWORD")
+        given = Credentials(username, password)
+    return Client(
+        session.reporter,
+        environment=environment,
+        config_directory=session.paths().config,
+        certificates=cert_dir,
+        given=given,
+    )
+
+
+def insecure(tls_verify: bool | None) -> bool | None:
+    """Return whether TLS may fail: None leaves it to registries.conf."""
+    return None if tls_verify is None else not tls_verify
