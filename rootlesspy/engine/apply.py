@@ -220,16 +220,17 @@ class _Work:
 
     def _make(self, wanted: ContainerDefinition, action: str) -> None:
         """Replace or create a container where the action says so, and start it."""
-        enabled = False
+        installed = enabled = False
         if action == CHANGE:
             old = lifecycle.get(self._paths, wanted.name).record
+            installed = autostart.is_installed(self._paths, old)
             enabled = autostart.is_enabled(self._paths, old)
             _remove(self._paths, old.id, self._reporter)
         if action in (CHANGE, CREATE):
             made = run.create(wanted.request, self._paths, self._reporter, self._make_progress)
-            if enabled:
+            if installed:
                 found = record.load_record(self._paths.container(made))
-                autostart.enable(self._paths, found)
+                autostart.install(self._paths, found, link=enabled)
         if self._start:
             lifecycle.start(self._paths, wanted.name, self._reporter)
 

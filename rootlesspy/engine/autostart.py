@@ -10,7 +10,8 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING
 
-from rootlesspy.engine import service
+from rootlesspy.engine import dependencies, service
+from rootlesspy.engine.request import LABEL_HASH
 from rootlesspy.errors import Conflict, NotFound, Unsupported, UsageError
 from rootlesspy.systemd import bus as buses
 from rootlesspy.systemd import service as services
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
 
 _TARGET = "default.target"
 _OLDEST = 252
-_CONTAINER = "Container"
+_CONTAINER, _DEFINITION = "Container", "Definition"
 _LIMIT_BYTES = 1024 * 1024
 
 
@@ -63,15 +64,25 @@ def enable(paths: Paths, found: ContainerRecord) -> None:
     Raises UsageError for a container that is removed when it ends, Conflict for a unit of that name
     that is not rp's, Unsupported.
     """
+    install(paths, found, link=True)
+
+
+def install(paths: Paths, found: ContainerRecord, *, link: bool = False) -> None:
+    """Write the unit files of a container and of those that it requires or wants.
+
+    link: have it started with the session.  Raises as enable() does.
+    """
     if found.remove:
         raise UsageError(f"container {found.name} is removed when it ends (--rm)")
-    name = service.unit_name(found.name)
     bus = buses.connect(_runtime_dir(paths))
     try:
-        _install(paths, found, _render(paths, found, services.version(bus)))
-        _link(paths, found)
-        # A transient one that failed would hide the file.
-        services.reset_failed(bus, name)
+        version = services.version(bus)
+        for each in (found, *dependencies.needed(paths, found)):
+            _install(paths, each, _render(paths, each, version))
+            # A transient one that failed would hide the file.
+            services.reset_failed(bus, service.unit_name(each.name))
+        if link:
+            _link(paths, found)
         bus.call("Reload")
         _check_path(bus, os.path.dirname(unit_path(paths, found.name)))
     finally:
@@ -123,6 +134,9 @@ def forget(paths: Paths, found: ContainerRecord) -> bool:
 
 def _render(paths: Paths, found: ContainerRecord, version: int) -> str:
     name = service.unit_name(found.name)
+    extension = {_CONTAINER: found.id}
+    if LABEL_HASH in found.labels:
+        extension[_DEFINITION] = found.labels[LABEL_HASH]
     return unitfile.render(
         service.of(found, paths),
         version=version,
@@ -131,7 +145,7 @@ def _render(paths: Paths, found: ContainerRecord, version: int) -> str:
             f"Changes of your own belong in a drop-in: systemctl --user edit {name}",
         ),
         wanted_by=(_TARGET,),
-        extension={_CONTAINER: found.id},
+        extension=extension,
     )
 
 

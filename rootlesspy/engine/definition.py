@@ -16,7 +16,14 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from rootlesspy.engine import definition_schema as schema
 from rootlesspy.engine import names, options, toml
-from rootlesspy.engine.request import RunRequest, given
+from rootlesspy.engine.request import (
+    DEFINITION,
+    LABEL_FILE,
+    LABEL_HASH,
+    LABEL_NAME,
+    RunRequest,
+    given,
+)
 from rootlesspy.errors import UsageError
 
 if TYPE_CHECKING:
@@ -26,8 +33,6 @@ if TYPE_CHECKING:
 
     Texts = Mapping[str, str | bool | list[str]]
 
-LABEL = "io.rootlesspy.definition"
-LABEL_HASH, LABEL_FILE, LABEL_NAME = f"{LABEL}.hash", f"{LABEL}.file", f"{LABEL}.name"
 _TOP = tuple(
     schema.Key(name, schema.KEYS) for name in ("container", "volume", "network", "defaults")
 )
@@ -90,7 +95,7 @@ def content_hash(request: RunRequest) -> str:
 
 def without_labels(request: RunRequest) -> RunRequest:
     """Return a request without the labels that tell of its definition."""
-    kept = tuple(pair for pair in request.labels if not pair[0].startswith(f"{LABEL}."))
+    kept = tuple(pair for pair in request.labels if not pair[0].startswith(f"{DEFINITION}."))
     return request._replace(labels=kept)
 
 
@@ -200,7 +205,7 @@ class _Reader:
             given_texts["rootfs"] = True
         request = self._request(name, given_texts)
         for label, _ in request.labels:
-            if label.startswith(f"{LABEL}."):
+            if label.startswith(f"{DEFINITION}."):
                 raise self._wrong(self._place(name, ("labels",)), f"label {label} is rp's own")
         request = request._replace(
             name=name,

@@ -25,6 +25,23 @@ def names(found: ContainerRecord, relation: str) -> tuple[str, ...]:
     return tuple(map(str, recorded)) if isinstance(recorded, list) else ()
 
 
+def needed(paths: Paths, found: ContainerRecord) -> tuple[ContainerRecord, ...]:
+    """Return what a container requires or wants, and what those do, as far as it exists."""
+    known = {found.name: found}
+    waiting = [found]
+    while waiting:
+        asking = waiting.pop()
+        for name in (*names(asking, "requires"), *names(asking, "wants")):
+            try:
+                other = known.get(name) or _find(paths, name)
+            except NotFound:
+                continue
+            if name not in known:
+                known[name] = other
+                waiting.append(other)
+    return tuple(known.values())[1:]
+
+
 def start_first(
     paths: Paths, found: ContainerRecord, start: Callable[[str], object], reporter: Reporter
 ) -> None:

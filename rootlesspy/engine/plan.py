@@ -10,7 +10,8 @@ import os
 from typing import TYPE_CHECKING, NamedTuple
 
 from rootlesspy.engine import definition_export
-from rootlesspy.engine.definition import LABEL_FILE, LABEL_HASH, without_labels
+from rootlesspy.engine.definition import without_labels
+from rootlesspy.engine.request import LABEL_FILE, LABEL_HASH
 from rootlesspy.errors import Conflict, Unsupported
 
 if TYPE_CHECKING:

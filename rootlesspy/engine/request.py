@@ -16,6 +16,10 @@ if TYPE_CHECKING:
     from rootlesspy.engine.health_values import HealthRequest
     from rootlesspy.network.ports import PortMapping
 
+DEFINITION = "io.rootlesspy.definition"
+"""Begins the labels of containers that a definition made."""
+LABEL_HASH, LABEL_FILE, LABEL_NAME = (f"{DEFINITION}.{each}" for each in ("hash", "file", "name"))
+
 DEFAULT_DETACH_KEYS = b"\x10\x11"
 """ctrl-p ctrl-q, as podman and docker have them."""
 
