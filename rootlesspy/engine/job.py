@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING, NamedTuple
 
-from rootlesspy.engine import etc_files, idmap, limits, storage
+from rootlesspy.engine import etc_files, idmap, limits, sockets, storage
 from rootlesspy.errors import UsageError
 from rootlesspy.paths import private_directory
 from rootlesspy.runtime import seccomp
@@ -22,6 +22,8 @@ if TYPE_CHECKING:
     from rootlesspy.paths import Paths
     from rootlesspy.report import Reporter
     from rootlesspy.systemd.notify import Notifier
+
+NO_SOCKETS = sockets.Listening()
 
 
 class Job(NamedTuple):
@@ -42,6 +44,8 @@ class Job(NamedTuple):
     """The service whose main process the supervisor is; empty for an attached container."""
     notifier: Notifier | None = None
     """Tells systemd how the service does; None for an attached container."""
+    listening: sockets.Listening = NO_SOCKETS
+    """What the service manager handed over for the payload."""
 
 
 def prepare(
@@ -54,6 +58,7 @@ def prepare(
     reporter: Reporter,
     service: str = "",
     notifier: Notifier | None = None,
+    listening: sockets.Listening = NO_SOCKETS,
 ) -> Job:
     """Decide everything that is not in the spec: limits, filter, file systems of this machine.
 
@@ -66,6 +71,7 @@ def prepare(
     if profile is not None:
         private_directory(paths.cache)
         program = seccomp.compile_filter(profile, paths.cache)
+    spec["process"]["env"] = [*spec["process"]["env"], *listening.environment()]
     etc_files.write(paths, found, spec.get("hostname", ""), selection)
     directory = paths.container(found.id)
     kinds = {each["type"] for each in spec["linux"]["namespaces"]}
@@ -81,6 +87,7 @@ def prepare(
         loopback="network" in kinds and selection.request.driver == "none",
         filter=program,
         own_stdio=relays(found, service) and not found.tty,
+        listen_fds=listening.number,
         debug=reporter.debug,
     )
     return Job(
@@ -95,6 +102,7 @@ def prepare(
         reporter=reporter,
         service=service,
         notifier=notifier,
+        listening=listening,
     )
 
 

@@ -18,6 +18,7 @@ from rootlesspy.engine import (
     job,
     record,
     root,
+    sockets,
     storage,
     supervisor,
 )
@@ -47,17 +48,25 @@ def run(
 
     Raises Error (125, 126, 127 by type) when it cannot be started; nothing is left behind then.
     """
+    listening = sockets.take(os.environ)
     # Whatever else the caller has open is nothing to the container's processes.
-    process.close_from(3)
+    process.close_from(listening.end)
     cancellation = cancel.Cancellation()
     created, selection = make(request, paths, reporter, make_progress)
     found = created.record
     try:
         task = job.prepare(
-            paths, found, created.spec, selection, lock_fd=created.lock_fd, reporter=reporter
+            paths,
+            found,
+            created.spec,
+            selection,
+            lock_fd=created.lock_fd,
+            reporter=reporter,
+            listening=listening,
         )
         reporter.step("fork the supervisor")
         end, pid = _fork_supervisor(task, cancellation)
+        listening.close()
     except BaseException:
         storage.remove(paths, found)
         raise

@@ -16,6 +16,7 @@ from rootlesspy.engine import (
     job,
     record,
     service,
+    sockets,
     storage,
     supervisor,
 )
@@ -43,6 +44,7 @@ def supervise(container_id: str, paths: Paths, reporter: Reporter) -> int:
 
     Raises Error when it cannot be started; systemd and the caller of `rp start` are both told.
     """
+    listening = sockets.take(os.environ)
     cancel.Cancellation()
     # Nothing that is started from here may speak for the service.
     notifier = notify.Notifier(os.environ.pop("NOTIFY_SOCKET", ""))
@@ -53,7 +55,7 @@ def supervise(container_id: str, paths: Paths, reporter: Reporter) -> int:
         lock_fd = _lock(paths, container_id, client)
         found = record.load_record(paths.container(container_id))
         process.set_name(f"rp-{found.name}".encode())
-        task = _job(paths, found, lock_fd, client, reporter, notifier)
+        task = _job(paths, found, lock_fd, client, reporter, notifier, listening)
         ended = supervisor.supervise(task, client)
     except FileNotFoundError as error:
         raise NotFound(f"no container with id {container_id}", hint="rp ps -a") from error
@@ -90,6 +92,7 @@ def _job(
     client: socket.socket | None,
     reporter: Reporter,
     notifier: notify.Notifier,
+    listening: sockets.Listening,
 ) -> job.Job:
     """Forget the last run and decide how this one is started.  Raises Error, told to client."""
     directory = paths.container(found.id)
@@ -106,6 +109,7 @@ def _job(
             reporter=reporter,
             service=service.unit_name(found.name),
             notifier=notifier,
+            listening=listening,
         )
     except Error as error:
         supervisor.report_failure(paths, found, client, error, service=True)
