@@ -83,6 +83,18 @@ def parse(template: str) -> list[Any]:
     return nodes
 
 
+def is_of_list(template: str) -> bool:
+    """Say whether a template is for all rows at once: it has a range over the dot itself.
+
+    Raises UsageError for one that cannot be parsed.
+    """
+    dot = [[Operand("field", None)]]
+    return any(
+        isinstance(node, Block) and node.keyword == "range" and node.pipe.commands == dot
+        for node in parse(template)
+    )
+
+
 def _pieces(template: str) -> Iterator[tuple[bool, str]]:
     """Cut into literal text and actions, with the white space trimmed that `{{-` and `-}}` say."""
     trim = False

@@ -22,18 +22,23 @@ def show(
     json_rows: Callable[[], Sequence[object]],
     heading: bool = True,
 ) -> None:
-    """Print rows as --format says: json, table TEMPLATE, or TEMPLATE; raises UsageError."""
-    if is_json(form):
+    """Print rows as --format says: json, table TEMPLATE, or TEMPLATE; raises UsageError.
+
+    json is an array of all; {{json .}}, as every template, a line for each.
+    """
+    if form.strip() == "json":
         print_json(json_rows())
+        return
+    if is_json(form):
+        for each in json_rows():
+            print_json_line(each)
         return
     template = _normalise(form)
     if form.startswith("table "):
         _show_table(rows(), template.removeprefix("table ").lstrip(), headers, heading=heading)
-    elif "{{range" in template.replace(" ", ""):
+    elif gotemplate_parse.is_of_list(template):
         sys.stdout.write(gotemplate.render(template, list(rows()), clean=_cleaner()))
     else:
-        # Checked even when there is nothing to list.
-        gotemplate_parse.parse(template)
         for row in rows():
             show_one(row, template)
 
@@ -51,6 +56,11 @@ def is_json(form: str) -> bool:
 def print_json(value: object) -> None:
     """Print indented JSON; names that are no text stay escaped, so that it is always valid."""
     sys.stdout.write(json.dumps(value, indent=2) + "\n")
+
+
+def print_json_line(value: object) -> None:
+    """Print JSON as one line, as {{json .}} does."""
+    sys.stdout.write(json.dumps(value, separators=(",", ":")) + "\n")
 
 
 def heading_of(field: str) -> str:

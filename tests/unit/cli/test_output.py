@@ -129,9 +129,15 @@ def shown(form: str, capsys: pytest.CaptureFixture[str], *, heading: bool = True
     return capsys.readouterr().out
 
 
-@pytest.mark.parametrize("form", ["json", "{{json .}}", "{{ json . }}"])
-def test_json(form: str, capsys: pytest.CaptureFixture[str]) -> None:
-    assert json.loads(shown(form, capsys)) == [{"Id": "1"}]
+def test_json_is_one_array(capsys: pytest.CaptureFixture[str]) -> None:
+    assert json.loads(shown("json", capsys)) == [{"Id": "1"}]
+
+
+@pytest.mark.parametrize("form", ["{{json .}}", "{{ json . }}"])
+def test_json_of_a_template_is_a_line_for_each(
+    form: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert shown(form, capsys) == '{"Id":"1"}\n'
 
 
 def test_template_per_row(capsys: pytest.CaptureFixture[str]) -> None:
@@ -140,6 +146,22 @@ def test_template_per_row(capsys: pytest.CaptureFixture[str]) -> None:
 
 def test_template_over_all_rows(capsys: pytest.CaptureFixture[str]) -> None:
     assert shown("{{range .}}{{.ID}},{{end}}", capsys) == "1,2,"
+
+
+@pytest.mark.parametrize("form", ["{{range $r := .}}{{$r.ID}},{{end}}", "{{- range . -}}x{{end}}"])
+def test_a_range_over_the_dot_is_over_all_rows(
+    form: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert shown(form, capsys) in ("1,2,", "xx")
+
+
+def test_another_range_is_of_one_row(capsys: pytest.CaptureFixture[str]) -> None:
+    assert shown("{{.ID}}{{range .RepoTags}}[{{.}}]{{end}}", capsys) == "1[a]\n2\n"
+
+
+def test_a_template_is_checked_although_there_is_no_row() -> None:
+    with pytest.raises(UsageError):
+        output.show("{{if}}", {}, rows=list, json_rows=list)
 
 
 def test_table_of_a_template(capsys: pytest.CaptureFixture[str]) -> None:

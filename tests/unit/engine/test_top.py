@@ -13,11 +13,12 @@ from rootlesspy.engine import stats, top
 from rootlesspy.engine.top import Ids
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from pathlib import Path
 
 
 @pytest.fixture
-def child() -> int:
+def child() -> Iterator[int]:
     """Return the pid of a child that waits until this process ends."""
     with subprocess.Popen(
         [sys.executable, "-c", "input()", "a b"], stdin=subprocess.PIPE
