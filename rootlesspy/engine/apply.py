@@ -232,7 +232,8 @@ class _Work:
                 found = record.load_record(self._paths.container(made))
                 autostart.install(self._paths, found, link=enabled)
         if self._start:
-            lifecycle.start(self._paths, wanted.name, self._reporter)
+            # What it waits for had its turn.
+            lifecycle.start(self._paths, wanted.name, self._reporter, alone=True)
 
     def _create_volume(self, name: str) -> None:
         wanted = next(each for each in self._plan.definition.volumes if each.name == name)

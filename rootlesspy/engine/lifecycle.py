@@ -49,13 +49,14 @@ def get(paths: Paths, text: str) -> Container:
     return found
 
 
-def start(paths: Paths, text: str, reporter: Reporter) -> bool:
+def start(paths: Paths, text: str, reporter: Reporter, *, alone: bool = False) -> bool:
     """Start a container as a service, and before it what it requires, unless it runs.
 
-    Say whether it was started.  Raises Error with the supervisor's words when it does not start;
-    the container stays.
+    alone: nothing before it.  Say whether it was started.  Raises Error with the supervisor's words
+    when it does not start; the container stays.
     """
-    _start_others(paths, text, reporter)
+    if not alone:
+        _start_others(paths, text, reporter)
     return _start_one(paths, text, reporter)
 
 
