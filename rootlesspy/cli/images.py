@@ -11,7 +11,15 @@ from typing import TYPE_CHECKING, Optional
 
 import typer
 
-from rootlesspy.cli import completion, human, image_rows, output, progress, table
+from rootlesspy.cli import (
+    completion,
+    human,
+    image_rows,
+    output,
+    progress,
+    registry_access,
+    table,
+)
 from rootlesspy.cli.image_filter import matching
 from rootlesspy.cli.image_rows import hexadecimal
 from rootlesspy.cli.removal import Removal
@@ -32,6 +40,19 @@ def pull(
         ..., metavar="IMAGE...", help="Images, such as alpine or ghcr.io/org/app:1.2.",
         show_default=False,
     ),
+    all_tags: bool = typer.Option(
+        False, "--all-tags", "-a", help="Pull every tag of the repository.", show_default=False
+    ),
+    authfile: Optional[str] = typer.Option(
+        None, "--authfile", metavar="PATH", help=registry_access.AUTHFILE_HELP, show_default=False
+    ),
+    cert_dir: Optional[str] = typer.Option(
+        None, "--cert-dir", metavar="PATH", help=registry_access.CERT_DIR_HELP, show_default=False
+    ),
+    creds: Optional[str] = typer.Option(
+        None, "--creds", metavar="USER:PASSWORD", help=registry_access.CREDS_HELP,
+        show_default=False,
+    ),
     platform: Optional[str] = typer.Option(
         None, "--platform", metavar="OS/ARCH", help="Platform, such as linux/arm64.",
         show_default=False,
@@ -42,11 +63,13 @@ def pull(
     quiet: bool = typer.Option(
         False, "--quiet", "-q", help="Do not show progress.", show_default=False
     ),
+    tls_verify: Optional[bool] = typer.Option(
+        None, "--tls-verify/--no-tls-verify", help=registry_access.TLS_HELP, show_default=False
+    ),
 ) -> int:  # fmt: skip
     """Pull images from their registries and unpack them; print their ids."""
     from rootlesspy import settings
     from rootlesspy.engine import idmap
-    from rootlesspy.engine.events import emit_image
     from rootlesspy.image.pull import ensure
 
     session = context.obj
@@ -55,6 +78,14 @@ def pull(
         parse_platform(platform, "--platform")
     paths = session.paths()
     configuration = settings.load(paths)
+    client = registry_access.client(session, authfile=authfile, creds=creds, cert_dir=cert_dir)
+    insecure = registry_access.insecure(tls_verify)
+    if all_tags:
+        names = [
+            each
+            for name in names
+            for each in registry_access.all_tags(client, configuration, name, insecure)
+        ]
     for name in names:
         image = ensure(
             name,
@@ -65,8 +96,9 @@ def pull(
             platform=platform,
             progress=progress.make(quiet=quiet, debug=session.reporter.debug),
             reporter=session.reporter,
+            client=client,
+            insecure=insecure,
         )
-        emit_image("pull", image.names[0] if image.names else name, image.id)
         sys.stdout.write(f"{hexadecimal(image.id)}\n")
     return 0
 

@@ -10,6 +10,7 @@ from rootlesspy.errors import UsageError
 if TYPE_CHECKING:
     from rootlesspy.cli.session import Session
     from rootlesspy.image.registry import Client
+    from rootlesspy.settings import Settings
 
 AUTHFILE_HELP = "File of credentials; default: $REGISTRY_AUTH_FILE, auth.json, Docker's."
 CREDS_HELP = "Credentials in place of stored ones; the password is seen in ps: better rp login."
@@ -51,3 +52,19 @@ def client(
 def insecure(tls_verify: bool | None) -> bool | None:
     """Return whether TLS may fail: None leaves it to registries.conf."""
     return None if tls_verify is None else not tls_verify
+
+
+def all_tags(client: Client, settings: Settings, name: str, insecure: bool | None) -> list[str]:
+    """Return a name with each tag that its repository has.
+
+    Raises UsageError for a name with a tag, NotFound, RegistryError.
+    """
+    from rootlesspy.image import listing
+    from rootlesspy.image.copy import target_of
+    from rootlesspy.image.reference import parse
+
+    reference = parse(settings.resolve_alias(name))
+    if name.endswith(f":{reference.tag}") or reference.digest is not None:
+        raise UsageError(f"{name} has a tag already", hint="leave it out with --all-tags")
+    source = target_of(reference, settings, insecure)
+    return [f"{reference.name}:{tag}" for tag in listing.tags(client, source)]

@@ -37,14 +37,17 @@ def ensure(
     platform: str | None,
     progress: Progress,
     reporter: Reporter,
+    client: Client | None = None,
+    insecure: bool | None = None,
 ) -> Image:
     """Return an image whose layers are all unpacked for maps, pulling it as policy says.
 
     policy is always, missing, newer or never; platform is os/architecture[/variant], None for this
-    machine's.  Raises NotFound, RegistryError, ImageError, UsageError, Unsupported, Error.
+    machine's.  client and insecure are what was said about passwords and TLS on the command line.
+    Raises NotFound, RegistryError, ImageError, UsageError, Unsupported, Error.
     """
     with Writer(paths, maps, reporter, progress) as writer:
-        work = _Pull(paths, settings, maps, writer, reporter)
+        work = _Pull(paths, settings, maps, writer, reporter, client, insecure)
         return work.ensure(reference_text, policy, platform)
 
 
@@ -58,7 +61,11 @@ class _Pull:
         maps: IdMaps,
         writer: Writer,
         reporter: Reporter,
+        client: Client | None,
+        insecure: bool | None,
     ) -> None:
+        self._client = client
+        self._insecure = insecure
         self._paths = paths
         self._settings = settings
         self._maps = maps
@@ -79,9 +86,7 @@ class _Pull:
                 hint=f"rp pull {text}" if policy == "never" else "rp images",
             )
         reference = parse(self._settings.resolve_alias(text))
-        from rootlesspy.image.registry import Client
-
-        client = Client(self._reporter, config_directory=self._paths.config)
+        client = self._registry_client()
         try:
             return self._pull(client, reference, parse(text), platform)
         except (NotFound, RegistryError):
@@ -94,7 +99,13 @@ class _Pull:
     def _pull(
         self, client: Client, reference: Reference, typed: Reference, platform: str | None
     ) -> Image:
-        finder = Finder(client, self._settings, self._reporter, self._writer.document_here)
+        finder = Finder(
+            client,
+            self._settings,
+            self._reporter,
+            self._writer.document_here,
+            insecure=self._insecure,
+        )
         remote = finder.look_up(reference, platform)
         diff_ids = remote.config["rootfs"]["diff_ids"]
         jobs = jobs_for(remote.manifest.layers, diff_ids, self._writer.vouched())
@@ -108,6 +119,13 @@ class _Pull:
             index_digest=remote.index_digest,
             alias=str(typed) if typed != reference else None,
         )
+
+    def _registry_client(self) -> Client:
+        from rootlesspy.image.registry import Client
+
+        if self._client is not None:
+            return self._client
+        return Client(self._reporter, config_directory=self._paths.config)
 
     def _find(self, text: str, platform: str | None) -> Image | None:
         """Return the image that is here under this name, alias or id, if it fits the platform."""
@@ -138,9 +156,7 @@ class _Pull:
         if image.names and not all(
             os.path.exists(layout.blob_path(self._paths, each.digest)) for each in manifest.layers
         ):
-            from rootlesspy.image.registry import Client
-
-            client = Client(self._reporter, config_directory=self._paths.config)
+            client = self._registry_client()
             sources = self._settings.sources(parse(image.names[0]).name, by_digest=True)
         jobs = jobs_for(manifest.layers, image.diff_ids, self._writer.vouched())
         self._writer.make_layers(jobs, client, sources)

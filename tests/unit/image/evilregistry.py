@@ -33,6 +33,9 @@ class Request(NamedTuple):
     path: str
     headers: dict[str, str]
     number: int
+    method: str = "GET"
+    body: str = ""
+    """What came with it, as latin-1 text: the log is JSON."""
 
 
 class Answer(NamedTuple):
@@ -106,10 +109,13 @@ def _run(server: ThreadingHTTPServer, script: Script, log: Path, certificate: Pa
         def do_GET(self) -> None:
             headers = {name.lower(): value for name, value in self.headers.items()}
             number = counts[self.path] = counts.get(self.path, -1) + 1
-            request = Request(self.path, headers, number)
+            body = self.rfile.read(int(headers.get("content-length", "0"))).decode("latin-1")
+            request = Request(self.path, headers, number, self.command, body)
             with log.open("a") as file:
                 file.write(json.dumps(request) + "\n")
             self._answer(script(request))
+
+        do_HEAD = do_POST = do_PUT = do_PATCH = do_GET
 
         def _answer(self, answer: Answer) -> None:
             if answer.raw is not None:
