@@ -46,8 +46,7 @@ def read(*, since_s: float | None, until_s: float | None, follow: bool) -> Itera
     if not journal.readable():
         raise Unsupported(
             "events are kept in the journal, and this user cannot read his",
-            hint="as root: mkdir -p /var/log/journal && systemctl restart systemd-journald, "
-            "or join the group systemd-journal",
+            hint=journal.CURE,
         )
     now_s = time.time()
     since_s = now_s if since_s is None and follow else since_s

@@ -3,7 +3,7 @@
 journald drops what a unit sends above RateLimitBurst= (10,000) in RateLimitIntervalSec= (30 s), and
 to it all containers of a user are one unit, user@UID.service, with everything else that runs there.
 So the supervisors share one bucket: a small file, brought up to date by whoever takes from it.  In
-any 30 s it gives out half of what journald allows.
+any such interval it gives out half of what journald allows (`engine.journal_limit`).
 """
 
 from __future__ import annotations
@@ -15,20 +15,21 @@ import time
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from rootlesspy.engine.journal_limit import Limit
     from rootlesspy.paths import Paths
 
-CAPACITY = 2000.0
-RATE = 100.0
-"""Records per second that come back."""
-_SPARE = CAPACITY / 2
+_AT_ONCE, _IN_ALL = 0.2, 0.5
+"""Which part of journald's limit may go at once, and which in the whole interval."""
 _STATE = struct.Struct("<dd")
 
 
 class Budget:
     """One supervisor's hand in the bucket."""
 
-    def __init__(self, paths: Paths) -> None:
-        self._state = _STATE.pack(CAPACITY, time.monotonic())
+    def __init__(self, paths: Paths, limit: Limit) -> None:
+        self.capacity = max(1.0, limit.burst * _AT_ONCE)
+        self._rate = limit.burst * (_IN_ALL - _AT_ONCE) / limit.interval_s
+        self._state = _STATE.pack(self.capacity, time.monotonic())
         self._fd = -1
         try:
             os.makedirs(paths.cache, mode=0o700, exist_ok=True)
@@ -40,7 +41,7 @@ class Budget:
 
     def take(self, count: int, *, spare: bool = False) -> bool:
         """Take that many records or none; spare: only what is above half of the bucket."""
-        return self._exchange(count, _SPARE if spare else 0.0)
+        return self._exchange(count, self.capacity / 2 if spare else 0.0)
 
     def force(self, count: int) -> None:
         """Take them in any case: the last words of a container."""
@@ -73,14 +74,15 @@ class Budget:
 
     def _settle(self, count: int, least: float) -> bool:
         now = time.monotonic()
-        left, stamp = CAPACITY, now
+        capacity = self.capacity
+        left, stamp = capacity, now
         if len(self._state) == _STATE.size:
             left, stamp = _STATE.unpack(self._state)
-        if not -CAPACITY <= left <= CAPACITY or not 0 <= stamp <= now:
-            # Of another boot.
-            left, stamp = CAPACITY, now
-        left = min(CAPACITY, left + (now - stamp) * RATE)
+        if not -capacity <= left <= capacity or not 0 <= stamp <= now:
+            # Of another boot, or of another limit.
+            left, stamp = capacity, now
+        left = min(capacity, left + (now - stamp) * self._rate)
         if left - count < least:
             return False
-        self._state = _STATE.pack(max(left - count, -CAPACITY), now)
+        self._state = _STATE.pack(max(left - count, -capacity), now)
         return True

@@ -94,7 +94,7 @@ def open_sink(paths: Paths, record: ContainerRecord, *, unit: str) -> Sink:
 def _journal_sink(paths: Paths, record: ContainerRecord, unit: str) -> Sink:
     import os
 
-    from rootlesspy.engine import log_budget, log_journal
+    from rootlesspy.engine import journal_limit, log_budget, log_journal
     from rootlesspy.systemd import journal
 
     if record.log_driver and not os.access(journal.SOCKET, os.W_OK):
@@ -113,7 +113,7 @@ def _journal_sink(paths: Paths, record: ContainerRecord, unit: str) -> Sink:
         **({"USER_UNIT": unit} if unit else {}),
     }
     return log_journal.JournalSink(
-        journal.fields(values), log_budget.Budget(paths), journal.Journal()
+        journal.fields(values), log_budget.Budget(paths, journal_limit.read()), journal.Journal()
     )
 
 

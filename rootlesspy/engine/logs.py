@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, NamedTuple, Protocol
 from rootlesspy.engine import logging, record
 from rootlesspy.engine.log_lines import Lines
 from rootlesspy.errors import Error, NotFound, Unsupported
+from rootlesspy.systemd import journal
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -116,6 +117,11 @@ def open_reader(paths: Paths, of: ContainerRecord, selection: Selection) -> Read
         )
     if chosen == "none":
         raise Unsupported(f"container {of.name} has no log: it was run with --log-driver none")
+    if chosen == "journald" and not journal.readable():
+        raise Unsupported(
+            f"the log of container {of.name} is in the journal, and this user cannot read his",
+            hint=journal.CURE,
+        )
     if chosen == "json-file":
         return log_file_reader.FileReader(paths, of, selection)
     return log_journal_reader.JournalReader(paths, of, selection)

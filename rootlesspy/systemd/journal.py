@@ -13,6 +13,11 @@ import select
 import socket
 
 SOCKET = "/run/systemd/journal/socket"
+CURE = (
+    "as root: mkdir -p /var/log/journal && systemctl restart systemd-journald, "
+    "or join the group systemd-journal"
+)
+"""What makes a user's journal readable to him."""
 _MAX_INLINE_BYTES = 48 * 1024
 # linux/sockios.h: how much of what was sent is not received yet.
 _SIOCOUTQ = 0x5411
