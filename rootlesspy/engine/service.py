@@ -9,11 +9,9 @@ from __future__ import annotations
 import os
 import signal
 import sys
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NoReturn
 
 from rootlesspy.engine import dependencies
-from rootlesspy.engine import record as records
-from rootlesspy.errors import Error
 from rootlesspy.report import escape
 from rootlesspy.systemd.service import Service
 
@@ -61,22 +59,17 @@ def of(record: ContainerRecord, paths: Paths) -> Service:
     )
 
 
-def end_as_asked(paths: Paths, record: ContainerRecord) -> None:
+def end_as_asked() -> NoReturn:
     """End this supervisor so that systemd does not start it again, whatever Restart= says.
 
-    Restart=always means a clean exit too; the way out is RestartPreventExitStatus=SIGTERM, which is
-    a clean end of a service.  (Asking for a stop job instead would cancel a `systemctl restart`.)
-    Returns where nothing restarts it: then an ordinary exit reads better in systemctl status.
+    Restart=always, perhaps of a drop-in, means a clean exit too; the way out is
+    RestartPreventExitStatus=SIGTERM, which counts as a clean end of a service.  (Asking for a stop
+    job instead would cancel a `systemctl restart`.)
     """
-    try:
-        # The policy may have changed meanwhile: `rp update --restart`.
-        now = records.load_record(paths.container(record.id)).restart
-    except (Error, OSError):
-        now = record.restart
-    if now in ("always", "unless-stopped"):
-        signal.signal(signal.SIGTERM, signal.SIG_DFL)
-        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGTERM})
-        os.kill(os.getpid(), signal.SIGTERM)
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    os.kill(os.getpid(), signal.SIGTERM)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGTERM})
+    os._exit(0)
 
 
 def _dependencies(record: ContainerRecord) -> tuple[tuple[str, tuple[str, ...]], ...]:

@@ -63,8 +63,7 @@ def supervise(container_id: str, paths: Paths, reporter: Reporter) -> int:
         # The payload has had pipes in the place of the service's own standard streams.
         os.dup2(journal_fd, 2)
     if ended.reason in _ASKED:
-        service.end_as_asked(paths, found)
-        return 0
+        service.end_as_asked()
     return ended.exit_code if ended.exit_code >= 0 else _LOST_STATUS
 
 

@@ -89,6 +89,8 @@ def settings(service: Service, version: int) -> tuple[Setting, ...]:
         Setting(SERVICE, "NotifyAccess", TEXT, "main"),
         Setting(SERVICE, "ExecStart", COMMAND, service.command),
         Setting(SERVICE, "Restart", TEXT, service.restart),
+        # How a supervisor ends that was asked to: engine.service.end_as_asked.
+        Setting(SERVICE, "RestartPreventExitStatus", SIGNALS, ("SIGTERM",)),
         Setting(SERVICE, "TimeoutStartSec", SPAN, service.start_timeout_us),
         Setting(SERVICE, "TimeoutStopSec", SPAN, service.stop_timeout_us),
         # SIGTERM to the supervisor alone: the network helper has to outlive the payload.
@@ -219,9 +221,6 @@ def _restart_settings(service: Service) -> Sequence[Setting]:
             Setting(SERVICE, "RestartSteps", NUMBER, service.restart_steps, since=254),
             Setting(SERVICE, "RestartMaxDelaySec", SPAN, service.restart_max_delay_us, since=254),
         ]
-    if service.restart == "always":
-        # How a supervisor ends that was asked to: engine.service.end_as_asked.
-        listed.append(Setting(SERVICE, "RestartPreventExitStatus", SIGNALS, ("SIGTERM",)))
     if service.start_limit_burst is None:
         # 0 turns the limit off; systemd's default is five starts in ten seconds.
         listed.append(Setting(UNIT, "StartLimitIntervalSec", SPAN, 0))

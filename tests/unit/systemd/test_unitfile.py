@@ -66,7 +66,7 @@ def test_a_whole_unit() -> None:
         "StartLimitBurst=3\nStartLimitIntervalSec=infinity\n"
         "\n"
         '[Service]\nType=notify\nNotifyAccess=main\nExecStart="/bin/rp" "supervise" "abc"\n'
-        "Restart=on-failure\nTimeoutStartSec=90s\nTimeoutStopSec=90s\nKillMode=mixed\n"
+        "Restart=on-failure\nRestartPreventExitStatus=SIGTERM\nTimeoutStartSec=90s\nTimeoutStopSec=90s\nKillMode=mixed\n"
         'OOMPolicy=continue\nRestartSec=100ms\nEnvironment="A=b c"\n'
         "\n"
         "[X-Rootlesspy]\nContainer=abc\n"
