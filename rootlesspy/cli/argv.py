@@ -188,6 +188,24 @@ CREATE = RUN._replace(
     options=tuple(each for each in RUN.options if each.dest not in ("detach", "detach_keys")),
 )
 
+EXEC = Command(
+    name="exec",
+    operand="container",
+    rest="command",
+    options=(
+        Option("detach", FLAG, ("--detach", "-d")),
+        Option("detach_keys", VALUE, ("--detach-keys",)),
+        Option("env", LIST, ("--env", "-e")),
+        Option("env_file", LIST, ("--env-file",)),
+        Option("interactive", FLAG, ("--interactive", "-i")),
+        Option("latest", FLAG, ("--latest", "-l")),
+        Option("privileged", FLAG, ("--privileged",)),
+        Option("tty", FLAG, ("--tty", "-t")),
+        Option("user", VALUE, ("--user", "-u")),
+        Option("workdir", VALUE, ("--workdir", "-w")),
+    ),
+)
+
 START = Command(
     name="start",
     operand=None,
@@ -217,7 +235,7 @@ STOP = Command(
     ),
 )
 
-HOT = (RUN, CREATE, START, STOP, PS, INSPECT)
+HOT = (RUN, CREATE, EXEC, START, STOP, PS, INSPECT)
 
 
 def parse(argv: list[str]) -> Invocation | None:

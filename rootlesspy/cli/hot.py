@@ -6,6 +6,8 @@ import os
 import sys
 from typing import TYPE_CHECKING
 
+from rootlesspy.errors import UsageError
+
 if TYPE_CHECKING:
     from rootlesspy.cli.argv import Invocation, Values
     from rootlesspy.cli.session import Session
@@ -21,6 +23,7 @@ def execute(invocation: Invocation, session: Session) -> int:
     commands = {
         "run": run,
         "create": create,
+        "exec": execute_in,
         "start": start,
         "stop": stop,
         "ps": ps,
@@ -51,6 +54,40 @@ def create(given: Values, session: Session) -> int:
     identity = engine.create(request, paths, reporter, lambda: _progress(request, session))
     sys.stdout.write(f"{identity}\n")
     return 0
+
+
+def execute_in(given: Values, session: Session) -> int:
+    """Run a process in a running container; return its exit code."""
+    from rootlesspy.engine import environment, exec_request, values
+    from rootlesspy.engine.request import DEFAULT_DETACH_KEYS
+    from rootlesspy.engine.sessions import Wish
+
+    name, command = given.value("container") or "", given.values("command")
+    if given.flag("latest"):
+        from rootlesspy.cli import operations
+
+        command = (name, *command)
+        name = operations.one(session, "exec", (), latest=True)
+    if not command:
+        raise UsageError("rp exec: the command is missing", hint="rp exec CONTAINER COMMAND")
+    user, directory, keys = (given.value(each) for each in ("user", "workdir", "detach_keys"))
+    wish = Wish(
+        args=command,
+        env=environment.resolve(given.values("env"), given.values("env_file"), session.environment),
+        cwd=values.parse_workdir(directory, "--workdir") if directory else "",
+        user=values.parse_user(user, "--user") if user else "",
+        tty=given.flag("tty"),
+        privileged=given.flag("privileged"),
+    )
+    request = exec_request.ExecRequest(
+        wish,
+        interactive=given.flag("interactive"),
+        detach=given.flag("detach"),
+        detach_keys=(
+            DEFAULT_DETACH_KEYS if keys is None else values.parse_detach_keys(keys, "--detach-keys")
+        ),
+    )
+    return exec_request.run(session.paths(), name, request, session.reporter)
 
 
 def start(given: Values, session: Session) -> int:

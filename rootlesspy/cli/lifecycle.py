@@ -27,6 +27,20 @@ _LATEST = Help("Which", "", "The newest one.")
 _FILTER = Help("Which", "KEY=VALUE", "Those that fit, as in rp ps.")
 _CIDFILE = Help("Which", "FILE", "Read the container's id from a file.")
 _RUNNING, _PAUSED = ("running",), ("running",)
+EXEC_HELPS = {
+    "container": Help("", "CONTAINER", "Name, id or unique beginning of an id."),
+    "command": Help("", "COMMAND...", "Command and arguments."),
+    "detach": Help("Options", "", "Return as soon as it runs."),
+    "detach_keys": Help("Options", "KEYS", "Keys that leave it running; default ctrl-p,ctrl-q."),
+    "env": Help("Options", "KEY=VALUE", "Set a variable, over the container's own."),
+    "env_file": Help("Options", "FILE", "Read variables from a file."),
+    "interactive": Help("Options", "", "Give it your standard input."),
+    "latest": Help("Options", "", "In the newest container; no CONTAINER is given then."),
+    "privileged": Help("Options", "", "With all capabilities of the user namespace."),
+    "tty": Help("Options", "", "Give it a terminal."),
+    "user": Help("Options", "USER:GROUP", "User to run as; default: the container's."),
+    "workdir": Help("Options", "DIR", "Working directory; default: the container's."),
+}
 START_HELPS = {
     "names": _NAMES,
     "all": Help("Which", "", "All that do not run."),
@@ -52,6 +66,16 @@ STOP_HELPS = {
 def create(context: typer.Context, **_options: object) -> int:
     """Make a container without starting it, and print its id."""
     return hot.create(argv.Values(context.params), context.obj)
+
+
+@table_options(argv.EXEC, EXEC_HELPS, ("Options",))
+def execute(context: typer.Context, **_options: object) -> int:
+    """Run a command in a running container.
+
+    It is born in the container's cgroup and gets its namespaces, seccomp filter, capabilities and
+    limits. Returns the command's exit code; 125, 126 and 127 as rp run does.
+    """
+    return hot.execute_in(argv.Values(context.params), context.obj)
 
 
 @table_options(argv.START, START_HELPS, _PANELS)

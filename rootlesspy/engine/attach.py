@@ -15,6 +15,7 @@ import socket
 from typing import TYPE_CHECKING
 
 from rootlesspy.engine import control, tty
+from rootlesspy.engine.cancel import CancelledError
 from rootlesspy.errors import Error
 from rootlesspy.runtime import terminal
 
@@ -45,14 +46,17 @@ class Client:
     def __init__(
         self,
         end: socket.socket,
-        supervisor_pid: int,
+        supervisor_pid: int | None,
         *,
         interactive: bool,
         detach_keys: bytes,
         reporter: Reporter,
         forwards: bool = True,
     ) -> None:
-        """supervisor_pid: our child, 0 when systemd started it; forwards: signals are passed on."""
+        """supervisor_pid: our child, 0 when systemd started it, None when it outlives us (exec).
+
+        forwards: signals are passed on.
+        """
         self._end = end
         self._supervisor_pid = supervisor_pid
         self._forwards = forwards
@@ -93,6 +97,17 @@ class Client:
                         return code
         finally:
             self._guard.restore()
+
+    def run_until_started(self) -> int:
+        """Wait until it runs, detach and return 0.  Raises Error as run() does."""
+        while not self.started:
+            code = self._serve_supervisor()
+            if code is not None:
+                return code
+        if self._output_fd >= 0:
+            os.close(self._output_fd)
+        control.tell(self._end, "bye")
+        return 0
 
     def _wait(self) -> set[int]:
         poller = select.poll()
@@ -136,6 +151,8 @@ class Client:
         Its last packet comes right before its end.
         """
         self._finish_output()
+        if self._supervisor_pid is None:
+            return
         if not self._supervisor_pid:
             while control.receive(self._end) is not None:
                 pass
@@ -167,6 +184,8 @@ class Client:
             elif number == signal.SIGHUP and self.started and not _has_terminal():
                 return True
             elif not self.started:
+                if not self._supervisor_pid:
+                    raise CancelledError(number)
                 # The supervisor unwinds what it has made so far and says so.
                 _kill(self._supervisor_pid, number)
             else:

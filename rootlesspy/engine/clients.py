@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 
     from rootlesspy.engine.control import Message
     from rootlesspy.engine.loop import Loop
+    from rootlesspy.engine.sessions import Session
     from rootlesspy.engine.stdio import Listener, Streams
 
 
@@ -25,7 +26,8 @@ class Client:
         end.setblocking(False)
         self.end = end
         self.listener: Listener | None = None
-        self.waits_for_exec: int | None = None
+        self.session: Session | None = None
+        """The exec session that it is the caller of."""
 
     def tell(self, kind: str, **fields: object) -> None:
         """Send a packet, if it is still there."""
@@ -126,7 +128,11 @@ class Clients:
             "resize": self._resize,
             "watch": self._watch,
         }
-        requests.get(message.kind, self._duties.serve_other)(client, message)
+        try:
+            requests.get(message.kind, self._duties.serve_other)(client, message)
+        except Exception as error:  # noqa: BLE001 - one request must not take the container along
+            text = f"internal error in the supervisor: {type(error).__name__}: {error}"
+            self.refuse(client, Error(text))
 
     def _attach(self, client: Client, message: Message) -> None:
         self.attach(client, stdin=bool(message.number("stdin")), first=False)
@@ -135,7 +141,11 @@ class Clients:
         self._duties.stop(message.text("reason") or "stop", float(message.number("timeout_s")))
 
     def _signal(self, client: Client, message: Message) -> None:
-        self._duties.signal(message.number("number"), message.text("reason"))
+        number = message.number("number")
+        if client.session is not None:
+            client.session.signal(number)
+            return
+        self._duties.signal(number, message.text("reason"))
         client.tell("done")
 
     def _resize(self, _client: Client, message: Message) -> None:

@@ -53,6 +53,8 @@ class Running(NamedTuple):
     network: NetworkStatus
     master_fd: int
     started_s: float
+    cgroup_fd: int
+    """The payload's cgroup, for more processes to be born in; -1 without a scope."""
 
 
 def start(job: Job, undo: Undo, cancellation: cancel.Cancellation) -> Running:
@@ -105,7 +107,16 @@ def _lead(job: Job, undo: Undo, init: create.Init, cancellation: cancel.Cancella
     init.placed()
     step("wait until the container is ready")
     master_fd = init.wait_ready()
-    running = Running(init, connection, meter, pending, network, master_fd, time.time())
+    running = Running(
+        init,
+        connection,
+        meter,
+        pending,
+        network,
+        master_fd,
+        time.time(),
+        -1 if meter is None else meter.payload_fd,
+    )
     step("record it as running")
     record_start(job, running)
     step("execute the payload")
@@ -114,6 +125,7 @@ def _lead(job: Job, undo: Undo, init: create.Init, cancellation: cancel.Cancella
     cancel.hold()
     cancellation.check()
     init.execute()
+    job.listening.close()
     return running
 
 

@@ -13,8 +13,20 @@ import signal
 import time
 from typing import TYPE_CHECKING, NoReturn
 
-from rootlesspy.engine import cancel, control, job, loop, record, start, stdio, storage, tty
+from rootlesspy.engine import (
+    cancel,
+    control,
+    exec_request,
+    job,
+    loop,
+    record,
+    start,
+    stdio,
+    storage,
+    tty,
+)
 from rootlesspy.engine.clients import Clients
+from rootlesspy.engine.sessions import Sessions
 from rootlesspy.errors import Error, RuntimeFailure
 from rootlesspy.linux import process
 from rootlesspy.systemd import notify
@@ -121,6 +133,7 @@ class _Supervision:
         self._streams = streams
         self._running = running
         self._clients = Clients(turns, self, streams)
+        self._sessions = Sessions(task, turns, running)
         self._first: Client | None = None
         self._terminal = guard
         self._emulated = 0
@@ -156,6 +169,7 @@ class _Supervision:
             self._watch_bus()
             turns.turn()
         self._reap()
+        self._sessions.end()
         # The network helper too: a restarted one is not on the list of what is undone.
         self._running.pending.cancel()
         lost = self._streams.finish()
@@ -185,7 +199,6 @@ class _Supervision:
             self._reason = reason
             if self._job.notifier is not None:
                 self._job.notifier.send(notify.STOPPING)
-            self._forbid_restart()
             self._signal(self._job.record.stop_signal)
         limit_s = self._job.record.stop_timeout_s if timeout_s is None else timeout_s
         self._loop.after_at_most("stop", max(0.0, limit_s), self._kill)
@@ -194,7 +207,6 @@ class _Supervision:
         """Signal the payload; with a reason it is meant to end it."""
         if reason and number in (signal.SIGKILL, self._job.record.stop_signal):
             self._reason = self._reason or reason
-            self._forbid_restart()
         self._signal(number)
 
     def started_fields(self) -> dict[str, object]:
@@ -203,13 +215,23 @@ class _Supervision:
         return {"pid": self._running.init.pid, "tty": found.tty, "unit": found.unit}
 
     def serve_other(self, client: Client, message: Message) -> None:
-        """Refuse what no version of rp that knows this supervisor asks for."""
-        message.close()
-        error = Error(f"the container's supervisor knows no request {message.kind!r}")
-        self._clients.refuse(client, error)
+        """Run one more process, or refuse what this version does not know."""
+        try:
+            if message.kind == "exec" and not self._ended:
+                exec_request.serve(self._sessions, client, message)
+                return
+        except Error as error:
+            self._clients.refuse(client, error)
+            return
+        finally:
+            message.close()
+        unknown = Error(f"the container's supervisor knows no request {message.kind!r}")
+        self._clients.refuse(client, unknown)
 
     def client_left(self, client: Client, *, said_bye: bool) -> None:
-        """Give the caller's terminal back if the client died with it in raw mode."""
+        """End its exec session; give a terminal back if its owner died with it in raw mode."""
+        if client.session is not None and not said_bye:
+            exec_request.hang_up(client.session, self._loop)
         if client is not self._first or self._terminal is None:
             return
         if not said_bye:
@@ -277,15 +299,6 @@ class _Supervision:
                 self.stop("systemctl")
             elif number == signal.SIGINT:
                 self._signal(signal.SIGINT)
-
-    def _forbid_restart(self) -> None:
-        """Tell systemd that the service is to end, whatever its Restart= says."""
-        connection = self._running.connection
-        if self._job.service and connection is not None:
-            try:
-                connection.send("StopUnit", "ss", self._job.service, "replace")
-            except Error as error:
-                self._error = f"its restart could not be called off: {error}"
 
     def _kill(self) -> None:
         try:

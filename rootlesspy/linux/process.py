@@ -26,6 +26,7 @@ CLONE_NEWIPC = 0x8000000
 CLONE_NEWUSER = 0x10000000
 CLONE_NEWPID = 0x20000000
 CLONE_NEWNET = 0x40000000
+CLONE_PARENT = 0x8000
 _CLONE_PIDFD = 0x1000
 _CLONE_INTO_CGROUP = 0x200000000
 
@@ -72,14 +73,15 @@ class _CloneArgs(ctypes.Structure):
 def clone3(flags: int, *, cgroup_fd: int = -1) -> tuple[int, int]:
     """Fork with clone3(2): return (pid, pidfd) in the parent and (0, -1) in the child.
 
-    flags are CLONE_NEW* flags; with cgroup_fd the child is born in that cgroup.  The caller must
-    be single-threaded.  Raises OSError.
+    flags are CLONE_NEW* flags, and CLONE_PARENT for a sibling; with cgroup_fd the child is born in
+    that cgroup.  The caller must be single-threaded.  Raises OSError.
     """
     pidfd = ctypes.c_int(-1)
     arguments = _CloneArgs(
         flags=flags | _CLONE_PIDFD,
         pidfd=ctypes.addressof(pidfd),
-        exit_signal=signal.SIGCHLD,
+        # A sibling has the caller's own; the kernel refuses another.
+        exit_signal=0 if flags & CLONE_PARENT else signal.SIGCHLD,
     )
     if cgroup_fd >= 0:
         arguments.flags |= _CLONE_INTO_CGROUP

@@ -11,25 +11,19 @@ from __future__ import annotations
 import errno
 import fcntl
 import os
-import resource
 import signal
 import socket
 import stat
 import struct
-import sys
 from typing import TYPE_CHECKING, NamedTuple, NoReturn
 
 from rootlesspy.linux import mount, pathrs, process
-from rootlesspy.runtime import caps, rootfs, seccomp, sync, terminal, user
+from rootlesspy.runtime import payload, rootfs, sync, terminal, user
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from rootlesspy.oci.runtime_spec import Spec
-
-_SIGNALS = 64
-_DEFAULT_PATH = b"/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
-_NOT_FOUND = frozenset((errno.ENOENT, errno.ENOTDIR))
 
 
 class Plan(NamedTuple):
@@ -55,6 +49,8 @@ class Plan(NamedTuple):
     own_stdio: bool
     """Its stdin, stdout and stderr are pipes of the supervisor's, to be given to the user."""
     debug: bool
+    listen_fds: int = 0
+    """How many descriptors from 3 on are for the payload."""
 
 
 class _Steps:
@@ -99,7 +95,7 @@ def _run(plan: Plan, channel: sync.Channel, step: _Steps) -> NoReturn:
         step("wait to be placed in the scope")
         channel.expect(sync.PLACED)
     step("become root of the user namespace")
-    _set_ids(0, 0, () if plan.set_groups else None)
+    payload.set_ids(0, 0, () if plan.set_groups else None)
     # After the ids, as changing them clears the signal.
     process.set_parent_death_signal(signal.SIGKILL)
     os.setsid()
@@ -162,7 +158,9 @@ def _run(plan: Plan, channel: sync.Channel, step: _Steps) -> NoReturn:
     if plan.own_stdio:
         step("give away the standard streams")
         _own_stdio(who)
-    prepared = _prepare(plan, container_process, who)
+    prepared = payload.prepare(
+        container_process, who, set_groups=plan.set_groups, program=plan.filter
+    )._replace(inherited_fds=plan.listen_fds)
     step("pivot")
     os.fchdir(root_fd)
     mount.pivot_root(b".", b".")
@@ -170,125 +168,17 @@ def _run(plan: Plan, channel: sync.Channel, step: _Steps) -> NoReturn:
     _become_payload(prepared, channel, step, master, slave)
 
 
-class _Prepared(NamedTuple):
-    """What the last steps need, encoded: nothing is computed after the pivot."""
-
-    who: user.User
-    groups: tuple[int, ...] | None
-    arguments: list[bytes]
-    environment: dict[bytes, bytes]
-    candidates: list[bytes]
-    cwd: bytes
-    capabilities: dict[str, list[str]]
-    rlimits: list[tuple[int, tuple[int, int]]]
-    no_new_privileges: bool
-    umask: int
-    filter: bytes | None
-
-
-def _prepare(plan: Plan, container_process: Mapping[str, object], who: user.User) -> _Prepared:
-    spec_process = plan.spec["process"]
-    environment: dict[bytes, bytes] = {}
-    for entry in spec_process.get("env", []):
-        key, _, value = os.fsencode(entry).partition(b"=")
-        environment[key] = value
-    environment.setdefault(b"HOME", os.fsencode(who.home))
-    arguments = [os.fsencode(argument) for argument in spec_process["args"]]
-    given = spec_process.get("capabilities", {})
-    capabilities = {
-        name: list(given.get(name, []))  # type: ignore[call-overload]  # the five literal keys
-        for name in ("bounding", "effective", "permitted", "inheritable", "ambient")
-    }
-    if who.uid == 0:
-        # Root gains what it holds from the bounding set; inheritable stays empty (CVE-2022-24769).
-        capabilities["inheritable"] = capabilities["ambient"] = []
-    else:
-        capabilities["effective"] = capabilities["permitted"] = capabilities["ambient"]
-    return _Prepared(
-        who=who,
-        groups=who.additional_gids if plan.set_groups else None,
-        arguments=arguments,
-        environment=environment,
-        candidates=_candidates(arguments[0], environment.get(b"PATH", _DEFAULT_PATH)),
-        cwd=os.fsencode(spec_process["cwd"]),
-        capabilities=capabilities,
-        rlimits=[
-            (
-                getattr(resource, limit["type"]),
-                (_unlimited(limit["soft"]), _unlimited(limit["hard"])),
-            )
-            for limit in spec_process.get("rlimits", [])
-        ],
-        no_new_privileges=bool(container_process.get("noNewPrivileges")),
-        umask=spec_process["user"].get("umask", 0o022),
-        filter=plan.filter,
-    )
-
-
 def _become_payload(
-    prepared: _Prepared, channel: sync.Channel, step: _Steps, master: int, slave: int
+    prepared: payload.Prepared, channel: sync.Channel, step: _Steps, master: int, slave: int
 ) -> NoReturn:
-    """Everything after the pivot, in one function: system calls only."""
-    _close_imports()
+    """Everything after the pivot: system calls only."""
+    payload.close_imports()
     step("change to the working directory")
     os.chdir(b"/")
     step("get ready")
     channel.send(sync.READY, passed_fd=master)
     channel.expect(sync.EXEC)
-    if slave >= 0:
-        step("take the terminal")
-        os.fchown(slave, prepared.who.uid, -1)
-        terminal.become_controlling(slave)
-    step("set resource limits")
-    for number, limit in prepared.rlimits:
-        resource.setrlimit(number, limit)
-    # As CPython and the caller may have changed them; the payload starts with the defaults.
-    _reset_signals()
-    os.umask(prepared.umask)
-    step("set capabilities and ids")
-    if not prepared.no_new_privileges and prepared.filter is not None:
-        # Without no_new_privs the kernel wants CAP_SYS_ADMIN for a filter: before it is dropped.
-        seccomp.install(prepared.filter)
-    process.set_keep_capabilities(True)
-    _set_ids(prepared.who.uid, prepared.who.gid, prepared.groups)
-    # As the user, so that a directory it may not enter is refused.
-    step("change to the working directory")
-    _change_directory(prepared.cwd)
-    step("set capabilities and ids")
-    caps.apply(**prepared.capabilities)
-    process.set_parent_death_signal(signal.SIGKILL)
-    # Everything above 2 ends at execve, the channel too: that is how success is told.
-    process.close_on_exec_from(3)
-    if prepared.no_new_privileges:
-        process.set_no_new_privileges()
-        if prepared.filter is not None:
-            step("install the seccomp filter")
-            # Last, as it may forbid any of the calls above.
-            seccomp.install(prepared.filter)
-    step("exec")
-    _execute(prepared)
-
-
-def _execute(prepared: _Prepared) -> NoReturn:
-    """Try each candidate as execvp(3) does; raise the error that tells most."""
-    refused = None
-    for path in prepared.candidates:
-        try:
-            os.execve(path, prepared.arguments, prepared.environment)  # noqa: S606 - what we are for
-        except OSError as error:
-            if error.errno in _NOT_FOUND:
-                continue
-            refused = refused or error.errno
-            if error.errno != errno.EACCES:
-                break
-    number = refused or errno.ENOENT
-    raise OSError(number, "", prepared.arguments[0])
-
-
-def _candidates(command: bytes, path: bytes) -> list[bytes]:
-    if b"/" in command or not command:
-        return [command]
-    return [(directory or b".") + b"/" + command for directory in path.split(b":")]
+    payload.become(prepared, step, slave)
 
 
 def _open_terminal(root_fd: int, container_process: Mapping[str, object]) -> tuple[int, int]:
@@ -299,30 +189,6 @@ def _open_terminal(root_fd: int, container_process: Mapping[str, object]) -> tup
     master, slave = terminal.open_pty(root_fd, rows, columns)
     terminal.bind_console(root_fd, slave)
     return master, slave
-
-
-def _set_ids(uid: int, gid: int, groups: tuple[int, ...] | None) -> None:
-    if groups is not None:
-        os.setgroups(groups)
-    os.setresgid(gid, gid, gid)
-    os.setresuid(uid, uid, uid)
-
-
-def _change_directory(cwd: bytes) -> None:
-    os.chdir(cwd)
-    # A directory outside the root reads as "(unreachable)…" and is refused (CVE-2024-21626).
-    if not os.getcwdb().startswith(b"/"):
-        raise OSError(errno.ENOENT, os.strerror(errno.ENOENT), cwd)
-
-
-def _reset_signals() -> None:
-    for number in range(1, _SIGNALS + 1):
-        try:
-            signal.signal(number, signal.SIG_DFL)
-        except (OSError, ValueError):
-            # SIGKILL, SIGSTOP and the two that the C library keeps for itself.
-            continue
-    signal.pthread_sigmask(signal.SIG_SETMASK, ())
 
 
 def _own_stdio(who: user.User) -> None:
@@ -345,15 +211,3 @@ def _bring_loopback_up() -> None:
     # netdevice(7): struct ifreq with the flags IFF_UP | IFF_RUNNING; SIOCSIFFLAGS.
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as control:
         fcntl.ioctl(control, 0x8914, struct.pack("16sh14x", b"lo", 0x41))
-
-
-def _close_imports() -> None:
-    """Make every later import fail: what would be found now belongs to the image."""
-    sys.path.clear()
-    sys.meta_path.clear()
-    sys.path_hooks.clear()
-    sys.path_importer_cache.clear()
-
-
-def _unlimited(value: int) -> int:
-    return resource.RLIM_INFINITY if value >= 2**63 - 1 or value < 0 else value

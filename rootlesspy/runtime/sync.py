@@ -88,6 +88,20 @@ class Channel:
         if received:
             raise FailedError(_parse(received, b"end of file"))
 
+    def fileno(self) -> int:
+        """Return the socket's descriptor, to be polled."""
+        return self._socket.fileno()
+
+    def receive(self) -> tuple[bytes, int]:
+        """Return one message and the descriptor that came with it, or -1; b"" at the end.
+
+        Raises FailedError for a FAILED message.
+        """
+        message, passed_fd = self._receive()
+        if message.startswith(_FAILED):
+            raise FailedError(_parse(message, b""))
+        return message, passed_fd
+
     def pending_failure(self) -> Failed | None:
         """Return a FAILED message that has arrived, without waiting for one."""
         try:

@@ -131,11 +131,14 @@ class Meter:
     """
 
     def __init__(self, directory: str) -> None:
+        flags = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
         self._fds = {
             name: fd
             for name in ("memory.events", "memory.peak", "cpu.stat", "pids.peak")
             if (fd := _open(f"{directory}/{name}")) is not None
         }
+        self.payload_fd = os.open(f"{directory}/{PAYLOAD}", flags)
+        """For clone3's CLONE_INTO_CGROUP."""
         self.usage = Usage(None, None, None, None)
         self.read()
 
@@ -161,6 +164,9 @@ class Meter:
         for fd in self._fds.values():
             os.close(fd)
         self._fds = {}
+        if self.payload_fd >= 0:
+            os.close(self.payload_fd)
+            self.payload_fd = -1
 
     def _text(self, name: str) -> str:
         fd = self._fds.get(name)
