@@ -70,6 +70,7 @@ def pull(
     """Pull images from their registries and unpack them; print their ids."""
     from rootlesspy import settings
     from rootlesspy.engine import idmap
+    from rootlesspy.engine.events import emit_image
     from rootlesspy.image.pull import ensure
 
     session = context.obj
@@ -99,6 +100,7 @@ def pull(
             client=client,
             insecure=insecure,
         )
+        emit_image("pull", image.names[0] if image.names else name, image.id)
         sys.stdout.write(f"{hexadecimal(image.id)}\n")
     return 0
 
