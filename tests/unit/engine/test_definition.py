@@ -19,6 +19,7 @@ from rootlesspy.errors import UsageError
 from rootlesspy.network.driver import NetworkRequest
 from rootlesspy.network.ports import PortMapping
 
+EXAMPLES = sorted(Path(__file__).resolve().parents[3].glob("examples/*/*.toml"))
 REFERENCE = Path(__file__).resolve().parents[3] / "docs/definitions.md"
 S = 10**9
 
@@ -315,6 +316,19 @@ def test_every_option_of_run_has_a_key_or_a_reason_to_have_none() -> None:
     keyed = {key.option for _, key in definition_schema.leaves() if key.option}
     assert keyed & definition_schema.NOT_IN_DEFINITIONS == set()
     assert keyed | definition_schema.NOT_IN_DEFINITIONS == options
+
+
+def test_the_definition_of_the_reference_is_one(tmp_path: Path) -> None:
+    (text,) = re.findall(r"(?s)```toml\n(.*?)```", REFERENCE.read_text(encoding="utf-8"))
+    (tmp_path / "secrets.env").write_text("PASSWORD=x\n", encoding="utf-8")
+    found = load(text, f"{tmp_path}/f.toml")
+    assert [each.name for each in found.containers] == ["cache", "web"]
+    assert found.containers[1].request.env == ("PASSWORD=x", "MODE=production")
+
+
+@pytest.mark.parametrize("path", EXAMPLES, ids=lambda path: str(path.name))
+def test_examples_are_definitions(path: Path) -> None:
+    assert definition.load(f"{path}").containers
 
 
 def test_the_reference_lists_every_key_and_no_other() -> None:
