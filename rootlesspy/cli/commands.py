@@ -9,6 +9,7 @@ PANELS = (CONTAINERS, IMAGES, SYSTEM)
 GROUPS = {
     "container": "Commands for containers; each is a command of rp too.",
     "image": "Commands for images.",
+    "system": "Commands for this machine and the store.",
 }
 # `rp container run` is `rp run`, as in podman; the same for images.
 _ALSO_IN = {CONTAINERS: "container", IMAGES: "image"}
@@ -50,6 +51,7 @@ COMMANDS = (
     Entry("cp", "cp", "cp", CONTAINERS),
     Entry("inspect", "inspect_command", "inspect", CONTAINERS),
     Entry("stats", "stats", "stats", CONTAINERS),
+    Entry("why", "why", "why", CONTAINERS),
     Entry("top", "top", "top", CONTAINERS),
     Entry("port", "port", "port", CONTAINERS),
     Entry("container inspect", "inspect_command", "container_inspect", CONTAINERS),
@@ -78,6 +80,7 @@ COMMANDS = (
     Entry("image rm", "images", "rmi", IMAGES),
     Entry("doctor", "doctor", "doctor", SYSTEM),
     Entry("events", "events", "events", SYSTEM),
+    Entry("system install-units", "units", "install_units", SYSTEM),
     Entry("info", "system", "info", SYSTEM),
     Entry("version", "system", "version", SYSTEM),
 )

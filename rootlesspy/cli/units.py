@@ -82,6 +82,20 @@ def unit(context: typer.Context, names: list[str] = _NAMES) -> int:
     )
 
 
+def install_units(context: typer.Context) -> int:
+    """Write units that are not of one container into ~/.config/systemd/user.
+
+    rp@.service starts any container: systemctl --user enable --now rp@NAME. rp-prune.timer removes
+    unused images once a week. A package installs them for all users.
+    """
+    from rootlesspy.engine import unit_templates
+
+    session: Session = context.obj
+    for path in unit_templates.install(session.paths()):
+        sys.stdout.write(f"{path}\n")
+    return 0
+
+
 def _for_each(
     session: Session,
     names: list[str],

@@ -84,7 +84,7 @@ def install(paths: Paths, found: ContainerRecord, *, link: bool = False) -> None
         if link:
             _link(paths, found)
         bus.call("Reload")
-        _check_path(bus, os.path.dirname(unit_path(paths, found.name)))
+        check_path(bus, os.path.dirname(unit_path(paths, found.name)))
     finally:
         bus.close()
 
@@ -132,6 +132,37 @@ def forget(paths: Paths, found: ContainerRecord) -> bool:
     return True
 
 
+def write(path: str, text: str) -> None:
+    """Write a unit file, whole or not at all.  Raises OSError."""
+    directory = os.path.dirname(path)
+    os.makedirs(directory, mode=0o755, exist_ok=True)
+    temporary = f"{path}.{os.getpid()}.tmp"
+    fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o644)
+    try:
+        with os.fdopen(fd, "w", encoding="utf-8") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        # systemctl says so when others may not read a unit; rp's umask is 077.
+        os.chmod(temporary, 0o644)
+        os.rename(temporary, path)
+    except BaseException:
+        os.unlink(temporary)
+        raise
+
+
+def check_path(bus: Bus, directory: str) -> None:
+    """Raise Unsupported when the user manager does not look for units where rp writes them."""
+    interface = "org.freedesktop.DBus.Properties"
+    cookie = bus.send("Get", "ss", buses.MANAGER, "UnitPath", interface=interface)
+    searched = bus.reply(cookie)[0]
+    if isinstance(searched, list) and directory not in searched:
+        raise Unsupported(
+            f"the user manager does not look for units in {directory}",
+            hint="its XDG_CONFIG_HOME is another: systemctl --user show-environment",
+        )
+
+
 def _render(paths: Paths, found: ContainerRecord, version: int) -> str:
     name = service.unit_name(found.name)
     extension = {_CONTAINER: found.id}
@@ -157,21 +188,7 @@ def _install(paths: Paths, found: ContainerRecord, text: str) -> None:
         return
     if present is not None and _CONTAINER not in unitfile.extension(present):
         raise Conflict(f"{path} is not a unit of rp's", hint=f"mv {path} {path}.old")
-    directory = os.path.dirname(path)
-    os.makedirs(directory, mode=0o755, exist_ok=True)
-    temporary = f"{path}.{os.getpid()}.tmp"
-    fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o644)
-    try:
-        with os.fdopen(fd, "w", encoding="utf-8") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-        # systemctl says so when others may not read a unit; rp's umask is 077.
-        os.chmod(temporary, 0o644)
-        os.rename(temporary, path)
-    except BaseException:
-        os.unlink(temporary)
-        raise
+    write(path, text)
 
 
 def _read(path: str) -> str | None:
@@ -207,18 +224,6 @@ def _links(path: str) -> list[str]:
     wanting = (each for each in os.listdir(directory) if each.endswith((".wants", ".requires")))
     found = (f"{directory}/{each}/{name}" for each in wanting)
     return [link for link in found if os.path.islink(link)]
-
-
-def _check_path(bus: Bus, directory: str) -> None:
-    """Raise Unsupported when the user manager does not look for units where rp writes them."""
-    interface = "org.freedesktop.DBus.Properties"
-    cookie = bus.send("Get", "ss", buses.MANAGER, "UnitPath", interface=interface)
-    searched = bus.reply(cookie)[0]
-    if isinstance(searched, list) and directory not in searched:
-        raise Unsupported(
-            f"the user manager does not look for units in {directory}",
-            hint="its XDG_CONFIG_HOME is another: systemctl --user show-environment",
-        )
 
 
 def _runtime_dir(paths: Paths) -> str:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, NoReturn
 
 from rootlesspy.engine import dependencies
 from rootlesspy.report import escape
+from rootlesspy.systemd import cgroup
 from rootlesspy.systemd.service import Service
 
 if TYPE_CHECKING:
@@ -32,20 +33,29 @@ def unit_name(name: str) -> str:
     return f"rp-{name}.service"
 
 
+def own_unit() -> str:
+    """Return the service that this process is of, "" when it is of none.
+
+    rp-NAME.service, or an instance of rp@.service.
+    """
+    name = cgroup.control_group(os.getpid()).rpartition("/")[2]
+    return name if name.endswith(".service") else ""
+
+
 def of(record: ContainerRecord, paths: Paths) -> Service:
     """Return the service that supervises this container.
 
     The same for the transient unit of `rp run -d` and for the file of `rp enable`.  PATH is the
     caller's, where the helper programs were found; the user manager's own may lack them.
     """
-    program, environment = _program()
+    argv, environment = program()
     restart, burst = policy(record.restart)
     return Service(
         name=unit_name(record.name),
         # The image may be a directory: its path may hold what a unit's description cannot.
         description=escape(f"Container {record.name} ({record.image})"),
         documentation=("man:rp(1)",),
-        command=(*program, "supervise", record.id),
+        command=(*argv, "supervise", record.id),
         restart=restart,
         restart_delay_us=_FIRST_DELAY_US,
         restart_steps=_STEPS,
@@ -97,7 +107,7 @@ def policy(restart: str) -> tuple[str, int | None]:
     return "no", None
 
 
-def _program() -> tuple[tuple[str, ...], tuple[str, ...]]:
+def program() -> tuple[tuple[str, ...], tuple[str, ...]]:
     """Return the argv that runs this rp again, and the variables that it needs."""
     path = os.path.abspath(sys.argv[0])
     if os.path.basename(path) != "__main__.py" and os.access(path, os.X_OK):

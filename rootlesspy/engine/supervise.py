@@ -39,8 +39,8 @@ _LOST_STATUS = 125
 _ASKED = frozenset(("stop", "kill", "systemctl", "shutdown", "timeout"))
 
 
-def supervise(container_id: str, paths: Paths, reporter: Reporter) -> int:
-    """Run a container as this service and return the service's exit code.
+def supervise(text: str, paths: Paths, reporter: Reporter) -> int:
+    """Run a container, by id or name, as this service and return the service's exit code.
 
     Raises Error when it cannot be started; systemd and the caller of `rp start` are both told.
     """
@@ -49,6 +49,7 @@ def supervise(container_id: str, paths: Paths, reporter: Reporter) -> int:
     # Nothing that is started from here may speak for the service.
     notifier = notify.Notifier(os.environ.pop("NOTIFY_SOCKET", ""))
     private_directory(paths.require_runtime())
+    container_id = record.find(paths, text)
     client = control.connect(paths, container_id, control.STARTER)
     journal_fd = os.dup(2)
     try:
@@ -106,7 +107,7 @@ def _job(
             selection,
             lock_fd=lock_fd,
             reporter=reporter,
-            service=service.unit_name(found.name),
+            service=service.own_unit() or service.unit_name(found.name),
             notifier=notifier,
             listening=listening,
         )

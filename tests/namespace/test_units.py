@@ -270,6 +270,26 @@ def test_restarts_on_failure_are_counted(rig: Machine) -> None:
     assert show(rig, "rp-few", "LoadState")["LoadState"] == "not-found"
 
 
+def test_templates_for_one_user(rig: Machine, web: str) -> None:
+    written = rp(rig, "system", "install-units").stdout.splitlines()
+    assert [path.rpartition("/")[2] for path in written] == [
+        "rp@.service",
+        "rp-prune.service",
+        "rp-prune.timer",
+    ]
+    rig.run(["systemd-analyze", "--user", "--man=no", "verify", "rp@web.service", *written[1:]])
+    systemctl(rig, "start", "rp@web")
+    assert state(rig, web) == "Up"
+    assert show(rig, "rp-web.scope", "BindsTo")["BindsTo"] == "rp@web.service"
+    systemctl(rig, "stop", "rp@web")
+    assert state(rig, web) == "Exited"
+    systemctl(rig, "start", "rp-prune.service")
+    assert show(rig, "rp-prune.service", "Result")["Result"] == "success"
+    systemctl(rig, "stop", "app-rp.slice")
+    rig.run(["rm", *written])
+    systemctl(rig, "daemon-reload")
+
+
 # --- readiness ----------------------------------------------------------------------------------
 
 NOTIFY = textwrap.dedent(

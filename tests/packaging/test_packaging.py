@@ -80,7 +80,13 @@ def test_wheel_has_every_file_of_the_package(sources: Path, tmp_path: Path) -> N
         for path in package.rglob("*")
         if path.is_file() and "__pycache__" not in path.parts
     }
-    assert expected - set(zipfile.ZipFile(wheel).namelist()) == set()
+    names = zipfile.ZipFile(wheel).namelist()
+    assert expected - set(names) == set()
+    # systemd looks there when the prefix is /usr, as a Debian package's is.
+    units = {path.name for path in (sources / "units").glob("rp*")}
+    assert units == {
+        os.path.basename(name) for name in names if ".data/data/lib/systemd/user/" in name
+    }
 
 
 def test_pip_install(sources: Path, tmp_path: Path) -> None:

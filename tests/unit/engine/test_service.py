@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 import sys
-from typing import TYPE_CHECKING
+from pathlib import Path
 
 import pytest
 
-from rootlesspy.engine import record, service
+from rootlesspy.engine import record, service, unit_templates
 from rootlesspy.paths import Paths
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 PATHS = Paths(data="/home/a/data/rootlesspy", runtime="/run/user/1/rootlesspy", config="/home/a/c")
 ID = "0123456789ab" * 5 + "0123"
@@ -73,3 +70,13 @@ def test_containers_of_a_definition_wait_for_each_other() -> None:
         ("Requires", ("rp-db.service",)),
         ("Wants", ("rp-mail.service",)),
     )
+
+
+UNITS = Path(__file__).resolve().parents[3] / "units"
+
+
+def test_units_of_the_package_are_those_of_the_command() -> None:
+    """For the oldest manager that is supported: what newer ones add is not in them."""
+    texts = unit_templates.texts(("/usr/bin/rp",), (), 252)
+    assert texts == {path.name: path.read_text(encoding="utf-8") for path in UNITS.glob("rp*")}
+    assert '"supervise" "%i"' in texts["rp@.service"]
