@@ -1,20 +1,14 @@
 """Health checks: when one is due, what its result means, and what is known of them on disk.
 
-`Monitor` is a state machine without clock and without processes; the supervisor feeds it from its
-poll loop, and nothing wakes up but for a check that is due or overdue:
+`Monitor` is a state machine without clock and without processes; `engine.health_runner` feeds it
+from the supervisor's poll loop:
 
-    monitor = Monitor(config_of(record.health), time.monotonic())
-    write(directory, monitor.health)
     each round:
       poll(… monitor.timeout_ms(now_s) …)
-      if (argv := monitor.begin(now_s)) is not None:
-          exec argv as the container's user, stdout and stderr to one pipe, keep its first
-          monitor.output_limit_bytes, throw the rest away
+      if (argv := monitor.begin(now_s)) is not None: execute argv in the container
       when it has ended:               action = monitor.finished(exit_code, output, now_s)
       elif monitor.is_overdue(now_s):  kill it, then action = monitor.timed_out(now_s)
-      after either: write(directory, monitor.health); emit the event when monitor.health.status is
-      not what it was; carry out action: "" nothing, else kill, stop or restart.
-    rp healthcheck run: monitor.request(now_s) makes a check due at once.
+      after either: write(directory, monitor.health); carry out the action
 
 Times are seconds of CLOCK_MONOTONIC: neither the container nor its timeouts run while the machine
 is suspended.  The rules are docker's (docs.docker.com/reference/dockerfile/#healthcheck) and
@@ -38,7 +32,7 @@ STARTING, HEALTHY, UNHEALTHY = "starting", "healthy", "unhealthy"
 NS_PER_S = 1_000_000_000
 TIMED_OUT_CODE = -1
 # --health-max-log-size=0 and --health-max-log-count=0 mean "all": health.json has an end.
-_MAX_OUTPUT_BYTES = 65536
+MAX_OUTPUT_BYTES = 65536
 _MAX_LOG_ENTRIES = 50
 _MAX_POLL_MS = 2**31 - 1
 
@@ -118,7 +112,7 @@ class Monitor:
     def output_limit_bytes(self) -> int:
         """How much of a check's output is worth keeping."""
         # A character has up to four bytes.
-        return min(4 * self._config.max_log_size or _MAX_OUTPUT_BYTES, _MAX_OUTPUT_BYTES)
+        return min(4 * self._config.max_log_size or MAX_OUTPUT_BYTES, MAX_OUTPUT_BYTES)
 
     def timeout_ms(self, now_s: float) -> int:
         """Return how long poll(2) may sleep until something has to be done; -1: for ever."""
@@ -148,6 +142,12 @@ class Monitor:
         if self._begun_s is None:
             self._due_s = now_s
 
+    def abandon(self, now_s: float) -> None:
+        """Let the running or due check be none: the container was paused."""
+        self._begun_s = None
+        interval_s = self._interval_s(now_s)
+        self._due_s = now_s + interval_s if interval_s else None
+
     def finished(self, exit_code: int, output: bytes, now_s: float) -> str:
         """Take the running check's result; return the action: "", kill, restart or stop.
 
@@ -160,7 +160,7 @@ class Monitor:
             start_s=self._begun_wall_s,
             end_s=self._wall(),
             exit_code=exit_code,
-            output=text[: self._config.max_log_size or _MAX_OUTPUT_BYTES],
+            output=text[: self._config.max_log_size or MAX_OUTPUT_BYTES],
         )
         begun_s, self._begun_s = self._begun_s, None
         action = (self._judge_startup if self._startup else self._judge)(exit_code, begun_s)

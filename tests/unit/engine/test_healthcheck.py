@@ -132,6 +132,17 @@ def test_a_check_that_takes_too_long_is_a_failure_that_says_so() -> None:
     assert of.health.log == (Entry(5.0, 5.0, -1, "health check timed out after 2.5 s"),)
 
 
+def test_a_check_of_a_paused_container_is_none() -> None:
+    of = monitor(retries=1, interval_s=30)
+    of.abandon(START_S + 1)
+    assert of.begin(START_S + 30) is None
+    assert of.begin(START_S + 31) == ARGV
+    of.abandon(START_S + 40)
+    assert of.finished(1, b"", START_S + 41) == ""
+    assert of.health == Health()
+    assert of.timeout_ms(START_S + 40) == 30_000
+
+
 def test_a_result_that_nobody_waits_for_is_ignored() -> None:
     of = monitor(retries=1)
     assert of.finished(1, b"late", START_S) == ""
