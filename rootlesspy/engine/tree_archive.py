@@ -82,9 +82,10 @@ class TreeArchive:
         self._writer.add(self._describe(entry.status, kind, encoded, link, xattrs))
 
     def add_directory(self, fd: int, name: str) -> None:
-        """Add an open directory under a name, without its content."""
+        """Add an open directory (O_PATH will do) under a name, without its content."""
         encoded = os.fsencode(name) + b"/"
-        self._writer.add(self._describe(os.fstat(fd), tar.DIRECTORY, encoded, b"", kept_xattrs(fd)))
+        xattrs = kept_xattrs(f"/proc/self/fd/{fd}/.")
+        self._writer.add(self._describe(os.fstat(fd), tar.DIRECTORY, encoded, b"", xattrs))
 
     def add_open_file(self, fd: int, name: str) -> None:
         """Add an open regular file under a name."""
