@@ -9,6 +9,7 @@ PANELS = (CONTAINERS, IMAGES, SYSTEM)
 GROUPS = {
     "container": "Commands for containers; each is a command of rp too.",
     "image": "Commands for images.",
+    "healthcheck": "Check whether containers are healthy.",
     "system": "Commands for this machine and the store.",
 }
 # `rp container run` is `rp run`, as in podman; the same for images.
@@ -54,6 +55,7 @@ COMMANDS = (
     Entry("why", "why", "why", CONTAINERS),
     Entry("top", "top", "top", CONTAINERS),
     Entry("port", "port", "port", CONTAINERS),
+    Entry("healthcheck run", "healthcheck", "run", CONTAINERS),
     Entry("container inspect", "inspect_command", "container_inspect", CONTAINERS),
     Entry("container ls", "containers", "ps", CONTAINERS),
     Entry("container list", "containers", "ps", CONTAINERS),

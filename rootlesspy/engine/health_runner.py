@@ -1,8 +1,9 @@
 """Health checks in the supervisor: `engine.healthcheck` says when, `engine.sessions` runs them.
 
 Loaded for containers that have one.  begin() once the payload runs, request() for the client's
-message `healthcheck`, end() before the sessions are ended.  No process and no timer exists between two checks but the poll
-loop's own deadline.  A check that is killed by its timeout is killed with all of its session.
+message `check`, end() before the sessions are ended.  No process and no timer exists between
+two checks but the poll loop's own deadline.  A check that is killed by its timeout is killed with
+all of its session.
 """
 
 from __future__ import annotations
@@ -20,7 +21,6 @@ from rootlesspy.errors import Error
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from rootlesspy.engine.clients import Client
     from rootlesspy.engine.loop import Loop
     from rootlesspy.engine.record import ContainerRecord
     from rootlesspy.engine.sessions import Session, Sessions
@@ -39,16 +39,6 @@ class _Check:
         self.session: Session | None = None
         self.reader = -1
         self.output = bytearray()
-
-
-def serve(runner: HealthRunner | None, client: Client) -> None:
-    """Carry out a client's request for a check: it is told `checked {exit_code, status}`.
-
-    Raises Error for a container without checks.
-    """
-    if runner is None:
-        raise Error("the container has no health check", hint="rp run --health-cmd COMMAND")
-    runner.request(lambda code, status: client.tell("checked", exit_code=code, status=status))
 
 
 class HealthRunner:

@@ -273,6 +273,35 @@ def read(paths: Paths, container_id: str) -> Health | None:
         raise statefile.DamagedError(f"{path} is damaged: {error}") from error
 
 
+def check_now(paths: Paths, text: str) -> tuple[int, str]:
+    """Have a running container checked; return the check's exit code and the status after it.
+
+    Raises Conflict when it does not run, or ends meanwhile; Error when it has no check.
+    """
+    from rootlesspy.engine import control, lifecycle
+    from rootlesspy.errors import Conflict, Error
+
+    found = lifecycle.get(paths, text)
+    name = found.record.name
+    if found.record.health is None:
+        raise Error(f"container {name} has no health check", hint="rp run --health-cmd COMMAND")
+    end = lifecycle.running(paths, found)
+    try:
+        if lifecycle.is_paused(paths, found):
+            raise Conflict(f"container {name} is paused", hint=f"rp unpause {name}")
+        control.tell(end, "check")
+        while (message := control.receive(end)) is not None:
+            if message.kind == "checked":
+                return message.number("exit_code"), message.text("status")
+            if message.kind == "failed":
+                raise Error(message.text("message"), hint=message.text("hint") or None)
+            if message.kind == "exited":
+                break
+    finally:
+        end.close()
+    raise Conflict(f"container {name} ended before its check did", hint=f"rp why {name}")
+
+
 def _entry(fields: list[object]) -> Entry:
     start_s, end_s, exit_code, output = fields
     if not (isinstance(start_s, (int, float)) and isinstance(end_s, (int, float))):

@@ -1,0 +1,29 @@
+"""`rp healthcheck run`: a container's health check, now."""
+
+from __future__ import annotations
+
+import sys
+
+import typer
+
+from rootlesspy.cli import completion
+
+
+def run(
+    context: typer.Context,
+    name: str = typer.Argument(
+        ..., metavar="CONTAINER", help="Name, id or unique beginning of an id.",
+        autocompletion=completion.containers, show_default=False,
+    ),
+) -> int:  # fmt: skip
+    """Run a container's health check now.
+
+    It counts like every other: ps, inspect and events show what came of it.  Prints the status
+    unless that is healthy.  Exit code 0: the check passed; 1: it failed; 125: it could not be made.
+    """
+    from rootlesspy.engine import healthcheck
+
+    exit_code, status = healthcheck.check_now(context.obj.paths(), name)
+    if status != healthcheck.HEALTHY:
+        sys.stdout.write(f"{status}\n")
+    return 1 if exit_code else 0
