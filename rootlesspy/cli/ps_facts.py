@@ -111,4 +111,8 @@ def _restarts(paths: Paths, containers: list[Container]) -> dict[str, int]:
     if not services:
         return {}
     counts = inspect.restart_counts(paths, tuple(services.values()))
-    return {identity: counts.get(service, 0) for identity, service in services.items()}
+    policies = {each.record.id: each.record.restart for each in containers}
+    return {
+        identity: inspect.capped(counts.get(service, 0), policies[identity])
+        for identity, service in services.items()
+    }

@@ -179,11 +179,16 @@ def status(known: Facts) -> str:
 
 def restart_count(known: Facts) -> int:
     """Ask systemd how often it restarted the container's service; 0 when it cannot be asked."""
-    live = known.live
-    if live is None or not live.service or known.found.record.restart in ("", "no"):
+    live, policy = known.live, known.found.record.restart
+    if live is None or not live.service or policy in ("", "no"):
         return 0
-    counts = restart_counts(known.paths, (live.service,))
-    return counts.get(live.service, 0)
+    return capped(restart_counts(known.paths, (live.service,)).get(live.service, 0), policy)
+
+
+def capped(restarts: int, policy: str) -> int:
+    """Return NRestarts without the last one that the limit of on-failure:N refused."""
+    limit = policy.partition(":")[2]
+    return min(restarts, int(limit)) if limit.isdigit() and limit != "0" else restarts
 
 
 def restart_counts(paths: Paths, services: tuple[str, ...]) -> dict[str, int]:
