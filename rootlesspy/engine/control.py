@@ -6,7 +6,8 @@
       stop    {timeout_s, reason}                  failed   {exit_code, message, hint, keep}
       signal  {number, reason}                     exited   {exit_code, message}
       resize  {rows, columns}                      done     {}  (a request was carried out)
-      watch   {}   (wait for the end)
+      watch   {}   (wait for the end)              checked  {exit_code, status}
+      check   {}   (its health, now)
       bye     {}   (detached: the container goes on)
 
 The client that starts a container says `start` first, with the lock of its directory.  A client

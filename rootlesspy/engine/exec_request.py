@@ -11,13 +11,14 @@ import os
 import signal
 from typing import TYPE_CHECKING, NamedTuple
 
-from rootlesspy.engine import control
+from rootlesspy.engine import control, events
 from rootlesspy.engine.sessions import Wish
 
 if TYPE_CHECKING:
     from rootlesspy.engine.clients import Client
     from rootlesspy.engine.control import Message
     from rootlesspy.engine.loop import Loop
+    from rootlesspy.engine.record import ContainerRecord
     from rootlesspy.engine.sessions import Session, Sessions
     from rootlesspy.errors import Error
     from rootlesspy.paths import Paths
@@ -70,7 +71,7 @@ def run(paths: Paths, text: str, request: ExecRequest, reporter: Reporter) -> in
         end.close()
 
 
-def serve(sessions: Sessions, client: Client, message: Message) -> None:
+def serve(sessions: Sessions, client: Client, message: Message, found: ContainerRecord) -> None:
     """Begin what a client asks for; message's descriptors are the caller's to close.
 
     Raises Error.
@@ -80,6 +81,7 @@ def serve(sessions: Sessions, client: Client, message: Message) -> None:
     def started(session: Session, master_fd: int) -> None:
         fds = (master_fd,) if master_fd >= 0 else ()
         client.send("started", {"pid": session.pid, "tty": wish.tty}, fds)
+        events.emit("exec", found, command=" ".join(wish.args))
         if master_fd >= 0:
             # The client's alone: when it goes, the process is hung up on.
             os.close(master_fd)
@@ -94,6 +96,7 @@ def serve(sessions: Sessions, client: Client, message: Message) -> None:
     def ended(code: int) -> None:
         client.session = None
         client.tell("exited", exit_code=code)
+        events.emit("exec_died", found, exit_code=code)
 
     stdio = message.fds[:3]
     null = -1

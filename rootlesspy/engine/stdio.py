@@ -18,6 +18,8 @@ from rootlesspy.errors import Conflict
 from rootlesspy.runtime import terminal
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from rootlesspy.engine.logging import Sink
 
 _CHUNK_BYTES = 65536
@@ -106,9 +108,19 @@ class Shared:
 class Relay:
     """Copies between the payload and whoever listens."""
 
-    def __init__(self, loop: poll.Loop, sink: Sink, *, tty: bool, interactive: bool) -> None:
+    def __init__(
+        self,
+        loop: poll.Loop,
+        sink: Sink,
+        *,
+        tty: bool,
+        interactive: bool,
+        tap: Callable[[bytes], None] | None = None,
+    ) -> None:
+        """tap is shown all output too."""
         self._loop = loop
         self._sink = sink
+        self._tap = tap
         self._sources: dict[int, str] = {}
         self._paused = False
         self._input_fd = -1
@@ -219,6 +231,8 @@ class Relay:
             return False
         self._sink.write(stream, chunk)
         self._schedule()
+        if self._tap is not None:
+            self._tap(chunk)
         for listener in list(self._listeners):
             if listener.push(stream, chunk):
                 self._watch(listener)

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 from rootlesspy.engine import (
     cancel,
     control,
+    failure,
     job,
     record,
     service,
@@ -112,7 +113,7 @@ def _job(
             listening=listening,
         )
     except Error as error:
-        supervisor.report_failure(paths, found, client, error, service=True)
+        failure.report(paths, found, client, error, service=True)
         raise
 
 

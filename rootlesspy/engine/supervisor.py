@@ -16,19 +16,24 @@ from typing import TYPE_CHECKING, NoReturn
 from rootlesspy.engine import (
     cancel,
     control,
+    events,
     exec_request,
+    failure,
     job,
     loop,
+    payload_signal,
     record,
     start,
     stdio,
     storage,
     tty,
 )
+from rootlesspy.engine.announcer import Announcer
 from rootlesspy.engine.clients import Clients
 from rootlesspy.engine.sessions import Sessions
-from rootlesspy.errors import Error, RuntimeFailure
+from rootlesspy.errors import Conflict, Error
 from rootlesspy.linux import process
+from rootlesspy.systemd import cgroup as cgroups
 from rootlesspy.systemd import notify
 
 if TYPE_CHECKING:
@@ -36,25 +41,8 @@ if TYPE_CHECKING:
 
     from rootlesspy.engine.clients import Client
     from rootlesspy.engine.control import Message
-    from rootlesspy.engine.record import ContainerRecord
-    from rootlesspy.paths import Paths
+    from rootlesspy.engine.health_runner import HealthRunner
     from rootlesspy.systemd import cgroup
-
-# rt_sigtimedwait of this machine, then of 32-bit programs, with and without 64-bit time.
-_SIGTIMEDWAIT = (b"128" if os.uname().machine == "x86_64" else b"137", b"177", b"421")
-# signal(7): default action is not to end the process.
-_HARMLESS = frozenset(
-    (
-        signal.SIGCHLD,
-        signal.SIGCONT,
-        signal.SIGURG,
-        signal.SIGWINCH,
-        signal.SIGSTOP,
-        signal.SIGTSTP,
-        signal.SIGTTIN,
-        signal.SIGTTOU,
-    )
-)
 
 
 def main(task: job.Job, client: socket.socket) -> NoReturn:
@@ -91,7 +79,8 @@ def supervise(task: job.Job, client: socket.socket | None) -> record.ExitRecord:
     undo.push(lambda: storage.release(task.paths, task.record))
     turns = loop.Loop()
     try:
-        streams = _open_streams(task, turns)
+        announcer = _announcer(task, turns, undo)
+        streams = _open_streams(task, turns, announcer)
         listener = control.listen(task.paths, task.record.id, control.CONTROL)
         undo.push(listener.close)
         running = start.start(task, undo, cancel.Cancellation())
@@ -99,14 +88,22 @@ def supervise(task: job.Job, client: socket.socket | None) -> record.ExitRecord:
         cancel.ignore_signals()
         undo.unwind(error)
         service = bool(task.service)
-        raise report_failure(task.paths, task.record, client, error, service=service) from error
-    supervision = _Supervision(task, turns, streams, running, guard)
+        raise failure.report(task.paths, task.record, client, error, service=service) from error
+    supervision = _Supervision(task, turns, streams, running, guard, announcer)
     supervision.serve(client, listener)
     undo.unwind()
     return supervision.finish()
 
 
-def _open_streams(task: job.Job, turns: loop.Loop) -> stdio.Streams:
+def _announcer(task: job.Job, turns: loop.Loop, undo: start.Undo) -> Announcer:
+    relay = None
+    if task.record.sdnotify == "container":
+        relay = notify.Relay(f"{task.paths.container_runtime(task.record.id)}/notify")
+        undo.push(relay.close)
+    return Announcer(task, turns, relay)
+
+
+def _open_streams(task: job.Job, turns: loop.Loop, announcer: Announcer) -> stdio.Streams:
     """Put what the payload is to have in the place of descriptors 0, 1 and 2."""
     found = task.record
     if not job.relays(found, task.service):
@@ -114,7 +111,13 @@ def _open_streams(task: job.Job, turns: loop.Loop) -> stdio.Streams:
     from rootlesspy.engine import logging
 
     sink = logging.open_sink(task.paths, found, unit=found.unit)
-    return stdio.Relay(turns, sink, tty=found.tty, interactive=found.interactive)
+    return stdio.Relay(
+        turns,
+        sink,
+        tty=found.tty,
+        interactive=found.interactive,
+        tap=announcer.output if found.sdnotify.startswith("log:") else None,
+    )
 
 
 class _Supervision:
@@ -127,6 +130,7 @@ class _Supervision:
         streams: stdio.Streams,
         running: start.Running,
         guard: tty.Guard | None,
+        announcer: Announcer,
     ) -> None:
         self._job = task
         self._loop = turns
@@ -134,6 +138,8 @@ class _Supervision:
         self._running = running
         self._clients = Clients(turns, self, streams)
         self._sessions = Sessions(task, turns, running)
+        self._announcer = announcer
+        self._health = self._health_runner()
         self._first: Client | None = None
         self._terminal = guard
         self._emulated = 0
@@ -163,12 +169,16 @@ class _Supervision:
             stdin = self._job.record.interactive
             self._clients.attach(self._first, stdin=stdin, first=True)
         self._clients.listen(listener)
-        if self._job.notifier is not None:
-            self._job.notifier.send(notify.READY, f"STATUS=running as process {running.init.pid}")
+        self._announcer.begin(running.init.pid, self._control_group())
+        events.emit("start", self._job.record)
+        if self._health is not None:
+            self._health.begin()
         while not self._ended:
             self._watch_bus()
             turns.turn()
         self._reap()
+        if self._health is not None:
+            self._health.end()
         self._sessions.end()
         # The network helper too: a restarted one is not on the list of what is undone.
         self._running.pending.cancel()
@@ -185,6 +195,9 @@ class _Supervision:
         else:
             directory = task.paths.container(task.record.id)
             record.write_exit_record(directory, ended, durable=True)
+        if ended.oom_killed:
+            events.emit("oom", task.record)
+        events.emit("died", task.record, exit_code=ended.exit_code, reason=ended.reason)
         self._clients.tell_all("exited", exit_code=ended.exit_code, message=ended.error)
         return ended
 
@@ -197,10 +210,12 @@ class _Supervision:
         """
         if not self._reason:
             self._reason = reason
-            if self._job.notifier is not None:
-                self._job.notifier.send(notify.STOPPING)
+            self._announcer.stopping()
             self._signal(self._job.record.stop_signal)
         limit_s = self._job.record.stop_timeout_s if timeout_s is None else timeout_s
+        if limit_s > self._job.record.stop_timeout_s:
+            # systemd would give up before.
+            self._announcer.extend_stop(limit_s)
         self._loop.after_at_most("stop", max(0.0, limit_s), self._kill)
 
     def signal(self, number: int, reason: str = "") -> None:
@@ -218,7 +233,10 @@ class _Supervision:
         """Run one more process, or refuse what this version does not know."""
         try:
             if message.kind == "exec" and not self._ended:
-                exec_request.serve(self._sessions, client, message)
+                exec_request.serve(self._sessions, client, message, self._job.record)
+                return
+            if message.kind == "check":
+                self._check_health(client)
                 return
         except Error as error:
             self._clients.refuse(client, error)
@@ -239,12 +257,58 @@ class _Supervision:
         # A terminal that is held open never hangs up: its window could not close.
         self._terminal.close()
 
+    def _check_health(self, client: Client) -> None:
+        if self._health is None:
+            raise Conflict(f"container {self._job.record.name} has no health check")
+        self._health.request(
+            lambda code, status: client.tell("checked", exit_code=code, status=status)
+        )
+
     # --- what happens ---------------------------------------------------------------------------
 
     def _notice_end(self) -> None:
         # At once: systemd removes the cgroup as soon as it is empty.
         self._read_meter()
         self._ended = True
+
+    def _health_runner(self) -> HealthRunner | None:
+        """Load what runs health checks, for a container that has one."""
+        if self._job.record.health is None:
+            return None
+        from rootlesspy.engine.health_runner import HealthRunner
+
+        return HealthRunner(
+            self._job.paths.container(self._job.record.id),
+            self._job.record,
+            self._loop,
+            self._sessions,
+            self._running,
+            act=self._act_on_health,
+            changed=self._announcer.health,
+        )
+
+    def _act_on_health(self, action: str) -> None:
+        """Do what --health-on-failure says; a restart is systemd's, an attached one only ends."""
+        connection, service = self._running.connection, self._job.service
+        if action == "kill":
+            self._error = "killed: its health check failed"
+            self._kill()
+        elif action == "restart" and service and connection is not None:
+            self._reason = "restart"
+            connection.send("RestartUnit", "ss", service, "replace")
+            self._signal(self._job.record.stop_signal)
+            self._loop.after_at_most("stop", self._job.record.stop_timeout_s, self._kill)
+        else:
+            self.stop("unhealthy")
+
+    def _control_group(self) -> str:
+        """Return the cgroup below which the payload is, "" without a scope."""
+        if not self._job.record.unit:
+            return ""
+        try:
+            return cgroups.control_group(self._running.init.pid)
+        except (Error, OSError):
+            return ""
 
     def _stop_by_systemd(self) -> None:
         self.stop("systemctl")
@@ -307,20 +371,9 @@ class _Supervision:
             return
 
     def _signal(self, number: int) -> None:
-        """Signal the payload's PID 1, as if the kernel did not shield it.
-
-        A PID namespace's first process ignores every signal that it has no handler for
-        (pid_namespaces(7)): `sleep` could not be stopped.  Where the default action would have
-        ended any other process the container is killed and its exit code says which signal it was.
-        """
-        running = self._running
-        if number not in _HARMLESS and not _handles(running.init.pid, number):
+        init = self._running.init
+        if payload_signal.send(init.pid, init.pidfd, number):
             self._emulated = number
-            number = signal.SIGKILL
-        try:
-            signal.pidfd_send_signal(running.init.pidfd, number)
-        except ProcessLookupError:
-            return
 
     def _reap(self) -> None:
         _, status = os.waitpid(self._running.init.pid, 0)
@@ -381,73 +434,3 @@ class _Supervision:
         signal.set_wakeup_fd(writer, warn_on_full_buffer=False)
         cancel.release()
         return reader
-
-
-def _handles(pid: int, number: int) -> bool:
-    """Say whether a process catches, ignores or waits for a signal (proc_pid_status(5)).
-
-    A blocked one is waited for: init programs and systemd read theirs by sigwait or signalfd.
-    """
-    bit = 1 << number - 1
-    fields = (b"SigCgt:", b"SigIgn:", b"SigBlk:")
-    try:
-        with open(f"/proc/{pid}/status", "rb") as file:
-            for line in file:
-                if line.startswith(fields) and int(line[7:], 16) & bit:
-                    return True
-    except (FileNotFoundError, ProcessLookupError):
-        return True
-    return _sleeps_in_sigwait(pid)
-
-
-def _sleeps_in_sigwait(pid: int) -> bool:
-    """Say whether a process sleeps in sigwait(3), which lifts the block meanwhile."""
-    try:
-        with open(f"/proc/{pid}/syscall", "rb") as file:
-            return file.read(256).partition(b" ")[0] in _SIGTIMEDWAIT
-    except OSError:
-        # Gone, or not ours to look at.
-        return False
-
-
-def report_failure(
-    paths: Paths,
-    found: ContainerRecord,
-    client: socket.socket | None,
-    cause: BaseException,
-    *,
-    service: bool,
-) -> Error:
-    """Record why a container did not start, or remove it; tell the client; return the error.
-
-    A failure of the runtime leaves the container to be looked at; what a change of the request or
-    the machine cures leaves an attached one's caller nothing to clean up.
-    """
-    error = cause if isinstance(cause, Error) else None
-    if isinstance(cause, OSError):
-        error = RuntimeFailure(f"cannot start the container: {cause}", step="start")
-    elif error is None:
-        text = f"internal error in the supervisor: {type(cause).__name__}: {cause}"
-        error = RuntimeFailure(text, step="start")
-    kept = service or isinstance(error, RuntimeFailure)
-    if found.remove or not kept:
-        storage.remove(paths, found)
-    else:
-        now = time.time()
-        record.write_exit_record(
-            paths.container(found.id),
-            record.ExitRecord(
-                error.exit_code, now, now, oom_killed=False, error=error.message, reason="start"
-            ),
-            durable=True,
-        )
-    if client is not None:
-        control.tell(
-            client,
-            "failed",
-            exit_code=error.exit_code,
-            message=error.message,
-            hint=error.hint or "",
-            keep=isinstance(error, RuntimeFailure),
-        )
-    return error
