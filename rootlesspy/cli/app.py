@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
 _HELP_NAMES = {"help_option_names": ["-h", "--help"]}
 # `-h` of run is --hostname, as in podman; after IMAGE everything belongs to the container.
+_PAYLOADS = ("run", "create", "exec", "top", "unshare")
 _RUN_SETTINGS = {"help_option_names": ["--help"], "allow_interspersed_args": False}
 
 # typer exports one of click's error classes in every version; ClickException is its grandparent.
@@ -111,7 +112,7 @@ def _register(group: typer.Typer, entry: commands.Entry) -> None:
     module = importlib.import_module(f"rootlesspy.cli.{entry.module}")
     function = getattr(module, entry.function)
     # Everything after the first operand belongs to the container.
-    settings = _RUN_SETTINGS if entry.name in ("run", "create", "exec", "top") else _HELP_NAMES
+    settings = _RUN_SETTINGS if entry.name in _PAYLOADS else _HELP_NAMES
     register = group.command(
         entry.name,
         cls=Command,

@@ -73,6 +73,9 @@ COMMANDS = (
     Entry("login", "login", "login", SYSTEM),
     Entry("logout", "login", "logout", SYSTEM),
     Entry("search", "login", "search", IMAGES),
+    Entry("image mount", "unshare", "mount", IMAGES),
+    Entry("image unmount", "unshare", "unmount", IMAGES),
+    Entry("image umount", "unshare", "unmount", IMAGES),
     Entry("image exists", "image_names", "exists", IMAGES),
     Entry("image inspect", "image_inspect", "inspect", IMAGES),
     Entry("image prune", "image_prune", "prune", IMAGES),
@@ -83,6 +86,7 @@ COMMANDS = (
     Entry("doctor", "doctor", "doctor", SYSTEM),
     Entry("events", "events", "events", SYSTEM),
     Entry("system install-units", "units", "install_units", SYSTEM),
+    Entry("unshare", "unshare", "unshare", SYSTEM),
     Entry("info", "system", "info", SYSTEM),
     Entry("version", "system", "version", SYSTEM),
 )

@@ -10,7 +10,7 @@ import errno
 import json
 import os
 import stat
-from typing import TYPE_CHECKING, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, NamedTuple, NoReturn, TypeVar
 
 from rootlesspy.linux import process
 
@@ -176,6 +176,22 @@ def call_in_userns(maps: IdMaps, function: Callable[[], T]) -> T:
     function runs in a forked child: nothing that it changes in memory comes back.  Its OSError is
     raised here again with errno and filename; any other exception becomes a ForeignError.
     """
+    answer, status = _answer_of(maps, function)
+    return _unpack_answer(answer, status)
+
+
+def execute_in_userns(maps: IdMaps, execute: Callable[[], NoReturn]) -> int:
+    """Run execute, which must execve(2), as root of a new user and mount namespace.
+
+    Returns the exit status of the program, negative for the signal that ended it.  Raises as
+    call_in_userns() when it was not executed.
+    """
+    answer, status = _answer_of(maps, execute)
+    return _unpack_answer(answer, status) if answer else status
+
+
+def _answer_of(maps: IdMaps, function: Callable[[], object]) -> tuple[bytes, int]:
+    """Run function in a child; return its answer, nothing if it executed, and its exit status."""
     ready_reader, ready_writer = os.pipe2(os.O_CLOEXEC)
     result_reader, result_writer = os.pipe2(os.O_CLOEXEC)
     pid, pidfd = process.clone3(process.CLONE_NEWUSER | process.CLONE_NEWNS)
@@ -194,7 +210,7 @@ def call_in_userns(maps: IdMaps, function: Callable[[], T]) -> T:
             os.close(ready_writer)
             answer = results.read()
             status = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
-    return _unpack_answer(answer, status)
+    return answer, status
 
 
 def _serve_call(ready_fd: int, result_fd: int, function: Callable[[], object]) -> None:
