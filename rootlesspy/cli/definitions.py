@@ -146,7 +146,9 @@ def _load(files: list[str]) -> list[Definition]:
     """Read definitions.  Raises UsageError when two of them have the same container."""
     from rootlesspy.engine import definition
 
-    definitions = [definition.load(file) for file in dict.fromkeys(map(os.path.abspath, files))]
+    # As they were typed, for messages; each once.
+    different = {os.path.abspath(file): file for file in files}
+    definitions = [definition.load(file) for file in different.values()]
     owners: dict[str, str] = {}
     for each in definitions:
         for container in each.containers:

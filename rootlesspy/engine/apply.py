@@ -23,17 +23,22 @@ from rootlesspy.engine import (
     record,
     root,
     run,
+    service,
     volume_store,
 )
 from rootlesspy.engine.cancel import CancelledError
 from rootlesspy.engine.plan import CHANGE, CREATE, NOTHING, REMOVE, RESTART, START, VOLUME, Step
+from rootlesspy.engine.request import LABEL_FILE
 from rootlesspy.errors import Conflict, Error, NotFound
 from rootlesspy.paths import private_directory
+from rootlesspy.systemd import bus
+from rootlesspy.systemd import service as services
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from rootlesspy.engine.definition import ContainerDefinition, Definition
+    from rootlesspy.engine.record import Container
     from rootlesspy.image.progress import Progress
     from rootlesspy.paths import Paths
     from rootlesspy.report import Reporter
@@ -50,7 +55,23 @@ class Observer(NamedTuple):
 def compare(definition: Definition, paths: Paths, *, start: bool = True) -> plan.Plan:
     """Return what ensure() would do.  Raises Conflict."""
     volumes = os.listdir(paths.volumes) if os.path.isdir(paths.volumes) else []
-    return plan.plan(definition, lifecycle.containers(paths), volumes, start=start)
+    containers = [_seen_by_systemd(each, paths) for each in lifecycle.containers(paths)]
+    return plan.plan(definition, containers, volumes, start=start)
+
+
+def _seen_by_systemd(found: Container, paths: Paths) -> Container:
+    """Take a container that systemd is about to start again for a running one."""
+    if found.state != "exited" or found.record.restart == "no":
+        return found
+    if LABEL_FILE not in found.record.labels:
+        return found
+    connection = bus.connect(os.path.dirname(paths.require_runtime()))
+    try:
+        name = service.unit_name(found.record.name)
+        waits = services.is_restarting(connection, name)
+    finally:
+        connection.close()
+    return found._replace(state="running") if waits else found
 
 
 def ensure(

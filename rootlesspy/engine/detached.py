@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from rootlesspy.engine import attach, autostart, control, service, storage
 from rootlesspy.errors import Error, RuntimeFailure
-from rootlesspy.systemd import bus
+from rootlesspy.systemd import bus, linger
 from rootlesspy.systemd import service as unit
 
 if TYPE_CHECKING:
@@ -50,6 +50,8 @@ def start(paths: Paths, found: ContainerRecord, lock_fd: int, reporter: Reporter
     finally:
         end.close()
         connection.close()
+    if notice := linger.warning(paths):
+        reporter.notice(notice)
 
 
 def begin(
@@ -93,7 +95,7 @@ def abandon(paths: Paths, found: ContainerRecord) -> None:
 def _enqueue(connection: bus.Bus, paths: Paths, found: ContainerRecord, reporter: Reporter) -> str:
     name = service.unit_name(found.name)
     reporter.step(f"start {name}")
-    if autostart.is_installed(paths, found):
+    if autostart.is_installed(paths, found) or unit.is_restarting(connection, name):
         return unit.start(connection, name)
     return unit.start_transient(connection, service.of(found, paths))
 

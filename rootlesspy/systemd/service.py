@@ -171,6 +171,13 @@ def stop(bus: Bus, unit: str) -> str:
     return _enqueue(bus, "StopUnit", unit)
 
 
+def is_restarting(bus: Bus, unit: str) -> bool:
+    """Say whether a unit ended and systemd is about to start it again."""
+    found = bus.unit_properties(unit, "org.freedesktop.systemd1.Unit", ("SubState",))
+    # From v254 on there is auto-restart-queued too.
+    return str(found.get("SubState", "")).startswith("auto-restart")
+
+
 def wait(bus: Bus, unit: str, job: str, timeout_s: float = START_TIMEOUT_S) -> None:
     """Wait for a job; raises RuntimeFailure when it failed, Unsupported when it takes too long."""
     result = bus.wait_job(job, timeout_s)

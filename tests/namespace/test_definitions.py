@@ -64,8 +64,8 @@ def file(rig: Machine) -> Iterator[Definition]:
     directory = rig.run(["sh", "-c", 'mktemp -d "$HOME/definition.XXXXXX"']).stdout.strip()
     made = Definition(rig, f"{directory}/f.toml")
     yield made
-    made.rp("delete", "--volumes", check=False)
-    made.rp("delete", check=False)
+    if made.rp("delete", "--volumes", check=False).returncode:
+        made.rp("delete", check=False)
     rig.run(["rm", "-r", directory])
 
 
@@ -187,6 +187,28 @@ def test_one_that_fails_leaves_the_others_as_planned(rig: Machine, file: Definit
     done = file.rp("apply", check=False)
     assert (done.returncode, done.stdout) == (125, "")
     assert file.containers() == before
+
+
+def test_one_that_systemd_restarts_is_left_to_systemd(rig: Machine, file: Definition) -> None:
+    file.write("""
+        [container.d-loop]
+        image = "alpine"
+        command = ["false"]
+        restart = "always"
+        """)
+    file.rp("apply")
+    show = ["systemctl", "--user", "show", "rp-d-loop.service", "--value", "-p"]
+    restarts = 0
+    for _ in range(200):
+        restarts = int(rig.run([*show, "NRestarts"]).stdout)
+        if restarts >= 5:
+            break
+    # From now on it waits for longer than it runs.
+    assert restarts >= 5
+    assert file.actions() == {"d-loop": "nothing"}
+    assert file.rp("apply").stdout == ""
+    # By hand it need not wait.
+    rig.run(["rp", "start", "d-loop"])
 
 
 def test_containers_of_others_are_not_touched(rig: Machine, file: Definition) -> None:
