@@ -96,23 +96,14 @@ def _namespace(pid: int, kind: str) -> str:
 
 
 def _restarts(paths: Paths, containers: list[Container]) -> dict[str, int]:
-    from rootlesspy.engine import inspect, record, statefile
+    from rootlesspy.engine import record, restarts, statefile
 
     services = {}
     for each in containers:
-        if each.record.restart in ("", "no"):
-            continue
         try:
             live = record.live_state(paths.container(each.record.id))
         except (statefile.DamagedError, OSError):
             continue
         if live is not None and live.service:
             services[each.record.id] = live.service
-    if not services:
-        return {}
-    counts = inspect.restart_counts(paths, tuple(services.values()))
-    policies = {each.record.id: each.record.restart for each in containers}
-    return {
-        identity: inspect.capped(counts.get(service, 0), policies[identity])
-        for identity, service in services.items()
-    }
+    return restarts.counts(paths, services, containers)

@@ -8,11 +8,10 @@ here hold what they hold for a plain podman container.  HostConfig is in inspect
 from __future__ import annotations
 
 import json
-import os
 import time
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from rootlesspy.engine import healthcheck, inspect_host, record, statefile, stats
+from rootlesspy.engine import healthcheck, inspect_host, logs, record, restarts, statefile, stats
 from rootlesspy.errors import Error, NotFound
 
 if TYPE_CHECKING:
@@ -142,7 +141,7 @@ def document(known: Facts, *, size: bool = False) -> dict[str, Any]:
         "StaticDir": directory,
         "OCIConfigPath": f"{directory}/config.json",
         "Name": kept.name,
-        "RestartCount": restart_count(known),
+        "RestartCount": _restart_count(known),
         "Driver": str(kept.storage.get("kind", "")),
         "EffectiveCaps": _effective(kept, spec),
         "BoundingCaps": sorted(bounding),
@@ -150,7 +149,9 @@ def document(known: Facts, *, size: bool = False) -> dict[str, Any]:
         "Mounts": mounts,
         "NetworkSettings": inspect_host.network_settings(kept),
         "Config": _config(known),
-        "HostConfig": inspect_host.host_config(kept, spec, mounts, known.directory),
+        "HostConfig": inspect_host.host_config(
+            kept, spec, mounts, known.directory, logs.driver(paths, kept)
+        ),
         "Systemd": _systemd(known),
         "Usage": usage(known.found, known.directory),
         **_FIXED,
@@ -175,42 +176,6 @@ def moment(seconds: float) -> str:
 def status(known: Facts) -> str:
     """Return the state in podman's words, and broken."""
     return "paused" if known.paused else known.found.state
-
-
-def restart_count(known: Facts) -> int:
-    """Ask systemd how often it restarted the container's service; 0 when it cannot be asked."""
-    live, policy = known.live, known.found.record.restart
-    if live is None or not live.service or policy in ("", "no"):
-        return 0
-    return capped(restart_counts(known.paths, (live.service,)).get(live.service, 0), policy)
-
-
-def capped(restarts: int, policy: str) -> int:
-    """Return NRestarts without the last one that the limit of on-failure:N refused."""
-    limit = policy.partition(":")[2]
-    return min(restarts, int(limit)) if limit.isdigit() and limit != "0" else restarts
-
-
-def restart_counts(paths: Paths, services: tuple[str, ...]) -> dict[str, int]:
-    """Ask systemd for NRestarts of services; empty when it cannot be asked."""
-    from rootlesspy.systemd import bus
-
-    found: dict[str, int] = {}
-    try:
-        connection = bus.connect(os.path.dirname(paths.require_runtime()))
-    except Error:
-        return found
-    try:
-        for service in services:
-            answer = connection.unit_properties(service, bus.SERVICE, ("NRestarts",))
-            number = answer.get("NRestarts")
-            if isinstance(number, int):
-                found[service] = number
-    except Error:
-        return found
-    finally:
-        connection.close()
-    return found
 
 
 def load_spec(directory: str) -> dict[str, Any]:
@@ -254,6 +219,13 @@ def usage(found: Container, directory: str | None) -> dict[str, Any]:
 def _no_usage() -> dict[str, Any]:
     names = (*_RECORDED, "MemoryCurrent", "PidsCurrent")
     return {**dict.fromkeys(names), "Pressure": {}}
+
+
+def _restart_count(known: Facts) -> int:
+    if known.live is None or not known.live.service:
+        return 0
+    identity = known.found.record.id
+    return restarts.counts(known.paths, {identity: known.live.service}, (known.found,))[identity]
 
 
 def _state(known: Facts) -> dict[str, Any]:

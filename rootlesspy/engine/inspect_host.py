@@ -39,10 +39,6 @@ _HOST_FIXED: dict[str, Any] = {
     "CpuRealtimePeriod": 0,
     "CpuRealtimeRuntime": 0,
     "DiskQuota": 0,
-    "Dns": [],
-    "DnsOptions": [],
-    "DnsSearch": [],
-    "ExtraHosts": [],
     "HostsFile": "",
     "IOMaximumBandwidth": 0,
     "IOMaximumIOps": 0,
@@ -145,6 +141,7 @@ def host_config(
     spec: dict[str, Any],
     points: list[dict[str, Any]],
     directory: str | None,
+    log_driver: str,
 ) -> dict[str, Any]:
     """Return HostConfig.
 
@@ -156,7 +153,7 @@ def host_config(
     return {
         "Binds": [_bind_text(each) for each in points if each["Type"] != "tmpfs"],
         "LogConfig": {
-            "Type": kept.log_driver or "none",
+            "Type": log_driver,
             "Config": kept.log_options or None,
             "Path": kept.log_options.get("path", ""),
             "Tag": kept.log_options.get("tag", ""),
@@ -170,6 +167,10 @@ def host_config(
         },
         "AutoRemove": kept.remove,
         "Annotations": spec.get("annotations", {}),
+        "Dns": kept.resolver.get("dns", []),
+        "DnsOptions": kept.resolver.get("dns_options", []),
+        "DnsSearch": kept.resolver.get("dns_search", []),
+        "ExtraHosts": [_extra_host(each) for each in kept.resolver.get("add_hosts", [])],
         "CapAdd": sorted(set(bounding) - set(capabilities.DEFAULT)),
         "CapDrop": sorted(set(capabilities.DEFAULT) - set(bounding)) if bounding else [],
         "GroupAdd": kept.group_add,
@@ -231,6 +232,11 @@ def _resources(resources: dict[str, Any], directory: str | None) -> dict[str, An
         "PidsLimit": pids,
         "BlkioWeight": resources.get("blockIO", {}).get("weight", 0),
     }
+
+
+def _extra_host(pair: object) -> str:
+    """Write name and address as --add-host takes them."""
+    return ":".join(map(str, pair)) if isinstance(pair, (list, tuple)) else str(pair)
 
 
 def _bind_text(point: dict[str, Any]) -> str:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING, NamedTuple
 
-from rootlesspy.engine import inspect, logs, record, service, statefile, stats
+from rootlesspy.engine import inspect, logs, record, restarts, service, statefile, stats
 from rootlesspy.errors import Error, NotFound
 from rootlesspy.linux import procfs
 from rootlesspy.systemd import linger
@@ -119,10 +119,10 @@ def _service(paths: Paths, found: Container, live_name: str) -> Service | None:
         connection.close()
     if unit.get("LoadState") in (None, "not-found"):
         return None
-    restarts = own.get("NRestarts")
+    number = own.get("NRestarts")
     return Service(
         name=name,
         active=f"{unit.get('ActiveState')}/{unit.get('SubState')}",
         result=str(own.get("Result", "")),
-        restarts=inspect.capped(restarts, found.record.restart) if isinstance(restarts, int) else 0,
+        restarts=restarts.capped(number, found.record.restart) if isinstance(number, int) else 0,
     )

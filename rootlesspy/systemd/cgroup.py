@@ -26,6 +26,10 @@ class Usage(NamedTuple):
     cpu_usage_us: int | None
     pids_peak: int | None
     oom_kills: int | None
+    cpu_throttled_us: int | None = None
+    """How long it was kept from running by its CPU limit."""
+    io_read_bytes: int | None = None
+    io_write_bytes: int | None = None
 
 
 def mount_point() -> str | None:
@@ -134,7 +138,7 @@ class Meter:
         flags = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
         self._fds = {
             name: fd
-            for name in ("memory.events", "memory.peak", "cpu.stat", "pids.peak")
+            for name in ("memory.events", "memory.peak", "cpu.stat", "pids.peak", "io.stat")
             if (fd := _open(f"{directory}/{name}")) is not None
         }
         self.payload_fd = os.open(f"{directory}/{PAYLOAD}", flags)
@@ -148,11 +152,15 @@ class Meter:
 
     def read(self) -> Usage:
         """Read again; what cannot be read any more keeps its last value."""
+        cpu, io = self._text("cpu.stat"), self._text("io.stat")
         new = Usage(
             memory_peak_bytes=_first_number(self._text("memory.peak")),
-            cpu_usage_us=_keyed_number(self._text("cpu.stat"), "usage_usec"),
+            cpu_usage_us=_keyed_number(cpu, "usage_usec"),
             pids_peak=_first_number(self._text("pids.peak")),
             oom_kills=_keyed_number(self._text("memory.events"), "oom_kill"),
+            cpu_throttled_us=_keyed_number(cpu, "throttled_usec"),
+            io_read_bytes=_device_total(io, "rbytes="),
+            io_write_bytes=_device_total(io, "wbytes="),
         )
         self.usage = Usage._make(
             old if fresh is None else fresh for old, fresh in zip(self.usage, new, strict=True)
@@ -191,6 +199,12 @@ def _open(path: str) -> int | None:
 def _first_number(text: str) -> int | None:
     word = text.strip()
     return int(word) if word.isdigit() else None
+
+
+def _device_total(text: str, prefix: str) -> int | None:
+    """Add up one counter of all devices of io.stat; None for an empty one."""
+    words = [word[len(prefix) :] for word in text.split() if word.startswith(prefix)]
+    return sum(map(int, words)) if words else None
 
 
 def _keyed_number(text: str, key: str) -> int | None:

@@ -82,6 +82,9 @@ def make(paths: Paths, spec_: dict[str, Any] | None = None, **changes: Any) -> C
         "storage": {"kind": "overlay", "lower": ["/l/1", "/l/2"]},
         "unit": "rp-web.scope",
         "restart": "on-failure:3",
+        "log_driver": "json-file",
+        "log_options": {"max-size": "1m"},
+        "resolver": {"add_hosts": [["db", "10.0.0.1"]], "dns": ["1.1.1.1"]},
     }
     kept = record._unknown(ID)._replace(**{**usual, **changes})
     directory = Path(paths.container(ID))
@@ -148,6 +151,10 @@ def test_host_config(paths: Paths) -> None:
     make(paths)
     found = inspect.container(paths, "web")
     host = found["HostConfig"]
+    assert host["LogConfig"]["Type"] == "json-file"
+    assert host["LogConfig"]["Size"] == "1m"
+    assert host["ExtraHosts"] == ["db:10.0.0.1"]
+    assert (host["Dns"], host["DnsSearch"]) == (["1.1.1.1"], [])
     assert host["RestartPolicy"] == {"Name": "on-failure", "MaximumRetryCount": 3}
     assert host["NetworkMode"] == "pasta:-4"
     ports = [{"HostIp": "0.0.0.0", "HostPort": "8080"}, {"HostIp": "::1", "HostPort": "8443"}]
@@ -172,7 +179,7 @@ def test_the_limits_of_a_running_container_are_its_cgroups(paths: Paths, tmp_pat
     }  # fmt: skip
     for name, text in files.items():
         (tmp_path / name).write_text(text)
-    host = inspect_host.host_config(kept, spec(paths), [], str(tmp_path))
+    host = inspect_host.host_config(kept, spec(paths), [], str(tmp_path), "none")
     assert (host["Memory"], host["MemorySwap"], host["PidsLimit"]) == (5000, 5200, 7)
     assert host["NanoCpus"] == 200_000_000
 
