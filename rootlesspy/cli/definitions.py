@@ -163,19 +163,19 @@ def _observer(session: Session, *, quiet: bool) -> Observer:
 
     def done(step: Step) -> None:
         if not quiet:
-            sys.stdout.write(f"{_DONE[step.action]} {_subject(step)}\n")
+            sys.stdout.write(f"{_DONE[step.action]} {_shown(step)}\n")
             sys.stdout.flush()
 
-    def failed(name: str, error: Error) -> None:
-        named = name in error.message
-        message = error.message if named else f"container {name}: {error.message}"
+    def failed(subject: str, error: Error) -> None:
+        named = subject in error.message
+        message = error.message if named else f"{subject}: {error.message}"
         session.reporter.error(message, error.hint)
 
     return Observer(done, failed)
 
 
-def _subject(step: Step) -> str:
-    return step.name if step.kind == "container" else f"{step.kind} {step.name}"
+def _shown(step: Step) -> str:
+    return step.name if step.kind == "container" else step.subject
 
 
 def _show(plans: list[Plan]) -> None:
@@ -185,7 +185,7 @@ def _show(plans: list[Plan]) -> None:
     for step in (step for each in plans for step in each.steps):
         reasons = [_spell(change) for change in step.changes] or [step.reason]
         for index, reason in enumerate(reasons):
-            rows.append(("" if index else step.action, "" if index else _subject(step), reason))
+            rows.append(("" if index else step.action, "" if index else _shown(step), reason))
             colours.append(_COLOURS.get(step.action, ""))
     look = table.style()._replace(width=None)
     sys.stdout.write(table.render(("ACTION", "NAME", "WHY"), rows, look, paint={"ACTION": colours}))

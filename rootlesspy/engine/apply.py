@@ -49,7 +49,7 @@ class Observer(NamedTuple):
 
     done: Callable[[Step], None]
     failed: Callable[[str, Error], None]
-    """With the name of the container."""
+    """With what failed, such as `container web`."""
 
 
 def compare(definition: Definition, paths: Paths, *, start: bool = True) -> plan.Plan:
@@ -113,7 +113,7 @@ def delete(
         except CancelledError:
             raise
         except Error as error:
-            observer.failed(each.record.name, error)
+            observer.failed(step.subject, error)
             whole = False
         else:
             observer.done(step)
@@ -121,7 +121,7 @@ def delete(
         try:
             _remove_volume(paths, name)
         except Error as error:
-            observer.failed(name, error)
+            observer.failed(f"volume {name}", error)
             whole = False
         else:
             observer.done(Step(REMOVE, VOLUME, name))
@@ -175,23 +175,23 @@ class _Work:
 
     def _attempt(self, step: Step, action: Callable[[], object]) -> bool:
         """Do something for a step and tell how it went."""
-        if not self._try(step.name, action):
+        if not self._try(step.subject, action):
             return False
         self._observer.done(step)
         return True
 
-    def _try(self, name: str, action: Callable[[], object]) -> bool:
+    def _try(self, subject: str, action: Callable[[], object]) -> bool:
         try:
             action()
         except CancelledError:
             raise
         except Error as error:
-            self._fail(name, error)
+            self._fail(subject, error)
             return False
         return True
 
-    def _fail(self, name: str, error: Error) -> None:
-        self._observer.failed(name, error)
+    def _fail(self, subject: str, error: Error) -> None:
+        self._observer.failed(subject, error)
         self._whole = False
 
     def _prepare(self, wanted: ContainerDefinition) -> None:
@@ -201,9 +201,9 @@ class _Work:
             return
         missing = [name for name in wanted.request.requires if name in self._down]
         if missing and self._start:
-            self._fail(wanted.name, Error(f"it requires {', '.join(missing)}, which failed"))
+            self._fail(step.subject, Error(f"it requires {', '.join(missing)}, which failed"))
         elif step.action in (CREATE, CHANGE):
-            if self._try(wanted.name, lambda: self._fetch(wanted)):
+            if self._try(step.subject, lambda: self._fetch(wanted)):
                 return
         elif step.action == START or any(
             self._action(each) in (CREATE, CHANGE, RESTART)
@@ -222,9 +222,8 @@ class _Work:
         root.find(request, self._paths, maps, self._reporter, self._make_progress).release()
 
     def _stop(self, wanted: ContainerDefinition) -> None:
-        if not self._try(
-            wanted.name, lambda: lifecycle.stop(self._paths, wanted.name, None, self._reporter)
-        ):
+        stop = functools.partial(lifecycle.stop, self._paths, wanted.name, None, self._reporter)
+        if not self._try(self._plan.of(wanted.name).subject, stop):
             self._left.add(wanted.name)
 
     def _bring_up(self, wanted: ContainerDefinition) -> None:
@@ -235,7 +234,7 @@ class _Work:
         missing = [name for name in wanted.request.requires if name in self._down]
         if missing and self._start:
             self._down.add(wanted.name)
-            self._fail(wanted.name, Error(f"it requires {', '.join(missing)}, which failed"))
+            self._fail(step.subject, Error(f"it requires {', '.join(missing)}, which failed"))
         elif not self._attempt(step, lambda: self._make(wanted, action)):
             self._down.add(wanted.name)
 

@@ -48,6 +48,11 @@ class Step(NamedTuple):
     changes: tuple[Change, ...] = ()
     reason: str = ""
 
+    @property
+    def subject(self) -> str:
+        """What it is done with, in words."""
+        return f"{self.kind} {self.name}"
+
 
 class Plan(NamedTuple):
     """What is to be done for one definition."""
