@@ -25,7 +25,7 @@ def emit(kind: str, record: ContainerRecord, **attributes: object) -> None:
 
     kind: create, start, exec, exec_died, health_status, stop, died, kill, pause, unpause, restart,
     remove, rename, oom, attach…, as podman names them.  Attributes that have fields of their own
-    are exit_code and health_status.
+    are exit_code and health_status; empty ones are left out.
     """
     send(
         "container",
@@ -71,7 +71,7 @@ def send(
         "RP_IMAGE": image,
         "RP_LABELS": json.dumps(labels or {}),
     }
-    given = {key: str(value) for key, value in (attributes or {}).items()}
+    given = {key: str(value) for key, value in (attributes or {}).items() if value != ""}
     for key in ("exit_code", "health_status"):
         if key in given:
             values[f"RP_{key.upper()}"] = given.pop(key)

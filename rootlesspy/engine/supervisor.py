@@ -190,14 +190,15 @@ class _Supervision:
     def finish(self) -> record.ExitRecord:
         """Write the record of the end, tell everybody, and return it."""
         task, ended = self._job, self._record
+        # Before anybody can see the end: readers of its log take this for the last of it.
+        if ended.oom_killed:
+            events.emit("oom", task.record)
+        events.emit("died", task.record, exit_code=ended.exit_code, reason=ended.reason)
         if task.record.remove:
             storage.remove(task.paths, task.record)
         else:
             directory = task.paths.container(task.record.id)
             record.write_exit_record(directory, ended, durable=True)
-        if ended.oom_killed:
-            events.emit("oom", task.record)
-        events.emit("died", task.record, exit_code=ended.exit_code, reason=ended.reason)
         self._clients.tell_all("exited", exit_code=ended.exit_code, message=ended.error)
         return ended
 
