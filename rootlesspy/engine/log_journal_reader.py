@@ -74,10 +74,10 @@ class JournalReader:
             entries = [entry for each in reader.read() if (entry := self._take(each)) is not None]
             self._deadline_s = time.monotonic() + _LATE_S
         else:
-            self._watch.look()
+            self._look()
         if self._selection.follow:
             if self._died:
-                self._watch.look()
+                self._look()
             late = time.monotonic() >= self._deadline_s
             self.done = self._watch.ended and (self._died or late)
             until_s = self._selection.until_s
@@ -91,6 +91,12 @@ class JournalReader:
             self._reader.close()
         self._watch.close()
         self._poll.close()
+
+    def _look(self) -> None:
+        before = self._watch.ended
+        self._watch.look()
+        if self._watch.ended and not before:
+            self._deadline_s = time.monotonic() + _LATE_S
 
     def _start(self, of: ContainerRecord, after: str) -> None:
         selection = self._selection

@@ -33,7 +33,7 @@ def start(rig: Machine, alpine: str) -> Iterator[Callable[..., str]]:
         return name
 
     yield run
-    rig.run(["rp", "rm", "-f", "--volumes", *names])
+    rig.run(["rp", "rm", "-f", "--ignore", "--volumes", *names])
 
 
 def logs(rig: Machine, *arguments: str) -> tuple[bytes, bytes]:
@@ -204,6 +204,48 @@ def test_journald_may_restart_meanwhile(rig: Machine, start: Callable[..., str])
         rig.root(["systemctl", "restart", "systemd-journald"])
         assert process.wait(_LIMIT_S) == 0
     assert logs(rig, name)[0].split() == [b"%d" % n for n in range(1, 301)]
+
+
+def test_a_journal_that_stands_still_is_waited_for(rig: Machine, start: Callable[..., str]) -> None:
+    if not rig.has_root:
+        pytest.skip("journald is stopped by root")
+    # More than all queues hold.
+    name = start("sleep 1; seq 1 3000000", "--log-driver=journald")
+    rig.root(["systemctl", "kill", "--signal=STOP", "systemd-journald"])
+    try:
+        time.sleep(3)
+        state = rig.run(["rp", "ps", "-q", "--no-trunc", "--filter", f"name={name}"]).stdout
+        assert state, "it did not wait"
+    finally:
+        rig.root(["systemctl", "kill", "--signal=CONT", "systemd-journald"])
+    rig.run(["rp", "wait", name])
+    count = rig.run(
+        ["sh", "-c", f"rp logs {name} | awk '$0 != NR {{ exit 1 }} END {{ print NR }}'"]
+    )
+    assert count.stdout == "3000000\n"
+
+
+def test_a_full_disk_stops_the_log_and_not_the_container(
+    rig: Machine, start: Callable[..., str]
+) -> None:
+    name = start("seq 1 100; exit 7", "--log-opt=path=/dev/full")
+    assert rig.run(["rp", "wait", name]).stdout == "7\n"
+    error = rig.run(["rp", "inspect", "--format", "{{.State.Error}}", name]).stdout
+    assert error == "output was lost: No space left on device: /dev/full\n"
+
+
+@pytest.mark.parametrize("driver", DRIVERS)
+def test_following_a_container_that_removes_itself(
+    rig: Machine, start: Callable[..., str], driver: str
+) -> None:
+    name = start("read x; seq 1 1000; printf bye", "-i", "--rm", f"--log-driver={driver}")
+    with rig.popen(["rp", "logs", "-f", name], stdout=subprocess.PIPE) as process:
+        # It has to be there before the container is gone.
+        time.sleep(1)
+        rig.run(["rp", "attach", name], input="go\n")
+        assert process.stdout is not None
+        lines = process.stdout.read().split()
+    assert lines == [*(b"%d" % number for number in range(1, 1001)), b"bye"]
 
 
 @pytest.mark.parametrize(
