@@ -34,14 +34,15 @@ def sizes(paths: Paths, kept: ContainerRecord) -> Sizes:
         str(kind), f"{directory}/upper"
     )
     try:
-        size = userns.call_in_userns(idmap.maps_for(kept.userns), lambda: _tree_bytes(written))
+        size = userns.call_in_userns(idmap.maps_for(kept.userns), lambda: tree_bytes(written))
     except OSError as error:
         raise Error(f"cannot measure {kept.name}: {error.strerror or error}") from error
     image = _image_bytes(paths, kept) if kind not in ("directory", "copy") else 0
     return Sizes(SizeRw=size, SizeRootFs=image + size)
 
 
-def _tree_bytes(directory: str) -> int:
+def tree_bytes(directory: str) -> int:
+    """Add up the files below a directory, as root of a namespace with their ids."""
     # By descriptors: the container may replace a directory by a link meanwhile.
     seen: set[tuple[int, int]] = set()
     total = 0

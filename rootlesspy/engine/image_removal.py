@@ -43,7 +43,7 @@ def remove(paths: Paths, text: str, *, force: bool, reporter: Reporter) -> Remov
                 hint=f"rp rm {' '.join(names)}, or rp rmi -f {text}",
             )
         lifecycle.remove(paths, names, force=True, reporter=reporter)
-    removed = store.remove(text, force=force, in_use=lambda: _layers_in_use(paths))
+    removed = store.remove(text, force=force, in_use=lambda: layers_in_use(paths))
     for name in removed.untagged:
         events.emit_image("untag", name, image.id)
     if removed.deleted is not None:
@@ -80,10 +80,10 @@ def prune(paths: Paths, chosen: Callable[[list[Image]], list[Image]]) -> Pruned:
 
 def collect(paths: Paths) -> None:
     """Remove what neither an image nor a container needs.  Raises ImageError, Error, OSError."""
-    Store(paths).collect(lambda: _layers_in_use(paths))
+    Store(paths).collect(lambda: layers_in_use(paths))
 
 
-def _layers_in_use(paths: Paths) -> set[str]:
+def layers_in_use(paths: Paths) -> set[str]:
     """Return the layer directories that any container stands on."""
     found: set[str] = set()
     for container_id in record.ids(paths):

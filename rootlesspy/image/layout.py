@@ -278,4 +278,4 @@ def _is_entry(entry: object) -> bool:
 
 def _broken_index(paths: Paths, why: str) -> ImageError:
     path = f"{paths.images}/index.json"
-    return ImageError(f"{path} is damaged: {why}", hint=f"mv {path} {path}.bad; rp pull IMAGE")
+    return ImageError(f"{path} is damaged: {why}", hint="rp fsck --repair")

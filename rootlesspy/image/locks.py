@@ -100,6 +100,24 @@ def sweep(paths: Paths, maps: IdMaps) -> None:
             continue
 
 
+def abandoned(paths: Paths) -> list[str]:
+    """Return what sweep() would remove."""
+    found = []
+    try:
+        gate = _locked_directory(paths.tmp)
+    except FileNotFoundError:
+        return []
+    try:
+        for name in sorted(os.listdir(gate)):
+            fd = _claim(f"{paths.tmp}/{name}", _DIRECTORY) if name.startswith(_PREFIX) else None
+            if fd is not None:
+                os.close(fd)
+                found.append(f"{paths.tmp}/{name}")
+    finally:
+        os.close(gate)
+    return found
+
+
 def lock_blob(paths: Paths, digest: str, waiting: Callable[[int], None]) -> BlobLock:
     """Get the right to fetch one blob; waiting(pid) is called when its holder takes long.
 

@@ -70,7 +70,7 @@ def collect(paths: Paths, in_use: Callable[[], Collection[str]]) -> None:
     try:
         blobs, diff_ids = _needed(paths)
         used = {os.path.dirname(path) for path in in_use()}
-        for digest in _listed(f"{paths.images}/blobs"):
+        for digest in listed(f"{paths.images}/blobs"):
             if digest not in blobs:
                 os.unlink(layout.blob_path(paths, digest))
         for variant in _directories(paths.layers):
@@ -78,7 +78,7 @@ def collect(paths: Paths, in_use: Callable[[], Collection[str]]) -> None:
             for encoded in _directories(f"{paths.layers}/{variant}"):
                 path = f"{paths.layers}/{variant}/{encoded}"
                 if f"{algorithm}:{encoded}" not in diff_ids and path not in used:
-                    _remove_layer(paths, path)
+                    remove_layer(paths, path)
     finally:
         os.close(held)
 
@@ -107,7 +107,7 @@ def _needed(paths: Paths) -> tuple[set[str], set[str]]:
     return blobs, diff_ids
 
 
-def _remove_layer(paths: Paths, path: str) -> None:
+def remove_layer(paths: Paths, path: str) -> None:
     """Take a layer out of sight in one step, then remove its tree."""
     maps = _maps_of(path)
     item = locks.new_item(paths)
@@ -135,7 +135,7 @@ def _maps_of(path: str) -> IdMaps:
     return IdMaps(uids, gids)
 
 
-def _listed(directory: str) -> list[str]:
+def listed(directory: str) -> list[str]:
     """Return the digests of the blobs that are there; anything else is left alone."""
     found = [
         f"{algorithm}:{encoded}"

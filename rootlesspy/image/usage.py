@@ -7,6 +7,7 @@ import os
 from typing import TYPE_CHECKING, NamedTuple
 
 from rootlesspy.image import layout
+from rootlesspy.oci import image_spec
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -46,6 +47,23 @@ def layers_bytes(paths: Paths) -> dict[str, int]:
 def total_bytes(paths: Paths) -> int:
     """Return what blobs and unpacked layers take."""
     return blobs_bytes(paths) + sum(layers_bytes(paths).values())
+
+
+def needed_bytes(paths: Paths, images: Sequence[Image], suffix: str) -> int:
+    """Return what the blobs and layers of some images take, each once.  Raises ImageError."""
+    blobs: set[str] = set()
+    diff_ids: set[str] = set()
+    for image in images:
+        manifest = image_spec.parse_manifest(layout.read_blob(paths, image.digest))
+        blobs.update((image.digest, image.id, *(layer.digest for layer in manifest.layers)))
+        diff_ids.update(image.diff_ids)
+    total = sum(layout.layer_size(paths, diff_id, suffix) for diff_id in diff_ids)
+    for digest in blobs:
+        try:
+            total += os.stat(layout.blob_path(paths, digest)).st_blocks * 512
+        except FileNotFoundError:
+            continue
+    return total
 
 
 def shares(paths: Paths, images: Sequence[Image], suffix: str) -> dict[str, Share]:
