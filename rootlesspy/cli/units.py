@@ -17,8 +17,10 @@ if TYPE_CHECKING:
     from rootlesspy.cli.session import Session
     from rootlesspy.engine.record import ContainerRecord
 
+# A container may be called so, but then a file is meant.
+_DEFINITION = ".toml"
 _NAMES = typer.Argument(
-    ..., metavar="CONTAINER...", help="Names, ids or unique beginnings of ids.",
+    ..., metavar="CONTAINER...", help="Names, ids, unique beginnings of ids, or FILE.toml.",
     autocompletion=completion.containers, show_default=False,
 )  # fmt: skip
 
@@ -32,11 +34,20 @@ def enable(
 
     Writes rp-NAME.service into ~/.config/systemd/user and enables it. The unit is systemd's from
     then on: systemctl --user edit, cat, restart and drop-ins work, and rp start and rp stop use it.
+
+    FILE.toml stands for all containers of a definition, which are made as rp apply makes them.
     """
+    from rootlesspy.cli import definitions
     from rootlesspy.engine import autostart, lifecycle
 
     session: Session = context.obj
     paths = session.paths()
+
+    files = [name for name in names if name.endswith(_DEFINITION)]
+    if files:
+        code = definitions.apply(context, files, no_start=not now, quiet=True)
+        if code:
+            return code
 
     def one(found: ContainerRecord) -> None:
         autostart.enable(paths, found)
@@ -109,7 +120,20 @@ def _for_each(
     paths = session.paths()
     return operations.each(
         session,
-        names,
+        _containers(names),
         lambda name: action(lifecycle.get(paths, name).record),
         show=lambda name, _result: None if quiet else name,
     )
+
+
+def _containers(names: list[str]) -> list[str]:
+    """Put the containers of definitions in the place of their files.  Raises UsageError."""
+    from rootlesspy.engine import definition
+
+    found: list[str] = []
+    for name in names:
+        if name.endswith(_DEFINITION):
+            found += [each.name for each in definition.load(name).containers]
+        else:
+            found.append(name)
+    return list(dict.fromkeys(found))

@@ -270,6 +270,31 @@ def test_restarts_on_failure_are_counted(rig: Machine) -> None:
     assert show(rig, "rp-few", "LoadState")["LoadState"] == "not-found"
 
 
+def test_a_definition_is_enabled_whole(rig: Machine) -> None:
+    text = """
+[container.first]
+image = "alpine"
+command = ["sleep", "1000"]
+network = "none"
+[container.second]
+image = "alpine"
+command = ["sleep", "1000"]
+network = "none"
+requires = ["first"]
+"""
+    rig.run(["tee", "both.toml"], input=text)
+    assert rp(rig, "enable", "both.toml").stdout == "first\nsecond\n"
+    assert systemctl(rig, "is-enabled", "rp-first", "rp-second").stdout == "enabled\n" * 2
+    assert state(rig, "second") == "Created"
+    # systemd alone knows the order now.
+    systemctl(rig, "start", "rp-second")
+    assert (state(rig, "first"), state(rig, "second")) == ("Up", "Up")
+    assert rp(rig, "disable", "--now", "--delete", "both.toml").stdout == "first\nsecond\n"
+    rp(rig, "delete", "both.toml")
+    rig.run(["rm", "both.toml"])
+    assert rig.run(["find", UNITS, "-name", "rp-*"]).stdout == ""
+
+
 def test_templates_for_one_user(rig: Machine, web: str) -> None:
     written = rp(rig, "system", "install-units").stdout.splitlines()
     assert [path.rpartition("/")[2] for path in written] == [
