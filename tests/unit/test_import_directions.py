@@ -188,6 +188,8 @@ def test_every_hot_module_is_there() -> None:
         ("linux/mount.py", "from . import libc", None),
         ("paths.py", "from rootlesspy.engine import run", "leaf paths may not"),
         ("engine/run.py", "import typer", "rootlesspy/cli/ only"),
+        ("engine/definition.py", "import tomli", "settings.py and engine/toml.py only"),
+        ("engine/toml.py", "import tomli", None),
         ("systemd/scope.py", "def f():\n    import pystemd.dbuslib", "bus.py only"),
         ("systemd/bus.py", "def f():\n    import pystemd.dbuslib", None),
         ("systemd/bus.py", "import pystemd", "too slow"),
