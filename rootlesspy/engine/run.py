@@ -22,6 +22,7 @@ from rootlesspy.engine import (
     storage,
     supervisor,
 )
+from rootlesspy.errors import UsageError
 from rootlesspy.linux import process
 from rootlesspy.network import driver
 from rootlesspy.paths import private_directory
@@ -49,6 +50,11 @@ def run(
     Raises Error (125, 126, 127 by type) when it cannot be started; nothing is left behind then.
     """
     listening = sockets.take(os.environ)
+    if request.restart != "no":
+        raise UsageError(
+            f"--restart={request.restart} needs a container that systemd starts",
+            hint="add -d, and rp attach to see it",
+        )
     # Whatever else the caller has open is nothing to the container's processes.
     process.close_from(listening.end)
     cancellation = cancel.Cancellation()

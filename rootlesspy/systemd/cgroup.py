@@ -135,14 +135,14 @@ class Meter:
     """
 
     def __init__(self, directory: str) -> None:
-        flags = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
         self._fds = {
             name: fd
             for name in ("memory.events", "memory.peak", "cpu.stat", "pids.peak", "io.stat")
             if (fd := _open(f"{directory}/{name}")) is not None
         }
-        self.payload_fd = os.open(f"{directory}/{PAYLOAD}", flags)
-        """For clone3's CLONE_INTO_CGROUP."""
+        payload_fd = _open(f"{directory}/{PAYLOAD}")
+        self.payload_fd = -1 if payload_fd is None else payload_fd
+        """For clone3's CLONE_INTO_CGROUP; -1 where the scope is not divided."""
         self.usage = Usage(None, None, None, None)
         self.read()
 
