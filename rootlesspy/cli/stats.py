@@ -22,6 +22,10 @@ if TYPE_CHECKING:
 
 _MAX_INTERVAL_S = 86400.0
 _CUT = ("NAME",)
+_TEXT_COLUMNS = 2
+# What a narrow terminal goes without, the first first: a cut number would be a wrong one.
+_DISPENSABLE = ("AVG CPU %", "CPU TIME", "MEM %", "BLOCK IO", "NET IO", "ID", "PIDS")
+_GAP = 2
 
 
 def stats(
@@ -100,6 +104,17 @@ def _repeat(view: _View, interval_s: float) -> None:
         time.sleep(interval_s)
 
 
+def _fitting(rows: list[tuple[str, ...]], width: int) -> list[int]:
+    """Return the numbers of the columns that fit into a terminal whole."""
+    widths = [max(map(len, column)) for column in zip(stats_rows.HEADER, *rows, strict=True)]
+    shown = list(range(len(widths)))
+    for name in _DISPENSABLE:
+        if sum(widths[number] + _GAP for number in shown) - _GAP <= width:
+            break
+        shown.remove(stats_rows.HEADER.index(name))
+    return shown
+
+
 class _View:
     """One run of the command: looks at containers and remembers the last look."""
 
@@ -153,25 +168,26 @@ class _View:
         from rich.live import Live
 
         samples = self.look()
-        with Live(self._drawn(samples), auto_refresh=False) as live:
+        with Live(auto_refresh=False) as live:
+            live.update(self._drawn(samples, live.console.width), refresh=True)
             while self._ids is None or any(each.container.pid for each in samples):
                 time.sleep(interval_s)
                 samples = self.look()
-                live.update(self._drawn(samples), refresh=True)
+                live.update(self._drawn(samples, live.console.width), refresh=True)
 
-    def _drawn(self, samples: list[Sample]) -> Any:
+    def _drawn(self, samples: list[Sample], width: int) -> Any:
         from rich.table import Table
         from rich.text import Text
 
+        rows = [stats_rows.cells(each, full=self._full) for each in samples]
+        shown = _fitting(rows, width)
         drawn = Table(box=None, pad_edge=False, header_style="bold")
-        for number, title in enumerate(stats_rows.HEADER):
-            drawn.add_column(title, justify="left" if number < 2 else "right", no_wrap=True)
-        for each in samples:
-            texts = stats_rows.cells(each, full=self._full)
+        for number in shown:
+            justify: Any = "left" if number < _TEXT_COLUMNS else "right"
+            drawn.add_column(stats_rows.HEADER[number], justify=justify, no_wrap=True)
+        for each, cells in zip(samples, rows, strict=True):
             styles = stats_rows.styles(each)
-            drawn.add_row(
-                *(Text(text, style=style) for text, style in zip(texts, styles, strict=True))
-            )
+            drawn.add_row(*(Text(cells[number], style=styles[number]) for number in shown))
         return drawn
 
     def _containers(self) -> list[Container]:

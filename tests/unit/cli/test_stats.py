@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from rootlesspy.cli import app, stats_rows
+from rootlesspy.cli import stats as command
 from rootlesspy.cli.session import Session
 from rootlesspy.engine import lifecycle, record, stats
 from rootlesspy.engine.record import Container, ExitRecord
@@ -171,3 +172,14 @@ def test_a_stream_ends_with_its_containers(
     shown = run(capsys, "-i", "0.5", "web")
     assert looks == [0.5, 0.5]
     assert shown.count("CPU TIME") == 3
+
+
+@pytest.mark.parametrize(
+    ("width", "missing"),
+    [(200, set()), (94, {"AVG CPU %", "CPU TIME"}), (30, {*command._DISPENSABLE})],
+)
+def test_a_narrow_terminal_loses_columns_and_no_digit(width: int, missing: set[str]) -> None:
+    rows = [stats_rows.cells(stats_rows.measure(container("web", 1), None), full=False)]
+    shown = [stats_rows.HEADER[number] for number in command._fitting(rows, width)]
+    assert set(stats_rows.HEADER) - set(shown) == missing
+    assert {"NAME", "CPU %", "MEM USAGE / LIMIT"} <= set(shown)
