@@ -28,6 +28,7 @@ _OPAQUE_NAME = ".wh..wh..opq"
 _OPAQUE_XATTRS = ("user.overlay.opaque", "user.fuseoverlayfs.opaque", "trusted.overlay.opaque")
 _WHITEOUT_XATTR = "user.overlay.whiteout"
 _NO_XATTR = (errno.ENODATA, errno.EOPNOTSUPP, errno.EPERM, errno.EACCES)
+_DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 # What a directory that was replaced while it was walked looks like.
 _CHANGED = (errno.ENOENT, errno.ENOTDIR, errno.ELOOP)
 
@@ -55,11 +56,17 @@ class _Layer:
 
 
 class Stack:
-    """Layers, top first, walked together; marks is who wrote their whiteouts, "" for nobody."""
+    """Layers, top first, walked together; marks is who wrote their whiteouts, "" for nobody.
 
-    def __init__(self, root_fds: Sequence[int], marks: str = OVERLAY) -> None:
+    show_marks: one layer alone, whose whiteouts are shown as the files that they are.
+    """
+
+    def __init__(
+        self, root_fds: Sequence[int], marks: str = OVERLAY, *, show_marks: bool = False
+    ) -> None:
         self._layers = [_Layer(fd) for fd in root_fds]
         self._marks = marks
+        self._show_marks = show_marks
 
     def close(self) -> None:
         """Give the descriptors back."""
@@ -67,19 +74,27 @@ class Stack:
             layer.cursor.close()
 
     def entries(self) -> dict[str, tuple[os.stat_result, int]]:
-        """Return what the current directory shows: name → status and the directory that has it."""
+        """Return what the current directory shows: name → status and the layer that has it."""
         found: dict[str, tuple[os.stat_result, int]] = {}
         hidden: set[str] = set()
-        for layer in self._present():
+        for number, layer in enumerate(self._layers):
+            if layer.missing:
+                continue
             fd = layer.cursor.fd
             for name, status in _scan(fd):
-                gone = whiteout_of(name, status, fd, self._marks)
+                gone = None
+                if not self._show_marks:
+                    gone = whiteout_of(name, status, fd, self._marks)
                 if gone is not None:
                     hidden.add(gone)
                 elif name not in hidden and name not in found:
-                    found[name] = (status, fd)
+                    found[name] = (status, number)
             hidden.update(found)
         return found
+
+    def fd_of(self, layer: int) -> int:
+        """Return the descriptor of the current directory in a layer."""
+        return self._layers[layer].cursor.fd
 
     def down(self, name: str) -> None:
         """Enter a directory in every layer that adds to it."""
@@ -110,6 +125,10 @@ class Stack:
                 continue
             return None if whiteout_of(name, status, fd, self._marks) is not None else status
         return None
+
+    def is_opaque(self) -> bool:
+        """Say whether the current directory hides what lies below the stack."""
+        return any(is_opaque(layer.cursor.fd, self._marks) for layer in self._present())
 
     def _present(self) -> list[_Layer]:
         return [layer for layer in self._layers if not layer.missing]
@@ -152,8 +171,9 @@ def walk(stack: Stack, enter: Callable[[Entry], bool] | None = None) -> Iterator
                 stack.up()
                 trail.pop()
             continue
-        name, (status, fd) = pending[-1].pop()
-        entry = Entry("/".join((*trail, name)), name, status, fd)
+        name, (status, layer) = pending[-1].pop()
+        # Asked for now: the descriptors are others whenever a directory was left.
+        entry = Entry("/".join((*trail, name)), name, status, stack.fd_of(layer))
         yield entry
         if entry.is_directory() and (enter is None or enter(entry)):
             stack.down(name)
@@ -186,6 +206,20 @@ def is_opaque(fd: int, marks: str) -> bool:
             if error.errno not in _NO_XATTR:
                 raise
     return marks == FUSE and _lies_at(fd, _OPAQUE_NAME)
+
+
+def is_opaque_entry(entry: Entry, marks: str) -> bool:
+    """Say the same of a directory that is visited; False when it is gone."""
+    try:
+        fd = os.open(entry.name, _DIRECTORY, dir_fd=entry.dir_fd)
+    except OSError as error:
+        if error.errno in _CHANGED:
+            return False
+        raise
+    try:
+        return is_opaque(fd, marks)
+    finally:
+        os.close(fd)
 
 
 def xattr(dir_fd: int, name: str, key: str) -> bytes | None:

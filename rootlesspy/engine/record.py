@@ -145,7 +145,7 @@ def create(paths: Paths, record: ContainerRecord, *, durable: bool) -> int:
     lock_fd = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     fcntl.flock(lock_fd, fcntl.LOCK_EX)
     try:
-        _reserve(paths, record.name, record.id)
+        reserve(paths, record.name, record.id)
         statefile.write(f"{directory}/record.json", record._asdict(), durable=durable)
     except BaseException:
         release_name(paths, record.name, record.id)
@@ -162,6 +162,17 @@ def free_name(paths: Paths) -> str:
         if not os.path.lexists(f"{paths.names}/{name}"):
             return name
     return f"{names.new_name()}_{os.urandom(3).hex()}"
+
+
+def release_names(paths: Paths, record: ContainerRecord) -> None:
+    """Free the name of a container, also one that it was given since its record was read."""
+    names_of = {record.name}
+    try:
+        names_of.add(load_record(paths.container(record.id)).name)
+    except (OSError, statefile.DamagedError):
+        pass
+    for name in names_of:
+        release_name(paths, name, record.id)
 
 
 def release_name(paths: Paths, name: str, container_id: str) -> None:
@@ -335,7 +346,8 @@ def _fields(known: Iterable[str], defaults: Mapping[str, object], path: str) -> 
     return found
 
 
-def _reserve(paths: Paths, name: str, container_id: str) -> None:
+def reserve(paths: Paths, name: str, container_id: str) -> None:
+    """Take a name for a container.  Raises Conflict when another one has it."""
     link = f"{paths.names}/{name}"
     for _ in range(_NAME_ATTEMPTS):
         try:

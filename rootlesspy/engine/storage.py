@@ -92,7 +92,7 @@ def remove(paths: Paths, found: ContainerRecord, *, volumes: bool = True) -> Non
     volumes: its anonymous volumes too, as --rm and rm --volumes want it.
     """
     release(paths, found)
-    record.release_name(paths, found.name, found.id)
+    record.release_names(paths, found)
     private_directory(paths.tmp)
     gone = f"removed-{found.id}"
     try:

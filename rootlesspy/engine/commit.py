@@ -1,0 +1,286 @@
+"""`rp commit`: an image of what a container has written, above the image that it was made from.
+
+    child: changed files ──▶ tar ──▶ pipe ──▶ child: gzip ──▶ pipe ──▶ image.writer
+
+The layer has owners as the container sees them, .wh. files for what was deleted, and nothing that a
+start makes for its mounts.  Only when it is whole in the store does the image get its name.  With
+pause the container is frozen meanwhile, by a child that thaws it whatever happens to this process.
+"""
+
+from __future__ import annotations
+
+import os
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, NamedTuple, cast
+
+from rootlesspy.engine import changes, container_root, diff, events, export, image_change, lifecycle
+from rootlesspy.engine.tree_archive import TreeArchive
+from rootlesspy.errors import Conflict, Error, ImageError, NotFound
+from rootlesspy.image import children, layout, platforms
+from rootlesspy.image.documents import Layer
+from rootlesspy.image.reference import parse_local
+from rootlesspy.image.store import Store
+from rootlesspy.image.transfer import write_all
+from rootlesspy.image.writer import Writer
+from rootlesspy.oci import image_spec
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from rootlesspy.engine.container_root import Held
+    from rootlesspy.engine.diff import Files
+    from rootlesspy.image.progress import Progress
+    from rootlesspy.image.store import Image
+    from rootlesspy.oci.image_spec import ContainerConfig
+    from rootlesspy.paths import Paths
+    from rootlesspy.report import Reporter
+
+_CHUNK = 1 << 18
+_LEVEL = 6
+_ISAL_LEVEL = 2
+# Set for every container, and no part of what it is.
+_RUNTIME_ENV = ("container", "HOSTNAME", "TERM")
+
+
+class Request(NamedTuple):
+    """What was asked for."""
+
+    name: str | None
+    author: str = ""
+    message: str = ""
+    changes: tuple[str, ...] = ()
+    pause: bool = False
+    squash: bool = False
+    docker: bool = False
+
+
+def commit(
+    paths: Paths, container: str, request: Request, progress: Progress, reporter: Reporter
+) -> Image:
+    """Make an image of a container, running or not, and return it.
+
+    Raises NotFound, Conflict, UsageError for a bad change or name, ImageError, Error.
+    """
+    names = () if request.name is None else (str(parse_local(request.name)),)
+    held = container_root.hold(paths, container)
+    try:
+        base = None if request.squash else _base(paths, held)
+        config = _config(held, None if base is None else base.config.get("config", {}))
+        config = image_change.apply(config, request.changes)
+        with Writer(paths, held.maps, reporter, progress) as writer:
+            layers = [] if base is None else _layers(paths, base)
+            layers.append(_add_layer(paths, writer, held, request))
+            if not held.exists():
+                raise Conflict(f"container {container} was removed while it was committed")
+            document = _document(held, base, config, request)
+            image = writer.add_image(document, layers, names, docker=request.docker)
+    finally:
+        held.release()
+    events.emit("commit", held.record, image=image.id)
+    return image
+
+
+def write_layer(files: Files, out_fd: int) -> int:
+    """Write the changed files as a layer's tar stream; return how many sockets were left out.
+
+    Runs as root of the container's user namespace.  Source: OCI image-spec, layer.md.
+    """
+    archive = TreeArchive(out_fd, whole_seconds=True)
+    for change in diff.own_changes(files):
+        head, slash, last = change.path.rpartition("/")
+        if change.kind == changes.DELETED:
+            # What an opaque directory hides needs no whiteouts of its own.
+            if change.entry.dir_fd >= 0 or files.complete:
+                archive.add_whiteout(f"{head}{slash}.wh.{last}", change.entry.status.st_mtime_ns)
+            continue
+        archive.add(change.entry, change.path)
+        if change.opaque:
+            name = f"{change.path}/.wh..wh..opq"
+            archive.add_whiteout(name, change.entry.status.st_mtime_ns)
+    archive.close()
+    return archive.sockets
+
+
+def _base(paths: Paths, held: Held) -> Image:
+    if not held.record.image_id:
+        raise Error(
+            f"container {held.record.name} was not made from an image",
+            hint="rp commit --squash makes one of all its files",
+        )
+    try:
+        return Store(paths).resolve(held.record.image_id)
+    except NotFound as error:
+        raise NotFound(
+            f"the image of container {held.record.name} is not here any more",
+            hint=f"rp pull {held.record.image}, or --squash",
+        ) from error
+
+
+def _layers(paths: Paths, base: Image) -> list[Layer]:
+    manifest = image_spec.parse_manifest(layout.read_blob(paths, base.digest))
+    return [
+        Layer(descriptor, diff_id)
+        for descriptor, diff_id in zip(manifest.layers, base.diff_ids, strict=True)
+    ]
+
+
+def _add_layer(paths: Paths, writer: Writer, held: Held, request: Request) -> Layer:
+    """Store the container's changes, or with squash all its files, as a layer."""
+    files = diff.files_of(held)
+    if request.squash:
+
+        def write(out_fd: int) -> int:
+            return export.write(files.merged(), out_fd)
+    else:
+
+        def write(out_fd: int) -> int:
+            return write_layer(files, out_fd)
+
+    frozen = _freeze(paths, held) if request.pause and held.is_running() else None
+    reader, out_fd = os.pipe2(os.O_CLOEXEC)
+    try:
+
+        def body() -> None:
+            os.close(reader)
+            _compress(lambda fd: container_root.call_with_ids(held.maps, lambda: write(fd)), out_fd)
+
+        child = children.fork(body)
+        os.close(out_fd)
+        try:
+            layer = writer.add_layer(reader)
+        except ImageError:
+            # A stream that ended too early: what its writer says is the cause.
+            children.wait(child)
+            raise
+        except BaseException:
+            children.kill(child)
+            raise
+        children.wait(child)
+        return layer
+    finally:
+        os.close(reader)
+        if frozen is not None:
+            os.close(frozen)
+
+
+def _compress(write: Callable[[int], object], out_fd: int) -> None:
+    """Pass on what write writes as gzip data, which is left without an end if write fails."""
+    reader, writer = os.pipe2(os.O_CLOEXEC)
+
+    def body() -> object:
+        os.close(reader)
+        return write(writer)
+
+    child = children.fork(body)
+    os.close(writer)
+    deflate, flush = _deflate()
+    while data := os.read(reader, _CHUNK):
+        write_all(out_fd, deflate(data))
+    children.wait(child)
+    write_all(out_fd, flush())
+
+
+def _deflate() -> tuple[Callable[[bytes], bytes], Callable[[], bytes]]:
+    """Return isal's compressor, which is several times as fast, or zlib's."""
+    try:
+        from isal import isal_zlib
+    except ImportError:
+        import zlib
+
+        plain = zlib.compressobj(_LEVEL, zlib.DEFLATED, 31)
+        return plain.compress, plain.flush
+    fast = isal_zlib.compressobj(_ISAL_LEVEL, isal_zlib.DEFLATED, 31)
+    return fast.compress, fast.flush
+
+
+def _freeze(paths: Paths, held: Held) -> int:
+    """Freeze a container until the returned descriptor is closed, be it by a killed process.
+
+    Raises Conflict, Unsupported.
+    """
+    reader, writer = os.pipe2(os.O_CLOEXEC)
+    if lifecycle.is_paused(paths, lifecycle.get(paths, held.record.id)):
+        # It stays as somebody else wanted it.
+        os.close(reader)
+        return writer
+    if os.fork() == 0:
+        try:
+            os.close(writer)
+            # Not to be interrupted with its parent.
+            os.setsid()
+            os.read(reader, 1)
+            lifecycle.unpause(paths, held.record.id)
+        finally:
+            os._exit(0)
+    os.close(reader)
+    lifecycle.pause(paths, held.record.id)
+    return writer
+
+
+def _config(held: Held, base: ContainerConfig | None) -> ContainerConfig:
+    """Return how to run the image: as the container was run."""
+    record = held.record
+    spec = container_root.read_spec(held.directory)
+    process = cast("dict[str, object]", spec.get("process") or {})
+    config: ContainerConfig = {**base} if base is not None else {}
+    kept = {each.partition("=")[0] for each in config.get("Env", ())}
+    env = [
+        entry
+        for entry in cast("Sequence[str]", process.get("env") or ())
+        if entry.partition("=")[0] in kept or entry.partition("=")[0] not in _RUNTIME_ENV
+    ]
+    command = list(record.command)
+    if command[:2] == ["/run/rp-init", "--"]:
+        command = command[2:]
+    entrypoint = list(record.entrypoint)
+    if command[: len(entrypoint)] == entrypoint:
+        command = command[len(entrypoint) :]
+    config.update({"Env": env, "Cmd": command, "WorkingDir": str(process.get("cwd") or "/")})
+    for member, value in (("Entrypoint", entrypoint), ("Labels", dict(record.labels))):
+        if value:
+            config[member] = value  # type: ignore[literal-required]  # the two above
+        else:
+            config.pop(member, None)  # type: ignore[misc]  # as above
+    if record.user:
+        config["User"] = record.user
+    exposed = dict(config.get("ExposedPorts", {}))
+    exposed.update({f"{each[2]}/{each[3]}": {} for each in record.ports})
+    if exposed:
+        config["ExposedPorts"] = exposed
+    return config
+
+
+def _document(
+    held: Held, base: Image | None, config: ContainerConfig, request: Request
+) -> dict[str, object]:
+    created = datetime.now(UTC).isoformat().replace("+00:00", "Z")
+    history: dict[str, object] = {
+        "created": created,
+        "created_by": " ".join(held.record.command),
+        "comment": request.message,
+        "author": request.author,
+    }
+    old: dict[str, object] = {}
+    if base is not None:
+        old = dict(cast("dict[str, object]", base.config))
+    else:
+        system, _, architecture = platforms.host().partition("/")
+        architecture, _, variant = architecture.partition("/")
+        old = {"architecture": architecture, "os": system}
+        if variant:
+            old["variant"] = variant
+    before = old.get("history")
+    document = {
+        **old,
+        "created": created,
+        "config": dict(config),
+        "history": [
+            *(before if isinstance(before, list) else ()),
+            {key: value for key, value in history.items() if value},
+        ],
+    }
+    if request.author:
+        document["author"] = request.author
+    if request.docker and request.message:
+        document["comment"] = request.message
+    return document
