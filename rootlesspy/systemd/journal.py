@@ -1,4 +1,4 @@
-"""The journal's native protocol: one datagram per record, a sealed memfd for a large one.
+"""The journal's native protocol: one datagram per record, a memfd in it for a large one.
 
 https://systemd.io/JOURNAL_NATIVE_PROTOCOL, systemd.journal-fields(7).  Hot: the supervisor writes
 the payload's output through it.  Nothing here waits unless it is told for how long.
@@ -21,8 +21,9 @@ CURE = (
 _MAX_INLINE_BYTES = 48 * 1024
 # linux/sockios.h: how much of what was sent is not received yet.
 _SIOCOUTQ = 0x5411
-# systemd before 254 wants exactly these; asking for MFD_NOEXEC_SEAL would add one.
-_SEALS = fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_WRITE
+# systemd 252 takes a memfd with exactly these, of whoever is not root, or a file in /dev/shm.
+_SEALS = fcntl.F_SEAL_SEAL | fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_WRITE
+_SHARED_MEMORY = "/dev/shm"  # noqa: S108 - a file without a name
 # A memfd in the queue is memory: the kernel raises this to its minimum, room for about six.
 _LARGE_QUEUE_BYTES = 1
 _GONE = (errno.ECONNREFUSED, errno.ECONNRESET, errno.ENOTCONN, errno.EPIPE)
@@ -119,7 +120,7 @@ class Journal:
         if self._large is None:
             self._large = self._connect(_LARGE_QUEUE_BYTES)
         self._blocked = self._large
-        memory_fd = _sealed(parts)
+        memory_fd = _in_memory(parts)
         try:
             rights = (socket.SOL_SOCKET, socket.SCM_RIGHTS, memory_fd.to_bytes(4, "little"))
             self._large.sendmsg([], [rights])
@@ -161,13 +162,20 @@ def readable() -> bool:
     return os.access(own, os.R_OK) or os.access(f"{persistent}/system.journal", os.R_OK)
 
 
-def _sealed(parts: list[bytes | bytearray | memoryview]) -> int:
-    """Return a sealed memfd with the parts in it; raises OSError."""
+def _in_memory(parts: list[bytes | bytearray | memoryview]) -> int:
+    """Return a descriptor of memory with the parts in it, as journald takes it; raises OSError."""
     fd = os.memfd_create("journal-record", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
     try:
         # A memfd takes all or fails: no disk is behind it that could be nearly full.
         os.writev(fd, parts)
         fcntl.fcntl(fd, fcntl.F_ADD_SEALS, _SEALS)
+        if fcntl.fcntl(fd, fcntl.F_GET_SEALS) == _SEALS:
+            return fd
+        # The kernel added one of its own: sysctl vm.memfd_noexec.
+        shared_fd = os.open(_SHARED_MEMORY, os.O_TMPFILE | os.O_RDWR | os.O_CLOEXEC, 0o600)
+        os.dup2(shared_fd, fd, inheritable=False)
+        os.close(shared_fd)
+        os.writev(fd, parts)
     except BaseException:
         os.close(fd)
         raise

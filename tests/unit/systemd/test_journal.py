@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import socket
 from typing import TYPE_CHECKING
@@ -75,6 +76,37 @@ def test_a_message_of_any_size_arrives_whole(
     message = os.urandom(size)
     assert connection.send(b"PRIORITY=6\n", memoryview(message))
     assert list(Parser().feed(receive(daemon) + b"\n")) == [{"PRIORITY": b"6", "MESSAGE": message}]
+
+
+def test_a_large_message_is_sealed_exactly_as_journald_252_wants_it(
+    daemon: socket.socket, connection: Journal
+) -> None:
+    """Otherwise it drops what an ordinary user sends."""
+    assert connection.send(b"", bytes(60_000))
+    _, (fd,), _, _ = socket.recv_fds(daemon, 10, 1)
+    wanted = fcntl.F_SEAL_SEAL | fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_WRITE
+    assert fcntl.fcntl(fd, fcntl.F_GET_SEALS) == wanted
+    os.close(fd)
+
+
+def test_where_the_kernel_adds_a_seal_it_is_a_file_of_dev_shm(
+    daemon: socket.socket, connection: Journal, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    exec_seal = 0x20
+
+    def sealing(name: str, flags: int) -> int:
+        fd = create(name, flags)
+        os.fchmod(fd, 0o600)
+        fcntl.fcntl(fd, fcntl.F_ADD_SEALS, exec_seal)
+        return fd
+
+    create = os.memfd_create
+    monkeypatch.setattr(os, "memfd_create", sealing)
+    assert connection.send(b"", bytes(60_000))
+    _, (fd,), _, _ = socket.recv_fds(daemon, 10, 1)
+    assert os.readlink(f"/proc/self/fd/{fd}").startswith("/dev/shm/")
+    assert os.fstat(fd).st_size > 60_000
+    os.close(fd)
 
 
 def test_a_full_queue_is_said_and_what_was_refused_can_be_sent_again(
