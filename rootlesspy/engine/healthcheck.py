@@ -273,8 +273,8 @@ def read(paths: Paths, container_id: str) -> Health | None:
         raise statefile.DamagedError(f"{path} is damaged: {error}") from error
 
 
-def check_now(paths: Paths, text: str) -> tuple[int, str]:
-    """Have a running container checked; return the check's exit code and the status after it.
+def check_now(paths: Paths, text: str) -> int:
+    """Have a running container checked; return the check's exit code, -1: it timed out.
 
     Raises Conflict when it does not run, or ends meanwhile; Error when it has no check.
     """
@@ -292,7 +292,7 @@ def check_now(paths: Paths, text: str) -> tuple[int, str]:
         control.tell(end, "check")
         while (message := control.receive(end)) is not None:
             if message.kind == "checked":
-                return message.number("exit_code"), message.text("status")
+                return message.number("exit_code")
             if message.kind == "failed":
                 raise Error(message.text("message"), hint=message.text("hint") or None)
             if message.kind == "exited":
