@@ -6,6 +6,7 @@ Made from the record and the spec on disk, so that `rp run`, `rp start` and syst
 from __future__ import annotations
 
 import json
+import os
 from typing import TYPE_CHECKING, NamedTuple
 
 from rootlesspy.engine import etc_files, idmap, limits, sockets, storage
@@ -13,6 +14,7 @@ from rootlesspy.errors import UsageError
 from rootlesspy.paths import private_directory
 from rootlesspy.runtime import seccomp
 from rootlesspy.runtime.init import Plan
+from rootlesspy.systemd import notify
 
 if TYPE_CHECKING:
     from rootlesspy.engine.record import ContainerRecord
@@ -71,7 +73,10 @@ def prepare(
     if profile is not None:
         private_directory(paths.cache)
         program = seccomp.compile_filter(profile, paths.cache)
-    spec["process"]["env"] = [*spec["process"]["env"], *listening.environment()]
+    handed = listening.environment()
+    if notifier is not None and found.sdnotify == "container":
+        handed += notify.watchdog(os.environ)
+    spec["process"]["env"] = [*spec["process"]["env"], *handed]
     etc_files.write(paths, found, spec.get("hostname", ""), selection)
     directory = paths.container(found.id)
     kinds = {each["type"] for each in spec["linux"]["namespaces"]}

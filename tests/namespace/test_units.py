@@ -320,16 +320,13 @@ def test_templates_for_one_user(rig: Machine, web: str) -> None:
 NOTIFY = textwrap.dedent(
     """
     import os, socket, time
-    def say(text):
-        with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as s:
-            s.sendto(text.encode(), os.environ["NOTIFY_SOCKET"])
-    if os.path.exists("/go"):
-        say("MAINPID=1\\nREADY=1\\nSTATUS=serving")
-    else:
-        open("/waiting", "w").close()
-        while not os.path.exists("/go"):
-            time.sleep(0.02)
-        say("MAINPID=1\\nREADY=1\\nSTATUS=serving")
+    open("/waiting", "w").close()
+    while not os.path.exists("/go"):
+        time.sleep(0.02)
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as s:
+        us = os.environ.get("WATCHDOG_USEC")
+        s.sendto(f"MAINPID=1\\nREADY=1\\nSTATUS=watched for {us}".encode(),
+                 os.environ["NOTIFY_SOCKET"])
     time.sleep(1000)
     """
 )
@@ -339,6 +336,8 @@ def test_ready_when_the_container_says_so(rig: Machine) -> None:
     rp(rig, "create", "--name", "told", "--sdnotify", "container", "--network", "none", *PYTHON,
        "alpine", "/usr/bin/python3", "-I", "-c", NOTIFY)  # fmt: skip
     rp(rig, "enable", "told")
+    edit = "systemctl --user edit --stdin --drop-in=dog.conf rp-told"
+    rig.run(["sh", "-c", f"printf '[Service]\\nWatchdogSec=50\\n' | {edit}"])
     systemctl(rig, "start", "--no-block", "rp-told")
     until(
         lambda: rp(rig, "exec", "told", "test", "-e", "/waiting", check=False).returncode == 0,
@@ -348,9 +347,11 @@ def test_ready_when_the_container_says_so(rig: Machine) -> None:
     main = pid_of(rig, "told")
     rp(rig, "exec", "told", "touch", "/go")
     until(lambda: show(rig, "rp-told", "ActiveState")["ActiveState"] == "active", "it is ready")
-    assert show(rig, "rp-told", "StatusText")["StatusText"] == "serving"
+    assert show(rig, "rp-told", "StatusText")["StatusText"] == "watched for 50000000"
     assert pid_of(rig, "told") == main
     rp(rig, "rm", "-f", "told")
+    rig.run(["rm", "-r", f"{UNITS}/rp-told.service.d"])
+    systemctl(rig, "daemon-reload")
 
 
 @pytest.mark.parametrize(
