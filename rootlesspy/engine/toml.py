@@ -6,6 +6,7 @@ tomli has found it valid, and so may be simple.  Format: TOML 1.0 (https://toml.
 
 from __future__ import annotations
 
+import contextlib
 import re
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -172,13 +173,15 @@ class _Locator:
     def locate(self) -> dict[Path, int]:
         """Walk through the text, one table header or assignment at a time."""
         table: Path = ()
-        while self._next < len(self._tokens):
-            if self._peek() == "\n":
-                self._take()
-            elif self._peek() == "[":
-                table = self._header()
-            else:
-                self._assignment(table)
+        # Text that is understood otherwise than by tomli ends early: what is known by then is kept.
+        with contextlib.suppress(IndexError):
+            while True:
+                if self._peek() == "\n":
+                    self._take()
+                elif self._peek() == "[":
+                    table = self._header()
+                else:
+                    self._assignment(table)
         return self._lines
 
     def _peek(self) -> str:
@@ -245,6 +248,7 @@ class _Locator:
         elif self._peek() == "[":
             self._array(path)
         else:
+            self._take()
             # A number such as 1.5 and a date are several tokens.
             while self._peek() not in ("\n", ",", "]", "}"):
                 self._take()

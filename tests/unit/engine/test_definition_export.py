@@ -60,6 +60,7 @@ LINES = [
     "--entrypoint sh alpine",
     '--entrypoint \'["a", "b"]\' alpine',
     "--entrypoint '[x' alpine",
+    "--entrypoint '[\"[1]\"]' alpine",
     "-l a=b -l c alpine",
     "--pull always --platform linux/arm64/v8 alpine",
     "--network host alpine",
