@@ -59,8 +59,6 @@ def create(given: Values, session: Session) -> int:
 def execute_in(given: Values, session: Session) -> int:
     """Run a process in a running container; return its exit code."""
     from rootlesspy.engine import environment, exec_request, values
-    from rootlesspy.engine.request import DEFAULT_DETACH_KEYS
-    from rootlesspy.engine.sessions import Wish
 
     name, command = given.value("container") or "", given.values("command")
     if given.flag("latest"):
@@ -71,7 +69,7 @@ def execute_in(given: Values, session: Session) -> int:
     if not command:
         raise UsageError("rp exec: the command is missing", hint="rp exec CONTAINER COMMAND")
     user, directory, keys = (given.value(each) for each in ("user", "workdir", "detach_keys"))
-    wish = Wish(
+    wish = exec_request.Wish(
         args=command,
         env=environment.resolve(given.values("env"), given.values("env_file"), session.environment),
         cwd=values.parse_workdir(directory, "--workdir") if directory else "",
@@ -84,7 +82,9 @@ def execute_in(given: Values, session: Session) -> int:
         interactive=given.flag("interactive"),
         detach=given.flag("detach"),
         detach_keys=(
-            DEFAULT_DETACH_KEYS if keys is None else values.parse_detach_keys(keys, "--detach-keys")
+            values.DEFAULT_DETACH_KEYS
+            if keys is None
+            else values.parse_detach_keys(keys, "--detach-keys")
         ),
     )
     return exec_request.run(session.paths(), name, request, session.reporter)
@@ -94,8 +94,7 @@ def start(given: Values, session: Session) -> int:
     """Start containers; attached, return the exit code of one."""
     from rootlesspy.cli import operations
     from rootlesspy.engine import lifecycle
-    from rootlesspy.engine.request import DEFAULT_DETACH_KEYS
-    from rootlesspy.engine.values import parse_detach_keys
+    from rootlesspy.engine.values import DEFAULT_DETACH_KEYS, parse_detach_keys
 
     names, latest = given.values("names"), given.flag("latest")
     if not (given.flag("attach") or given.flag("interactive")):

@@ -1,30 +1,34 @@
-"""`rp exec`: one more process in a running container; the request, its two ends.
+"""`rp exec`: one more process in a running container; what is asked, and the client.
 
 The client hands over its own stdin, stdout and stderr, or is handed the master of the terminal that
-the process gets: nothing is copied by the supervisor.  A client that dies hangs up: SIGHUP, and
-SIGKILL when that was not enough; one that detaches leaves the process running.
+the process gets: nothing is copied by the supervisor, whose side is engine.exec_server.
 """
 
 from __future__ import annotations
 
 import os
-import signal
 from typing import TYPE_CHECKING, NamedTuple
 
-from rootlesspy.engine import control, events
-from rootlesspy.engine.sessions import Wish
+from rootlesspy.engine import control
 
 if TYPE_CHECKING:
-    from rootlesspy.engine.clients import Client
-    from rootlesspy.engine.control import Message
-    from rootlesspy.engine.loop import Loop
-    from rootlesspy.engine.record import ContainerRecord
-    from rootlesspy.engine.sessions import Session, Sessions
-    from rootlesspy.errors import Error
     from rootlesspy.paths import Paths
     from rootlesspy.report import Reporter
 
-_HANG_UP_S = 10.0
+
+class Wish(NamedTuple):
+    """What is to run."""
+
+    args: tuple[str, ...]
+    env: tuple[str, ...] = ()
+    """KEY=VALUE each, over the container's own."""
+    cwd: str = ""
+    user: str = ""
+    """Empty: the container's."""
+    tty: bool = False
+    privileged: bool = False
+    rows: int = 0
+    columns: int = 0
 
 
 class ExecRequest(NamedTuple):
@@ -71,53 +75,6 @@ def run(paths: Paths, text: str, request: ExecRequest, reporter: Reporter) -> in
         end.close()
 
 
-def serve(sessions: Sessions, client: Client, message: Message, found: ContainerRecord) -> None:
-    """Begin what a client asks for; message's descriptors are the caller's to close.
-
-    Raises Error.
-    """
-    wish = _wish(message)
-
-    def started(session: Session, master_fd: int) -> None:
-        fds = (master_fd,) if master_fd >= 0 else ()
-        client.send("started", {"pid": session.pid, "tty": wish.tty}, fds)
-        events.emit("exec", found, command=" ".join(wish.args))
-        if master_fd >= 0:
-            # The client's alone: when it goes, the process is hung up on.
-            os.close(master_fd)
-            session.master_fd = -1
-
-    def failed(error: Error) -> None:
-        client.session = None
-        client.tell(
-            "failed", exit_code=error.exit_code, message=error.message, hint=error.hint or ""
-        )
-
-    def ended(code: int) -> None:
-        client.session = None
-        client.tell("exited", exit_code=code)
-        events.emit("exec_died", found, exit_code=code)
-
-    stdio = message.fds[:3]
-    null = -1
-    if len(stdio) < 3:
-        null = os.open("/dev/null", os.O_RDWR | os.O_CLOEXEC)
-        stdio = (null, null, null)
-    try:
-        client.session = sessions.begin(
-            wish, (stdio[0], stdio[1], stdio[2]), started=started, failed=failed, ended=ended
-        )
-    finally:
-        if null >= 0:
-            os.close(null)
-
-
-def hang_up(session: Session, turns: Loop) -> None:
-    """End a session whose client has died."""
-    session.signal(signal.SIGHUP)
-    turns.after(f"hang up {session.pid}", _HANG_UP_S, lambda: session.signal(signal.SIGKILL))
-
-
 def _descriptors(request: ExecRequest) -> tuple[int, ...]:
     """Return what becomes the process's 0, 1 and 2; none with a terminal."""
     if request.wish.tty or request.detach:
@@ -125,22 +82,3 @@ def _descriptors(request: ExecRequest) -> tuple[int, ...]:
     if request.interactive:
         return (0, 1, 2)
     return (os.open("/dev/null", os.O_RDONLY | os.O_CLOEXEC), 1, 2)
-
-
-def _wish(message: Message) -> Wish:
-    fields = message.fields
-
-    def texts(name: str) -> tuple[str, ...]:
-        value = fields.get(name)
-        return tuple(map(str, value)) if isinstance(value, list) else ()
-
-    return Wish(
-        args=texts("args"),
-        env=texts("env"),
-        cwd=message.text("cwd"),
-        user=message.text("user"),
-        tty=bool(message.number("tty")),
-        privileged=bool(message.number("privileged")),
-        rows=message.number("rows"),
-        columns=message.number("columns"),
-    )

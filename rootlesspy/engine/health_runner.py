@@ -15,7 +15,7 @@ import time
 from typing import TYPE_CHECKING
 
 from rootlesspy.engine import events, healthcheck
-from rootlesspy.engine.sessions import Wish
+from rootlesspy.engine.exec_request import Wish
 from rootlesspy.errors import Error
 
 if TYPE_CHECKING:

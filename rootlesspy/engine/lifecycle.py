@@ -7,7 +7,7 @@ import signal as signals
 import time
 from typing import TYPE_CHECKING
 
-from rootlesspy.engine import control, record, storage
+from rootlesspy.engine import control, record
 from rootlesspy.errors import Conflict, Error, NotFound
 
 if TYPE_CHECKING:
@@ -26,6 +26,8 @@ _POLL_S = 0.1
 
 def containers(paths: Paths) -> list[Container]:
     """Return all containers, newest first; what killed commands left is removed on the way."""
+    from rootlesspy.engine import storage
+
     storage.sweep(paths)
     found = (record.load(paths, container_id) for container_id in record.ids(paths))
     return sorted(
@@ -276,6 +278,8 @@ def remove(
 
     Raises NotFound, Conflict for a running one without force.
     """
+    from rootlesspy.engine import storage
+
     for name in names:
         container_id = record.find(paths, name)
         found = record.load(paths, container_id)
@@ -365,6 +369,9 @@ def _lock_to_start(paths: Paths, text: str) -> tuple[Container, int | None]:
     if lock_fd is not None:
         return get(paths, text), lock_fd
     if found.state == "running":
+        if is_paused(paths, found):
+            name = found.record.name
+            raise Conflict(f"container {name} is paused", hint=f"rp unpause {name}")
         return found, None
     raise Conflict(f"container {found.record.name} is being started, stopped or removed")
 
@@ -427,6 +434,8 @@ def _kill(paths: Paths, found: Container, reporter: Reporter) -> None:
 
     Raises Error when that does not happen in time.
     """
+    from rootlesspy.engine import storage
+
     reporter.step(f"kill {found.record.name}")
     directory = paths.container(found.record.id)
     storage.kill_payload(directory)
@@ -458,6 +467,8 @@ def _bus(paths: Paths) -> Bus:
 
 
 def _remove_broken(paths: Paths, container_id: str, *, force: bool) -> None:
+    from rootlesspy.engine import storage
+
     if not force:
         raise Conflict(
             f"container {container_id[:12]} is damaged", hint=f"rp rm -f {container_id[:12]}"

@@ -16,7 +16,7 @@ from rootlesspy.engine import (
     readiness,
     values,
 )
-from rootlesspy.engine.request import DEFAULT_DETACH_KEYS, RunRequest, TmpfsMount, VolumeMount
+from rootlesspy.engine.request import RunRequest, TmpfsMount, VolumeMount
 from rootlesspy.errors import UsageError
 from rootlesspy.network.driver import NetworkRequest, parse_network
 from rootlesspy.network.ports import merge, parse_publish
@@ -274,7 +274,7 @@ def _stop_timeout(given: Values) -> int | None:
 
 def _detach_keys(given: Values) -> bytes:
     keys = _limit(given, "detach_keys", values.parse_detach_keys)
-    return DEFAULT_DETACH_KEYS if keys is None else keys
+    return values.DEFAULT_DETACH_KEYS if keys is None else keys
 
 
 def _dns(given: Values) -> tuple[str, ...]:

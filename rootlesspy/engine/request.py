@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, NamedTuple
 
+from rootlesspy.engine.values import DEFAULT_DETACH_KEYS
 from rootlesspy.network.driver import NetworkRequest
 
 if TYPE_CHECKING:
@@ -19,9 +20,6 @@ if TYPE_CHECKING:
 DEFINITION = "io.rootlesspy.definition"
 """Begins the labels of containers that a definition made."""
 LABEL_HASH, LABEL_FILE, LABEL_NAME = (f"{DEFINITION}.{each}" for each in ("hash", "file", "name"))
-
-DEFAULT_DETACH_KEYS = b"\x10\x11"
-"""ctrl-p ctrl-q, as podman and docker have them."""
 
 
 class VolumeMount(NamedTuple):

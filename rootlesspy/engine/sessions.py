@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import signal
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 from rootlesspy.engine import capabilities
 from rootlesspy.errors import Error, RuntimeFailure
@@ -18,25 +18,11 @@ from rootlesspy.systemd import scope
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from rootlesspy.engine.exec_request import Wish
     from rootlesspy.engine.job import Job
     from rootlesspy.engine.loop import Loop
     from rootlesspy.engine.start import Running
     from rootlesspy.oci.runtime_spec import Process
-
-
-class Wish(NamedTuple):
-    """What is to run."""
-
-    args: tuple[str, ...]
-    env: tuple[str, ...] = ()
-    """KEY=VALUE each, over the container's own."""
-    cwd: str = ""
-    user: str = ""
-    """Empty: the container's."""
-    tty: bool = False
-    privileged: bool = False
-    rows: int = 0
-    columns: int = 0
 
 
 class Session:

@@ -17,7 +17,7 @@ from rootlesspy.engine import (
     cancel,
     control,
     events,
-    exec_request,
+    exec_server,
     failure,
     job,
     loop,
@@ -234,7 +234,7 @@ class _Supervision:
         """Run one more process, or refuse what this version does not know."""
         try:
             if message.kind == "exec" and not self._ended:
-                exec_request.serve(self._sessions, client, message, self._job.record)
+                exec_server.serve(self._sessions, client, message, self._job.record)
                 return
             if message.kind == "check":
                 self._check_health(client)
@@ -250,7 +250,7 @@ class _Supervision:
     def client_left(self, client: Client, *, said_bye: bool) -> None:
         """End its exec session; give a terminal back if its owner died with it in raw mode."""
         if client.session is not None and not said_bye:
-            exec_request.hang_up(client.session, self._loop)
+            exec_server.hang_up(client.session, self._loop)
         if client is not self._first or self._terminal is None:
             return
         if not said_bye:
@@ -312,6 +312,14 @@ class _Supervision:
             return ""
 
     def _stop_by_systemd(self) -> None:
+        running = self._running
+        if running.connection is not None and cgroups.is_frozen(running.init.pid):
+            # A paused payload hears no signal.
+            try:
+                running.connection.send("ThawUnit", "s", self._job.record.unit)
+            except Error:
+                # Then it is killed when its time is up.
+                pass
         self.stop("systemctl")
 
     def _watch_bus(self) -> None:
@@ -361,7 +369,7 @@ class _Supervision:
         """
         for number in os.read(wakeup, 64):
             if number == signal.SIGTERM:
-                self.stop("systemctl")
+                self._stop_by_systemd()
             elif number == signal.SIGINT:
                 self._signal(signal.SIGINT)
 

@@ -37,6 +37,9 @@ _MAX_CPU = 8191  # CONFIG_NR_CPUS_RANGE_END of x86
 _DETACH_SPECIALS = {"@": 0, "[": 27, "\\": 28, "]": 29, "^": 30, "_": 31}
 _LABEL_FILE_LIMIT = 1 << 20
 
+DEFAULT_DETACH_KEYS = b"\x10\x11"
+"""ctrl-p ctrl-q, as podman and docker have them."""
+
 
 def reject(option: str, text: str, expected: str, hint: str | None = None) -> NoReturn:
     """Raise UsageError: the option's value is not what was expected."""

@@ -32,7 +32,7 @@ RUNNING = PARSING | {
     "engine.attach", "engine.bundle", "engine.cancel", "engine.capabilities", "engine.control",
     "engine.idmap", "engine.limits", "engine.record", "engine.root", "engine.run",
     "engine.seccomp_profile", "engine.sockets", "engine.specgen", "engine.start",
-    "engine.clients", "engine.etc_files", "engine.job", "engine.loop", "engine.stdio", "engine.events", "engine.failure", "engine.payload_signal", "engine.announcer", "systemd.journal", "engine.sessions", "engine.exec_request", "runtime.join", "runtime.payload",
+    "engine.clients", "engine.etc_files", "engine.job", "engine.loop", "engine.stdio", "engine.events", "engine.failure", "engine.payload_signal", "engine.announcer", "systemd.journal", "engine.sessions", "engine.exec_request", "engine.exec_server", "runtime.join", "runtime.payload",
     "engine.statefile",
     "engine.storage", "engine.storage_driver", "engine.supervisor", "engine.tty",
     "image.layout", "image.reference", "image.store",
