@@ -6,8 +6,10 @@ Reference: https://pkg.go.dev/time (Time.String, Time.Format, Duration.String).
 from __future__ import annotations
 
 import re
-from datetime import UTC, datetime
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
+
+if TYPE_CHECKING:
+    from datetime import datetime
 
 _LAYOUT = re.compile(
     r"January|Monday|2006|Jan|Mon|MST|Z07:00|-07:00|-0700|PM|pm|[.,](?:0+|9+)"
@@ -41,12 +43,11 @@ class Time(str):
 
     def unixnano(self) -> int:
         """Return the nanoseconds since the epoch."""
-        head, zone = self._cut()
-        whole, _, fraction = head.partition(".")
-        moment = datetime.fromisoformat(f"{whole}{zone or '+00:00'}")
-        return int((moment - datetime(1970, 1, 1, tzinfo=UTC)).total_seconds()) * 10**9 + int(
-            fraction[:9].ljust(9, "0")
-        )
+        from datetime import UTC, datetime
+
+        moment, fraction = self._moment()
+        since = moment - datetime(1970, 1, 1, tzinfo=UTC)
+        return int(since.total_seconds()) * 10**9 + int(fraction[:9].ljust(9, "0"))
 
     def iszero(self) -> bool:
         """Say whether it is Go's zero time, which stands for never."""
@@ -74,9 +75,7 @@ class Time(str):
 
     def format(self, layout: str) -> str:  # type: ignore[override]  # Go's name for it
         """Write the moment as a Go layout says: how it would write 2006-01-02 15:04:05."""
-        head, zone = self._cut()
-        whole, _, fraction = head.partition(".")
-        moment = datetime.fromisoformat(f"{whole}{zone or '+00:00'}")
+        (moment, fraction), (_, zone) = self._moment(), self._cut()
 
         def replace(found: re.Match[str]) -> str:
             piece = found[0]
@@ -89,6 +88,14 @@ class Time(str):
             return _numeric(piece, moment, zone)
 
         return _LAYOUT.sub(replace, layout)
+
+    def _moment(self) -> tuple[datetime, str]:
+        """Return the moment in whole seconds, and the digits of its fraction."""
+        from datetime import datetime
+
+        head, zone = self._cut()
+        whole, _, fraction = head.partition(".")
+        return datetime.fromisoformat(f"{whole}{zone or '+00:00'}"), fraction
 
     def _cut(self) -> tuple[str, str]:
         """Return date and time, and the zone as +01:00, empty for UTC."""

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 from namespace.living import DEAF, main_process, rp, running, script, state, until
+from namespace.test_hot_modules import STANDARD, loaded
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -106,6 +107,16 @@ def test_every_key_of_podman_is_there(rig: Machine, seen: str) -> None:
 def test_what_scripts_ask(rig: Machine, seen: str, template: str, expected: str) -> None:
     found = rig.run(["rp", "inspect", "--format", template, seen]).stdout.removesuffix("\n")
     assert re.fullmatch(expected, found), found
+
+
+def test_inspect_is_as_quick_as_ps(rig: Machine, seen: str) -> None:
+    """Scripts ask it in loops: what it imports is counted, as for the hot commands."""
+    names = loaded(rig, ["inspect", seen])
+    assert {name for name in names if not name.startswith("rootlesspy")} - STANDARD == set()
+    names = loaded(rig, ["inspect", "--format", "{{.State.Status}}", seen])
+    assert (
+        names & {"typer", "rich", "pystemd", "rootlesspy.cli.app", "rootlesspy.settings"} == set()
+    )
 
 
 def test_the_process_and_the_cgroup_are_real(rig: Machine, seen: str) -> None:
