@@ -24,7 +24,7 @@ memory = "1g # no comment"
 command = [
   "x", # y ]
   """two
-  lines "" \\" """, 'a # b', """q""""",
+  lines "" \\" """, 'a # b', """q"""",
 ]
 env = { A = "}", "b c" = [1, { d = 2.5 }] }
 healthcheck.command = ["x"]
