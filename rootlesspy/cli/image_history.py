@@ -152,7 +152,8 @@ def _json(step: Step) -> dict[str, Any]:
     written["size"] = step.size_bytes
     if step.comment:
         written["comment"] = step.comment
-    return written
+    # podman writes it twice, and scripts read either.
+    return {**written, "Created": written["created"]}
 
 
 def _rfc3339(moment_s: float) -> str:

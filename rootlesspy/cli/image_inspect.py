@@ -71,7 +71,7 @@ def document(paths: Paths, name: str) -> dict[str, Any]:
         "RepoTags": list(image.names),
         "RepoDigests": repo_digests(image),
         "Parent": "",
-        "Comment": str(history[-1].get("comment", "")) if history else "",
+        "Comment": str(history[0].get("comment") or "") if history else "",
         "Created": config.get("created"),
         "Config": {key: settings[key] for key in _CONFIG if settings.get(key)},
         "Version": str(config.get("docker_version", "")),

@@ -183,6 +183,7 @@ def image(
     suffix: str | None = None,
     architecture: str = "amd64",
     diff_ids: Sequence[str] | None = None,
+    history: Sequence[Json] = (),
 ) -> Image:
     """Make an image of uncompressed tar layers.
 
@@ -200,6 +201,7 @@ def image(
         config,
         docker=docker,
         architecture=architecture,
+        history=history,
     )
 
 
@@ -210,15 +212,18 @@ def assemble(
     *,
     docker: bool = False,
     architecture: str = "amd64",
+    history: Sequence[Json] = (),
 ) -> Image:
     """Make an image of finished layer blobs."""
     platform = {"architecture": architecture, "os": "linux"}
-    config_json = {
+    config_json: Json = {
         "created": "2024-01-01T00:00:00Z",
         **platform,
         "config": config if config is not None else {},
         "rootfs": {"type": "layers", "diff_ids": diff_ids},
     }
+    if history:
+        config_json["history"] = list(history)
     config_blob = Blob(DOCKER_CONFIG if docker else OCI_CONFIG, _json(config_json))
     media_type = DOCKER_MANIFEST if docker else OCI_MANIFEST
     manifest = {
