@@ -45,7 +45,11 @@ def start(paths: Paths, found: ContainerRecord, lock_fd: int, reporter: Reporter
         _await_started(end, reporter)
         reporter.step("wait until it is ready")
         unit.wait(connection, service.unit_name(found.name), job, _READY_TIMEOUT_S)
+    except StartError:
+        _call_off(connection, found)
+        raise
     except Error as error:
+        _call_off(connection, found)
         raise StartError(error, keep=True) from error
     finally:
         end.close()
@@ -90,6 +94,17 @@ def abandon(paths: Paths, found: ContainerRecord) -> None:
         # No such unit, or no manager: then nothing runs.
         pass
     storage.remove(paths, found)
+
+
+def _call_off(connection: bus.Bus, found: ContainerRecord) -> None:
+    """Let systemd not try again what was told to have failed; nothing to try, no harm."""
+    if found.restart == "no":
+        return
+    name = service.unit_name(found.name)
+    try:
+        connection.wait_job(unit.stop(connection, name), _READY_TIMEOUT_S)
+    except Error:
+        return
 
 
 def _enqueue(connection: bus.Bus, paths: Paths, found: ContainerRecord, reporter: Reporter) -> str:
