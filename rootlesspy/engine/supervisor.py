@@ -292,6 +292,7 @@ class _Supervision:
         """Do what --health-on-failure says; a restart is systemd's, an attached one only ends."""
         connection, service = self._running.connection, self._job.service
         if action == "kill":
+            self._reason = self._reason or "unhealthy"
             self._error = "killed: its health check failed"
             self._kill()
         elif action == "restart" and service and connection is not None:

@@ -166,7 +166,11 @@ def test_an_unhealthy_container_is_ended_when_that_was_asked(
         check(rig)
         code = rig.run(["rp", "wait", "hc"]).stdout.strip()
         assert code == ("137" if action == "kill" else "0")
-        assert "health" in rig.run(["rp", "why", "hc"]).stdout
+        assert "it was unhealthy" in rig.run(["rp", "why", "hc"]).stdout
+        reason = rig.run(
+            ["rp", "events", "--since", "10m", "--until", "0s", "--filter", "event=died"]
+        )
+        assert "unhealthy" in reason.stdout.splitlines()[-1]
 
 
 def test_an_unhealthy_container_is_restarted_when_that_was_asked(rig: Machine, alpine: str) -> None:
