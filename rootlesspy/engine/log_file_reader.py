@@ -14,7 +14,7 @@ from rootlesspy.engine.log_lines import Entry
 from rootlesspy.linux import inotify
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator
 
     from rootlesspy.engine.record import ContainerRecord
     from rootlesspy.paths import Paths
@@ -45,6 +45,9 @@ class FileReader:
         self._ready: list[Entry] = []
         self._files = _open_all(self._path, self._max_file)
         self._busy = True
+        # Lines that were read together have the same time: it is worked out once.
+        self._when = ""
+        self._time_ns = 0
         self.done = False
         if selection.tail is not None:
             self._ready = log_lines.last(self._newest_first(), selection.tail)
@@ -81,7 +84,7 @@ class FileReader:
             )
         lines = (self._partial + data).split(b"\n")
         self._partial = lines.pop() if len(lines[-1]) < _LONGEST_LINE_BYTES else b""
-        return [entry for line in lines if (entry := self._selected(line)) is not None]
+        return _joined(entry for line in lines if (entry := self._selected(line)) is not None)
 
     def close(self) -> None:
         """Let go of everything."""
@@ -124,8 +127,22 @@ class FileReader:
             os.close(fd)
         self._files = self._files[-1:]
 
+    def _entry(self, line: bytes) -> Entry | None:
+        """Understand one line; None for what a crash or somebody else left there."""
+        try:
+            fields = json.loads(line)
+            text, stream, when = fields["log"], fields["stream"], fields["time"]
+            if stream not in ("stdout", "stderr"):
+                return None
+            if when != self._when:
+                self._time_ns, self._when = _nanoseconds(when), when
+            text = text.encode("utf-8", "surrogateescape")
+        except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
+            return None
+        return Entry(self._time_ns, stream, text)
+
     def _selected(self, line: bytes) -> Entry | None:
-        entry = _entry(line)
+        entry = self._entry(line)
         if entry is None:
             return None
         time_s = entry.time_ns / 1e9
@@ -187,19 +204,25 @@ def _backwards(fd: int) -> Iterator[bytes]:
         yield rest
 
 
-def _entry(line: bytes) -> Entry | None:
-    """Understand one line; None for what a crash or somebody else left there."""
-    try:
-        fields = json.loads(line)
-        text, stream, when = fields["log"], fields["stream"], fields["time"]
-        if stream not in ("stdout", "stderr"):
-            return None
-        moment = datetime.fromisoformat(when[:19]).replace(tzinfo=UTC)
-        fraction = int(when[20:].rstrip("Z").ljust(9, "0")[:9])
-        return Entry(
-            time_ns=int(moment.timestamp()) * 1_000_000_000 + fraction,
-            stream=stream,
-            text=text.encode("utf-8", "surrogateescape"),
-        )
-    except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
-        return None
+def _nanoseconds(when: str) -> int:
+    """Understand a time of log_file.timestamp(); raises ValueError, TypeError."""
+    moment = datetime.fromisoformat(when[:19]).replace(tzinfo=UTC)
+    fraction = int(when[20:].rstrip("Z").ljust(9, "0")[:9])
+    return int(moment.timestamp()) * 1_000_000_000 + fraction
+
+
+def _joined(entries: Iterable[Entry]) -> list[Entry]:
+    """Make one entry of those that one stream wrote at one time."""
+    found: list[Entry] = []
+    texts: list[bytes] = []
+    for entry in entries:
+        if found and found[-1][:2] == entry[:2]:
+            texts.append(entry.text)
+            continue
+        if found:
+            found[-1] = found[-1]._replace(text=b"".join(texts))
+        found.append(entry)
+        texts = [entry.text]
+    if found:
+        found[-1] = found[-1]._replace(text=b"".join(texts))
+    return found

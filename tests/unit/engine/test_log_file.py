@@ -10,7 +10,7 @@ from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from rootlesspy.engine import log_file, log_file_reader, logs, record
@@ -66,6 +66,7 @@ def files(directory: Path) -> list[str]:
     return sorted(name for name in os.listdir(directory) if name.startswith("log"))
 
 
+@settings(deadline=None)
 @given(
     chunks=st.lists(
         st.tuples(st.sampled_from(["stdout", "stderr"]), st.binary(max_size=60) | st.just(b"\n"))

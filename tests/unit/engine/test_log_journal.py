@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from rootlesspy.engine import log_journal_reader
@@ -127,6 +127,7 @@ def test_a_prompt_is_shown_after_a_moment_and_marked_as_a_part() -> None:
     assert text(journal) == b"login: me\n"
 
 
+@settings(deadline=None)
 @given(chunks=st.lists(st.tuples(st.sampled_from(["stdout", "stderr"]), TEXT)),
        budget=st.sampled_from([0, 1, 5, 1_000_000]), ticks=st.booleans())  # fmt: skip
 def test_every_byte_comes_back_whatever_the_budget(
