@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from rootlesspy.engine.log_lines import Entry, Lines, last, split
@@ -12,6 +12,7 @@ TEXTS = st.lists(st.sampled_from([b"a", b"\n", b"bc", b"\r", b"\x0c", b"\n\n"]))
 ENTRIES = st.lists(st.builds(Entry, st.just(0), STREAMS, TEXTS.filter(bool)), max_size=8)
 
 
+@settings(deadline=None)
 @given(text=TEXTS)
 def test_splitting_loses_nothing_and_ends_lines_at_line_feeds_alone(text: bytes) -> None:
     lines = split(text)
@@ -19,6 +20,7 @@ def test_splitting_loses_nothing_and_ends_lines_at_line_feeds_alone(text: bytes)
     assert all(b"\n" not in line[:-1] and line for line in lines)
 
 
+@settings(deadline=None)
 @given(entries=ENTRIES)
 def test_a_line_begins_where_the_stream_was_at_an_end(entries: list[Entry]) -> None:
     cut = Lines()
@@ -30,6 +32,7 @@ def test_a_line_begins_where_the_stream_was_at_an_end(entries: list[Entry]) -> N
         assert sum(piece.begins for piece in mine) == len(split(text))
 
 
+@settings(deadline=None)
 @given(texts=st.lists(TEXTS.filter(bool), max_size=8), count=st.integers(0, 6))
 def test_the_last_lines_of_one_stream_are_those_of_all_its_text(
     texts: list[bytes], count: int

@@ -8,7 +8,7 @@ import socket
 from typing import TYPE_CHECKING
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from rootlesspy.systemd import journal
@@ -48,6 +48,7 @@ def receive(daemon: socket.socket) -> bytes:
         return file.read()
 
 
+@settings(deadline=None)
 @given(fields=FIELDS, cuts=st.lists(st.integers(1, 60), min_size=1), records=st.integers(1, 3))
 def test_the_parser_reads_what_the_encoder_wrote_however_it_is_cut(
     fields: dict[str, bytes], cuts: list[int], records: int
