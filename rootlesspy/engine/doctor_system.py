@@ -1,4 +1,4 @@
-"""Checks of the machine itself: kernel, systemd, cgroups, seccomp, the clock."""
+"""Checks of the user and the machine: kernel, systemd, cgroups, seccomp, the clock."""
 
 from __future__ import annotations
 
@@ -16,6 +16,17 @@ _KERNEL = (5, 12)
 _BUILT_S = 1_793_491_200
 _CONTROLLERS = ("cpu", "cpuset", "io", "memory", "pids")
 _SWAPS = "boot with systemd.unified_cgroup_hierarchy=1 on the kernel command line"
+
+
+def user(machine: Machine, _report: Report) -> Finding:
+    """See whether this is an ordinary user."""
+    if os.getuid() == 0:
+        return Finding(
+            WARNING,
+            "you are root, who would be root inside too",
+            cure="log in as an ordinary user: ssh, or machinectl shell USER@",
+        )
+    return Finding(OK, f"{machine.user}, uid {os.getuid()}")
 
 
 def kernel(_machine: Machine, _report: Report) -> Finding:
@@ -122,6 +133,7 @@ def clock(_machine: Machine, _report: Report) -> Finding:
 
 
 CHECKS = (
+    Check("user", "containers have no more rights than whoever runs them", user),
     Check("kernel", "id-mapped and recursive mount attributes, clone3, pidfds", kernel),
     Check("systemd", "it starts, limits and stops containers", systemd),
     Check("cgroups", "a container is one cgroup, and its limits are that cgroup's", cgroups),

@@ -303,6 +303,10 @@ def test_a_user_with_nothing_gets_one_command_that_cures_all(rig: Machine) -> No
         "session": "failed", "linger": "warning", "subordinate-ids": "warning",
     }  # fmt: skip
     assert not runs(rig, user="bob")
+    # The rig has no polkit that would let him.
+    (attempt,) = doctor(rig, "--fix", user="bob")["fixed"]
+    assert (attempt["check"], attempt["done"]) == ("linger", False)
+    assert "logind refuses" in attempt["message"]
     try:
         uid = rig.run(["id", "-u"], user="bob").stdout.strip()
         rig.root(["sh", "-c", report["rootCommand"]])

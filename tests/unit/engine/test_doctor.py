@@ -55,7 +55,7 @@ def test_names_are_stable_and_each_is_explained() -> None:
     """A name is what scripts read: it is never renamed; docs/doctor.md has a section for each."""
     names = [check.name for check in doctor.checks()]
     assert names == [
-        "kernel", "systemd", "cgroups", "delegation", "seccomp", "clock",
+        "user", "kernel", "systemd", "cgroups", "delegation", "seccomp", "clock",
         "session", "user-manager", "linger", "journal",
         "user-namespaces", "subordinate-ids", "id-helpers",
         "store", "space", "overlay", "containers", "network", "low-ports",
@@ -146,6 +146,13 @@ def test_a_user_without_home_is_examined_all_the_same() -> None:
 # --- the machine --------------------------------------------------------------------------------
 
 Uname = namedtuple("Uname", "release")
+
+
+def test_root_is_no_ordinary_user(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "getuid", lambda: 0)
+    assert doctor_system.user(MACHINE, {}).status == WARNING
+    monkeypatch.setattr(os, "getuid", lambda: 1000)
+    assert doctor_system.user(MACHINE, {}).status == OK
 
 
 @pytest.mark.parametrize(
