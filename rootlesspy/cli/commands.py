@@ -82,6 +82,7 @@ COMMANDS = (
     Entry("image mount", "unshare", "mount", IMAGES),
     Entry("image unmount", "unshare", "unmount", IMAGES),
     Entry("image umount", "unshare", "unmount", IMAGES),
+    Entry("image diff", "files", "diff", IMAGES),
     Entry("image exists", "image_names", "exists", IMAGES),
     Entry("image inspect", "image_inspect", "inspect", IMAGES),
     Entry("image prune", "image_prune", "prune", IMAGES),

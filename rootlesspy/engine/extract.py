@@ -14,7 +14,7 @@ import stat
 from typing import TYPE_CHECKING, NamedTuple
 
 from rootlesspy.errors import Conflict, Error
-from rootlesspy.image import tar, unpack
+from rootlesspy.image import entry_rules, tar, unpack
 from rootlesspy.image.stream import Stream
 from rootlesspy.linux import pathrs
 
@@ -82,7 +82,7 @@ class _Extraction(unpack.Applier):
         self._make(path, reader, entry)
 
     def _placed(self, name: bytes) -> bytes:
-        path = unpack.normalised(name)
+        path = entry_rules.normalised(name)
         if not self._options.top:
             return path
         return self._options.top + b"/" + path if path else self._options.top
@@ -143,7 +143,8 @@ class _Extraction(unpack.Applier):
             if not _is_directory(parent, last):
                 if not self._options.overwrite:
                     raise Conflict(
-                        f"cannot overwrite non-directory {unpack.text_of(path)} with a directory",
+                        f"cannot overwrite non-directory {entry_rules.text_of(path)} "
+                        "with a directory",
                         hint="--overwrite allows it",
                     ) from None
                 os.unlink(last, dir_fd=parent)
@@ -162,7 +163,7 @@ class _Extraction(unpack.Applier):
     def _clear(self, parent: int, last: bytes) -> None:
         if not self._options.overwrite and _is_directory(parent, last):
             raise Conflict(
-                f"cannot overwrite directory {unpack.text_of(last)} with a non-directory",
+                f"cannot overwrite directory {entry_rules.text_of(last)} with a non-directory",
                 hint="--overwrite allows it",
             )
         super()._clear(parent, last)
@@ -199,7 +200,7 @@ class _Extraction(unpack.Applier):
                 os.close(parent)
 
     def _explained(self, error: OSError, entry: Entry) -> Exception:
-        return Error(f"cannot write {unpack.text_of(entry.name)}: {error.strerror}")
+        return Error(f"cannot write {entry_rules.text_of(entry.name)}: {error.strerror}")
 
 
 def _is_directory(parent: int, last: bytes) -> bool:

@@ -15,7 +15,7 @@ import stat
 from typing import NamedTuple
 
 from rootlesspy.errors import ImageError, Unsupported
-from rootlesspy.image import tar
+from rootlesspy.image import entry_rules, tar
 from rootlesspy.image.stream import Stream
 from rootlesspy.linux import pathrs
 
@@ -23,14 +23,8 @@ _WHITEOUT = b".wh."
 _META_WHITEOUT = b".wh..wh."
 _OPAQUE_WHITEOUT = b".wh..wh..opq"
 _OPAQUE_XATTR = "user.overlay.opaque"
-_KEPT_XATTRS = frozenset(
-    (b"security.capability", b"system.posix_acl_access", b"system.posix_acl_default")
-)
-# What overlayfs, fuse-overlayfs and container tools read as commands.
-_CONTROL_XATTRS = (b"user.overlay.", b"user.fuseoverlayfs.", b"user.containers.")
 _OPEN_PARENTS = 64
 _MAX_ID = (1 << 32) - 2
-_MAX_MTIME_NS = (1 << 34) * 1_000_000_000
 _NO_SPACE = (errno.ENOSPC, errno.EDQUOT)
 _NEW_FILE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
@@ -112,10 +106,10 @@ class Applier:
         self._parents.clear()
 
     def _apply(self, reader: tar.TarReader, entry: tar.Entry) -> None:
-        path = normalised(entry.name)
+        path = entry_rules.normalised(entry.name)
         if not path:
             if entry.kind != tar.DIRECTORY:
-                raise _invalid(entry, "it would replace the root directory")
+                raise entry_rules.invalid(entry, "it would replace the root directory")
             self._directory_metadata(self._root_fd, path, entry)
             return
         head, _, last = path.rpartition(b"/")
@@ -173,7 +167,7 @@ class Applier:
         os.fchmod(fd, self._mode(entry))
         if entry.xattrs:
             self._set_xattrs(fd, entry)
-        os.utime(fd, ns=_times(entry))
+        os.utime(fd, ns=entry_rules.times(entry))
 
     def _directory(self, parent: int, last: bytes, path: bytes, entry: tar.Entry) -> None:
         replaced = False
@@ -198,11 +192,11 @@ class Applier:
         os.fchmod(fd, self._mode(entry))
         if entry.xattrs:
             self._set_xattrs(fd, entry)
-        self._times[path] = (os.fstat(fd).st_ino, _times(entry)[1])
+        self._times[path] = (os.fstat(fd).st_ino, entry_rules.times(entry)[1])
 
     def _symlink(self, parent: int, last: bytes, entry: tar.Entry) -> None:
         if not entry.link:
-            raise _invalid(entry, "a link without a target")
+            raise entry_rules.invalid(entry, "a link without a target")
         try:
             os.symlink(entry.link, last, dir_fd=parent)
         except FileExistsError:
@@ -210,21 +204,21 @@ class Applier:
             os.symlink(entry.link, last, dir_fd=parent)
         if not self._single_id:
             os.chown(last, *self._owner(entry), dir_fd=parent, follow_symlinks=False)
-        os.utime(last, ns=_times(entry), dir_fd=parent, follow_symlinks=False)
+        os.utime(last, ns=entry_rules.times(entry), dir_fd=parent, follow_symlinks=False)
 
     def _hard_link(self, parent: int, last: bytes, entry: tar.Entry) -> None:
         """Link to an earlier entry; an absolute target means the root of the layer."""
         target = self._target(entry)
         if not target:
-            raise _invalid(entry, "a link to the root directory")
+            raise entry_rules.invalid(entry, "a link to the root directory")
         try:
             target_fd, target_last = pathrs.open_parent(self._root_fd, target)
         except FileNotFoundError:
-            raise _no_target(entry) from None
+            raise entry_rules.no_target(entry) from None
         try:
             found = os.lstat(target_last, dir_fd=target_fd)
             if stat.S_ISDIR(found.st_mode) or stat.S_ISCHR(found.st_mode):
-                raise _invalid(entry, "a hard link to something else than a file")
+                raise entry_rules.invalid(entry, "a hard link to something else than a file")
             if self._is_same(parent, last, found):
                 return
             self._clear(parent, last)
@@ -232,13 +226,13 @@ class Applier:
                 target_last, last, src_dir_fd=target_fd, dst_dir_fd=parent, follow_symlinks=False
             )
         except FileNotFoundError:
-            raise _no_target(entry) from None
+            raise entry_rules.no_target(entry) from None
         finally:
             os.close(target_fd)
 
     def _target(self, entry: tar.Entry) -> bytes:
         """Return the path of the entry that a hard link means."""
-        return normalised(entry.link)
+        return entry_rules.normalised(entry.link)
 
     def _whiteout(self, head: bytes, last: bytes, entry: tar.Entry) -> None:
         if last == _OPAQUE_WHITEOUT:
@@ -257,7 +251,7 @@ class Applier:
             return
         hidden = last[len(_WHITEOUT) :]
         if hidden in (b"", b".", b".."):
-            raise _invalid(entry, "a whiteout of nothing")
+            raise entry_rules.invalid(entry, "a whiteout of nothing")
         parent = self._parent(head)
         try:
             found = os.lstat(hidden, dir_fd=parent)
@@ -308,7 +302,7 @@ class Applier:
             if not self._single_id:
                 os.chown(handle, *self._owner(entry))
             os.chmod(handle, self._mode(entry))
-            os.utime(handle, ns=_times(entry))
+            os.utime(handle, ns=entry_rules.times(entry))
         finally:
             os.close(fd)
 
@@ -318,7 +312,7 @@ class Applier:
 
     def _owner(self, entry: tar.Entry) -> tuple[int, int]:
         if not (0 <= entry.uid <= _MAX_ID and 0 <= entry.gid <= _MAX_ID):
-            raise _invalid(entry, "its owner is out of range")
+            raise entry_rules.invalid(entry, "its owner is out of range")
         return entry.uid, entry.gid
 
     def _mode(self, entry: tar.Entry) -> int:
@@ -326,7 +320,7 @@ class Applier:
 
     def _set_xattrs(self, fd: int, entry: tar.Entry) -> None:
         for name, value in entry.xattrs:
-            if not _is_kept(name):
+            if not entry_rules.is_kept(name):
                 self._ignored_xattrs += 1
                 continue
             try:
@@ -345,10 +339,11 @@ class Applier:
             return error
         if error.errno == errno.EINVAL and not self._single_id and max(entry.uid, entry.gid) > 0:
             return ImageError(
-                f"{text_of(entry.name)} belongs to {entry.uid}:{entry.gid}, which is not mapped",
+                f"{entry_rules.text_of(entry.name)} belongs to {entry.uid}:{entry.gid}, "
+                "which is not mapped",
                 hint="more ids: usermod --add-subuids FIRST-LAST --add-subgids FIRST-LAST USER",
             )
-        return ImageError(f"cannot unpack {text_of(entry.name)}: {error.strerror}")
+        return ImageError(f"cannot unpack {entry_rules.text_of(entry.name)}: {error.strerror}")
 
     def _set_directory_times(self) -> None:
         for path, (inode, mtime_ns) in self._times.items():
@@ -370,29 +365,6 @@ class Applier:
                 os.close(parent)
 
 
-def normalised(name: bytes) -> bytes:
-    """Return name relative to the root without "." parts; raise ImageError for ".."."""
-    if name[:2] == b"./":
-        name = name[2:]
-    parts = name.split(b"/")
-    if b".." in parts:
-        raise ImageError(f"layer holds a path with '..': {text_of(name)}")
-    if b"" in parts or b"." in parts:
-        return b"/".join(part for part in parts if part not in (b"", b"."))
-    return name
-
-
-def _times(entry: tar.Entry) -> tuple[int, int]:
-    mtime_ns = min(max(entry.mtime_ns, 0), _MAX_MTIME_NS)
-    return mtime_ns, mtime_ns
-
-
-def _is_kept(name: bytes) -> bool:
-    return name in _KEPT_XATTRS or (
-        name.startswith(b"user.") and not name.startswith(_CONTROL_XATTRS)
-    )
-
-
 def _set_opaque(fd: int) -> None:
     try:
         os.setxattr(fd, _OPAQUE_XATTR, b"y")
@@ -403,17 +375,3 @@ def _set_opaque(fd: int) -> None:
             "the file system of the image store has no user extended attributes",
             hint="set XDG_DATA_HOME to a directory on ext4, xfs, btrfs or tmpfs of Linux 6.6",
         ) from error
-
-
-def _no_target(entry: tar.Entry) -> ImageError:
-    return _invalid(entry, f"no such file to link to: {text_of(entry.link)}")
-
-
-def _invalid(entry: tar.Entry, why: str) -> ImageError:
-    return ImageError(f"layer holds an invalid entry {text_of(entry.name)!r}: {why}")
-
-
-def text_of(name: bytes) -> str:
-    """Return a name of an archive for a message."""
-    text = name.decode("utf-8", "backslashreplace")
-    return text if len(text) <= 200 else f"{text[:197]}..."
