@@ -132,8 +132,7 @@ def restart(
     limit_s = hot.stop_time(time)
 
     def again(name: str) -> None:
-        lifecycle.stop(session.paths(), name, limit_s, session.reporter)
-        lifecycle.start(session.paths(), name, session.reporter)
+        lifecycle.restart(session.paths(), name, limit_s, session.reporter)
 
     return operations.each(session, found, again)
 

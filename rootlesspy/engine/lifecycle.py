@@ -135,6 +135,7 @@ def attached(
     end = running(paths, found)
     interactive = interactive and found.record.interactive
     control.tell(end, "attach", stdin=int(interactive))
+    _tell("attach", found)
     try:
         return attach.Client(
             end,
@@ -169,6 +170,13 @@ def stop(
         end.close()
     _tell("stop", found)
     return record.wait_unlocked(paths.container(found.record.id), _STOP_MARGIN_S)
+
+
+def restart(paths: Paths, text: str, timeout_s: float | None, reporter: Reporter) -> None:
+    """Stop a container, if it runs, and start it.  Raises Error as stop() and start()."""
+    stop(paths, text, timeout_s, reporter)
+    start(paths, text, reporter)
+    _tell("restart", get(paths, text))
 
 
 def signal(paths: Paths, text: str, number: int) -> None:

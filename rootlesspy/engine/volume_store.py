@@ -94,6 +94,7 @@ def create(paths: Paths, volume: Volume) -> bool:
                 return False
             raise
         else:
+            _tell("create", volume.name)
             return True
         finally:
             discard(staging)
@@ -208,6 +209,7 @@ def _remove_all(paths: Paths, names: list[str], maps: IdMaps) -> None:
             os.rename(f"{paths.volumes}/{name}", f"{staging.path}/{name}")
         except FileNotFoundError:
             continue
+        _tell("remove", name)
     if not gone:
         return
 
@@ -224,6 +226,12 @@ def _remove_all(paths: Paths, names: list[str], maps: IdMaps) -> None:
     finally:
         for staging in gone:
             discard(staging)
+
+
+def _tell(kind: str, name: str) -> None:
+    from rootlesspy.engine import events
+
+    events.emit_volume(kind, name)
 
 
 def is_anonymous_name(name: str) -> bool:

@@ -69,6 +69,18 @@ def test_until_ends_the_stream(rig: Machine, name: str) -> None:
     assert rig.run([*argv, "2020-01-01T00:00:00Z"]).stdout == ""
 
 
+def test_volumes_restarts_and_attachments_are_told(rig: Machine, alpine: str, name: str) -> None:
+    rig.run(["rp", "run", "-d", "-i", "--name", name, "--network=none", "-v", f"{name}:/data",
+             "--stop-timeout=0", alpine, "cat"])  # fmt: skip
+    rig.run(["rp", "restart", name])
+    rig.run(["rp", "attach", name], input="")
+    told = [kind for kind in kinds(past(rig, name)) if kind in ("start", "restart", "attach")]
+    assert told == ["start", "start", "restart", "attach"]
+    rig.run(["rp", "rm", "-f", name])
+    lines = rig.run(["rp", "events", "--no-stream", "--filter", f"volume={name}"]).stdout
+    assert [line.split()[4:] for line in lines.splitlines()] == [["volume", "create", name]]
+
+
 def test_images_are_told(rig: Machine) -> None:
     rig.run(["rp", "pull", "-q", "busybox"])
     identity = rig.run(["rp", "images", "-q", "--no-trunc", "busybox"]).stdout.split()[0]
