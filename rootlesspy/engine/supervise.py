@@ -61,6 +61,13 @@ def supervise(text: str, paths: Paths, reporter: Reporter) -> int:
         ended = supervisor.supervise(task, client)
     except FileNotFoundError as error:
         raise NotFound(f"no container with id {container_id}", hint="rp ps -a") from error
+    except Error as error:
+        if client is None:
+            raise
+        os.dup2(journal_fd, 2)
+        reporter.error(error.message, error.hint)
+        # Its starter has the answer; a restart policy is for containers that have run.
+        service.end_as_asked()
     finally:
         # The payload has had pipes in the place of the service's own standard streams.
         os.dup2(journal_fd, 2)
