@@ -143,7 +143,7 @@ def make(
     source = root.find(request, paths, maps, reporter, make_progress)
     step(f"choose the network: {request.network.driver}")
     # Before anything is made: what is missing or taken is said at once.
-    selection = driver.select(request.network, request.publish)
+    selection = driver.select(request.network, request.publish, now=made_by != "create")
     if selection.notice:
         reporter.notice(selection.notice)
     step("make the container")

@@ -139,8 +139,12 @@ def parse_network(text: str) -> NetworkRequest:
     return NetworkRequest(driver=name, options=options, chosen=True)
 
 
-def select(request: NetworkRequest, ports: tuple[PortMapping, ...]) -> Selection:
+def select(
+    request: NetworkRequest, ports: tuple[PortMapping, ...], *, now: bool = True
+) -> Selection:
     """Find out what can be started on this machine, before anything is made.
+
+    now: False when it is started later, and a port may be free by then.
 
     Raises Conflict (a port is in use), Unsupported (a program is missing, a port is privileged) and
     UsageError.
@@ -166,7 +170,8 @@ def select(request: NetworkRequest, ports: tuple[PortMapping, ...]) -> Selection
         slirp4netns.check_ports(ports)
     else:
         addresses = Addresses()
-    return Selection(request=request, ports=check_free(ports), addresses=addresses, notice=notice)
+    free = check_free(ports, now=now)
+    return Selection(request=request, ports=free, addresses=addresses, notice=notice)
 
 
 def start(selection: Selection, *, netns_path: str, userns_path: str, runtime_dir: str) -> Pending:

@@ -85,15 +85,19 @@ def merge(mappings: tuple[PortMapping, ...]) -> tuple[PortMapping, ...]:
     return tuple(merged)
 
 
-def check_free(mappings: tuple[PortMapping, ...]) -> tuple[PortMapping, ...]:
+def check_free(mappings: tuple[PortMapping, ...], *, now: bool = True) -> tuple[PortMapping, ...]:
     """Return the mappings with every host port known and seen to be free a moment ago.
+
+    now: False for a container that is started later: what is in use may be free by then.
 
     Somebody may still take one before the network helper binds it; the helper's own failure is
     reported then.  Raises Conflict (in use), Unsupported (privileged port) and UsageError (an
     address that is not the host's).
     """
     return tuple(
-        mapping if _check(mapping) else mapping._replace(host_port=_random_port(mapping))
+        mapping
+        if (mapping.host_port and not now) or _check(mapping)
+        else mapping._replace(host_port=_random_port(mapping))
         for mapping in merge(mappings)
     )
 
