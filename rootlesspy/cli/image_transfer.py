@@ -126,7 +126,7 @@ def load(
 def import_(
     context: typer.Context,
     source: str = typer.Argument(
-        ..., metavar="PATH", help="A tar archive, compressed or not; - is stdin.",
+        ..., metavar="PATH", help="A tar archive, compressed or not; - is stdin; or an http URL.",
         show_default=False,
     ),
     name: Optional[str] = typer.Argument(
@@ -158,7 +158,11 @@ def import_(
     from rootlesspy.engine import image_import
 
     session = context.obj
-    fd = _archive(source)
+    display = progress.make(quiet=quiet, debug=session.reporter.debug)
+    if source.startswith(("http://", "https://")):
+        fd = image_import.download(session.paths(), source, display, session.reporter)
+    else:
+        fd = _archive(source)
     try:
         image = image_import.import_layer(
             session.paths(),
@@ -167,7 +171,7 @@ def import_(
             message=message,
             changes=changes or (),
             platform=(system, architecture, variant),
-            progress=progress.make(quiet=quiet, debug=session.reporter.debug),
+            progress=display,
             reporter=session.reporter,
         )
     finally:

@@ -2,21 +2,28 @@
 
 from __future__ import annotations
 
+import os
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 from rootlesspy.engine import idmap, image_change
-from rootlesspy.image import platforms
+from rootlesspy.errors import ImageError
+from rootlesspy.image import layout, platforms
 from rootlesspy.image.reference import parse_local
+from rootlesspy.image.transfer import write_all
 from rootlesspy.image.writer import Writer
+from rootlesspy.oci import image_spec
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from rootlesspy.image.body import Body
     from rootlesspy.image.progress import Progress
     from rootlesspy.image.store import Image
     from rootlesspy.paths import Paths
     from rootlesspy.report import Reporter
+
+_CHUNK = 1 << 18
 
 
 def import_layer(
@@ -60,3 +67,39 @@ def import_layer(
         if not config["variant"]:
             del config["variant"]
         return writer.add_image(config, [layer], () if reference is None else (reference,))
+
+
+def download(paths: Paths, url: str, progress: Progress, reporter: Reporter) -> int:
+    """Fetch an archive into an unlinked file; return its descriptor, at the beginning.
+
+    Raises UsageError, RegistryError, ImageError for one that is too long or cut, OSError.
+    """
+    from rootlesspy.image.registry import Client
+
+    layout.prepare(paths)
+    body = Client(reporter, config_directory=paths.config).fetch(url)
+    fd = os.open(paths.tmp, os.O_RDWR | os.O_TMPFILE | os.O_EXCL | os.O_CLOEXEC, 0o600)
+    try:
+        progress.start(url, url, body.length() or 0)
+        _receive(body, fd, url, progress)
+        progress.finish(url)
+        os.lseek(fd, 0, os.SEEK_SET)
+    except BaseException:
+        os.close(fd)
+        raise
+    finally:
+        body.close()
+    return fd
+
+
+def _receive(body: Body, fd: int, url: str, progress: Progress) -> None:
+    done = 0
+    while data := body.read(_CHUNK):
+        done += len(data)
+        if done > image_spec.MAX_BLOB_BYTES:
+            raise ImageError(f"{url} goes on without end")
+        write_all(fd, data)
+        progress.advance(url, len(data))
+    length = body.length()
+    if length not in (None, done):
+        raise ImageError(f"{url} ended after {done} of {length} bytes")

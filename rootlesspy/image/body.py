@@ -56,6 +56,11 @@ class Body:
         self._window_start = time.monotonic()
         self._window_bytes = 0
 
+    def length(self) -> int | None:
+        """Return how many bytes were announced."""
+        text = self._response.headers.get("Content-Length") or ""
+        return int(text) if text.isascii() and text.isdigit() and len(text) < 20 else None
+
     def read(self, size: int) -> bytes:
         """Return what has arrived, at most size bytes; nothing at the end.  Raises Interrupted."""
         try:

@@ -29,18 +29,18 @@ from urllib3.exceptions import (
 )
 
 from rootlesspy import __version__
-from rootlesspy.errors import RegistryError
+from rootlesspy.errors import RegistryError, UsageError
 from rootlesspy.image import auth, http_rules, tls
-from rootlesspy.image.body import finish, reason
+from rootlesspy.image.body import Body, finish, reason
 from rootlesspy.image.http_rules import origin
 from rootlesspy.image.transfer import Interrupted
+from rootlesspy.settings import Source
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
 
     from rootlesspy.image.body import Response
     from rootlesspy.report import Reporter
-    from rootlesspy.settings import Source
 
 _TIMEOUT = urllib3.Timeout(connect=10, read=30)
 _ATTEMPTS = 5
@@ -94,6 +94,26 @@ class Transport:
     def pause(self, attempt: int) -> None:
         """Wait before trying again: half a second, doubled each time, eight at most."""
         self._sleep(http_rules.backoff_s(attempt))
+
+    def fetch(self, url: str) -> Body:
+        """Open what a URL that somebody typed leads to, without any credentials.
+
+        Raises UsageError for what is no URL of a server, RegistryError.
+        """
+        parts = urlsplit(url) if url.isascii() and url.isprintable() else None
+        if parts is None or parts.scheme not in ("http", "https") or not parts.hostname:
+            raise UsageError(f"{url!r} is not an http or https URL")
+        if parts.username is not None:
+            raise UsageError("a URL with a password in it would be seen by everybody")
+        if parts.scheme == "http":
+            self._plain_http.add(parts.netloc)
+        source = Source(parts.netloc, "", parts.scheme == "http")
+        response, answered = self._follow(source, url.partition("#")[0], {}, None)
+        if response.status != 200:
+            status = response.status
+            finish(response)
+            raise RegistryError(f"{parts.netloc} answers {status} to {parts.path}")
+        return Body(response, urlsplit(answered).netloc, 0)
 
     def _follow(
         self,

@@ -16,7 +16,7 @@ import pytest
 from unit.image import evilregistry
 from unit.image.evilregistry import Answer, Request, Running, Script, endless, slowly
 
-from rootlesspy.errors import Error, NotFound, RegistryError
+from rootlesspy.errors import Error, NotFound, RegistryError, UsageError
 from rootlesspy.image import body, http_rules, registry, transport
 from rootlesspy.image.registry import Client
 from rootlesspy.image.transfer import Interrupted
@@ -591,3 +591,15 @@ def test_nothing_is_left_open(bench: Bench) -> None:
     client.forget_connections()
     gc.collect()
     assert len(os.listdir("/proc/self/fd")) == before
+
+
+def test_a_typed_url_is_fetched_without_credentials(bench: Bench) -> None:
+    server = bench.serve(lambda request: Answer(body=b"archive"))
+    body = bench.client().fetch(f"http://{server.host}/a.tar")
+    assert body.length() == 7
+    assert body.read(100) == b"archive"
+    body.close()
+    assert server.authorizations() == []
+    for url in ("ftp://x/y", "http:///y", "https://u:p@x/y", "file:///etc/passwd", "http://x/\n"):
+        with pytest.raises(UsageError):
+            bench.client().fetch(url)
