@@ -169,7 +169,9 @@ def stop(
     finally:
         end.close()
     _tell("stop", found)
-    return record.wait_unlocked(paths.container(found.record.id), _STOP_MARGIN_S)
+    ended = record.wait_unlocked(paths.container(found.record.id), _STOP_MARGIN_S)
+    _call_off_restart(paths, found)
+    return ended
 
 
 def restart(paths: Paths, text: str, timeout_s: float | None, reporter: Reporter) -> None:
@@ -318,14 +320,14 @@ def _tell(kind: str, found: Container, **attributes: object) -> None:
 
 
 def _call_off_restart(paths: Paths, found: Container) -> bool:
-    """Stop the service of a container that has ended and is about to be restarted by systemd.
+    """Stop the service of a container that has ended, should systemd start it again; say whether.
 
-    Say whether it was.
+    It may have ended by itself just before it was asked to.
     """
     from rootlesspy.engine import service
     from rootlesspy.systemd import bus, scope
 
-    if found.record.restart == "no" or found.state == "running":
+    if found.record.restart == "no":
         return False
     name = service.unit_name(found.record.name)
     try:
@@ -335,7 +337,8 @@ def _call_off_restart(paths: Paths, found: Container) -> bool:
         return False
     try:
         state = connection.unit_properties(name, bus.UNIT, ("ActiveState",)).get("ActiveState")
-        return state == "activating" and scope.stop(connection, name, _STOP_MARGIN_S)
+        limit_s = found.record.stop_timeout_s + _STOP_MARGIN_S
+        return state not in ("inactive", "failed") and scope.stop(connection, name, limit_s)
     finally:
         connection.close()
 
