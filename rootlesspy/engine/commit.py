@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import os
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, NamedTuple, cast
+from typing import TYPE_CHECKING, NamedTuple, NoReturn, cast
 
 from rootlesspy.engine import changes, container_root, diff, events, export, image_change, lifecycle
 from rootlesspy.engine.tree_archive import TreeArchive
@@ -64,11 +64,11 @@ def commit(
     names = () if request.name is None else (str(parse_local(request.name)),)
     held = container_root.hold(paths, container)
     try:
-        base = None if request.squash else _base(paths, held)
+        base = _base(paths, held, needed=not request.squash)
         config = _config(held, None if base is None else base.config.get("config", {}))
         config = image_change.apply(config, request.changes)
         with Writer(paths, held.maps, reporter, progress) as writer:
-            layers = [] if base is None else _layers(paths, base)
+            layers = [] if base is None or request.squash else _layers(paths, base)
             layers.append(_add_layer(paths, writer, held, request))
             if not held.exists():
                 raise Conflict(f"container {container} was removed while it was committed")
@@ -101,7 +101,10 @@ def write_layer(files: Files, out_fd: int) -> int:
     return archive.sockets
 
 
-def _base(paths: Paths, held: Held) -> Image:
+def _base(paths: Paths, held: Held, *, needed: bool) -> Image | None:
+    """Return the image that the container was made from, None when it is gone and not needed."""
+    if not needed and not held.record.image_id:
+        return None
     if not held.record.image_id:
         raise Error(
             f"container {held.record.name} was not made from an image",
@@ -110,6 +113,8 @@ def _base(paths: Paths, held: Held) -> Image:
     try:
         return Store(paths).resolve(held.record.image_id)
     except NotFound as error:
+        if not needed:
+            return None
         raise NotFound(
             f"the image of container {held.record.name} is not here any more",
             hint=f"rp pull {held.record.image}, or --squash",
@@ -136,7 +141,7 @@ def _add_layer(paths: Paths, writer: Writer, held: Held, request: Request) -> La
         def write(out_fd: int) -> int:
             return write_layer(files, out_fd)
 
-    frozen = _freeze(paths, held) if request.pause and held.is_running() else None
+    frozen = _Frozen(paths, held) if request.pause and held.is_running() else None
     reader, out_fd = os.pipe2(os.O_CLOEXEC)
     try:
 
@@ -160,7 +165,7 @@ def _add_layer(paths: Paths, writer: Writer, held: Held, request: Request) -> La
     finally:
         os.close(reader)
         if frozen is not None:
-            os.close(frozen)
+            frozen.thaw()
 
 
 def _compress(write: Callable[[int], object], out_fd: int) -> None:
@@ -193,28 +198,41 @@ def _deflate() -> tuple[Callable[[bytes], bytes], Callable[[], bytes]]:
     return fast.compress, fast.flush
 
 
-def _freeze(paths: Paths, held: Held) -> int:
-    """Freeze a container until the returned descriptor is closed, be it by a killed process.
+class _Frozen:
+    """A container that is frozen until thaw(), or until this process has ended in any way."""
 
-    Raises Conflict, Unsupported.
-    """
-    reader, writer = os.pipe2(os.O_CLOEXEC)
-    if lifecycle.is_paused(paths, lifecycle.get(paths, held.record.id)):
-        # It stays as somebody else wanted it.
+    def __init__(self, paths: Paths, held: Held) -> None:
+        """Freeze it, unless it is paused already.  Raises Conflict, Unsupported."""
+        reader, self._writer = os.pipe2(os.O_CLOEXEC)
+        self._pid = 0
+        # Paused: it stays as somebody else wanted it.
+        if not lifecycle.is_paused(paths, lifecycle.get(paths, held.record.id)):
+            self._pid = os.fork()
+            if self._pid == 0:
+                self._guard(paths, held, reader)
+            try:
+                lifecycle.pause(paths, held.record.id)
+            except BaseException:
+                self.thaw()
+                raise
         os.close(reader)
-        return writer
-    if os.fork() == 0:
+
+    def thaw(self) -> None:
+        """Let the container go on, and wait until it does."""
+        os.close(self._writer)
+        if self._pid:
+            os.waitpid(self._pid, 0)
+
+    def _guard(self, paths: Paths, held: Held, reader: int) -> NoReturn:
+        """Wait in a child for the end of the pipe, then thaw."""
         try:
-            os.close(writer)
+            os.close(self._writer)
             # Not to be interrupted with its parent.
             os.setsid()
             os.read(reader, 1)
             lifecycle.unpause(paths, held.record.id)
         finally:
             os._exit(0)
-    os.close(reader)
-    lifecycle.pause(paths, held.record.id)
-    return writer
 
 
 def _config(held: Held, base: ContainerConfig | None) -> ContainerConfig:
@@ -269,7 +287,8 @@ def _document(
         old = {"architecture": architecture, "os": system}
         if variant:
             old["variant"] = variant
-    before = old.get("history")
+    # History is that of the layers.
+    before = None if request.squash else old.get("history")
     document = {
         **old,
         "created": created,

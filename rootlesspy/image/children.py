@@ -70,7 +70,7 @@ def wait(child: Child) -> object:
         data = file.read()
     status = os.waitstatus_to_exitcode(os.waitpid(child.pid, 0)[1])
     if not data:
-        raise errors.Error(f"a process of the pull ended with status {status}")
+        raise errors.Error(f"a process that did part of the work ended with status {status}")
     return value_of(json.loads(data))
 
 
