@@ -68,6 +68,8 @@ def logs(
     journalctl --user -u rp-NAME.scope shows the same lines of containers with the journald driver.
     """
     session = context.obj
+    if bool(names) == latest:
+        raise UsageError("rp logs: name the containers, or say --latest", hint="rp logs --help")
     selection = engine_logs.Selection(
         since_s=None if since is None else moment.parse_moment(since, "--since"),
         until_s=None if until is None else moment.parse_moment(until, "--until", ahead=True),
