@@ -17,6 +17,7 @@ from rootlesspy.engine import changes, container_root, diff, events, export, ima
 from rootlesspy.engine.tree_archive import TreeArchive
 from rootlesspy.errors import Conflict, Error, ImageError, NotFound
 from rootlesspy.image import children, layout, platforms
+from rootlesspy.image.compress import gzip_writer
 from rootlesspy.image.documents import Layer
 from rootlesspy.image.reference import parse_local
 from rootlesspy.image.store import Store
@@ -36,8 +37,6 @@ if TYPE_CHECKING:
     from rootlesspy.report import Reporter
 
 _CHUNK = 1 << 18
-_LEVEL = 6
-_ISAL_LEVEL = 2
 # Set for every container, and no part of what it is.
 _RUNTIME_ENV = ("container", "HOSTNAME", "TERM")
 
@@ -178,24 +177,11 @@ def _compress(write: Callable[[int], object], out_fd: int) -> None:
 
     child = children.fork(body)
     os.close(writer)
-    deflate, flush = _deflate()
+    deflate, flush = gzip_writer()
     while data := os.read(reader, _CHUNK):
         write_all(out_fd, deflate(data))
     children.wait(child)
     write_all(out_fd, flush())
-
-
-def _deflate() -> tuple[Callable[[bytes], bytes], Callable[[], bytes]]:
-    """Return isal's compressor, which is several times as fast, or zlib's."""
-    try:
-        from isal import isal_zlib
-    except ImportError:
-        import zlib
-
-        plain = zlib.compressobj(_LEVEL, zlib.DEFLATED, 31)
-        return plain.compress, plain.flush
-    fast = isal_zlib.compressobj(_ISAL_LEVEL, isal_zlib.DEFLATED, 31)
-    return fast.compress, fast.flush
 
 
 class _Frozen:
