@@ -30,7 +30,6 @@ def container(
     rig: Machine, *options: str, image: str = "alpine", name: str = "hc"
 ) -> Iterator[str]:
     """Run a detached container with a health check."""
-    rig.run(["rp", "rm", "-f", "-i", name])
     rig.run(["rp", "run", "-d", "--name", name, *options, image, *IDLE])
     try:
         yield name
@@ -262,7 +261,6 @@ def test_a_container_that_does_not_run_is_not_checked(rig: Machine, alpine: str)
 def test_sdnotify_healthy_is_ready_with_the_first_success(rig: Machine, alpine: str) -> None:
     options = ("--health-cmd", "test -e /tmp/up", "--health-interval", "50ms", "--sdnotify")
     command = ["sh", "-c", "trap 'exit 0' TERM; sleep 1; touch /tmp/up; sleep 1000 & wait"]
-    rig.run(["rp", "rm", "-f", "-i", "hc"])
     try:
         rig.run(["rp", "run", "-d", "--name", "hc", *options, "healthy", "alpine", *command])
         # It came back once it was healthy, not before.
