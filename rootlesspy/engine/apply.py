@@ -60,18 +60,18 @@ def compare(definition: Definition, paths: Paths, *, start: bool = True) -> plan
 
 
 def _seen_by_systemd(found: Container, paths: Paths) -> Container:
-    """Take a container that systemd is about to start again for a running one."""
-    if found.state != "exited" or found.record.restart == "no":
+    """Take a container that systemd starts, or starts again after it ended, for a running one."""
+    if found.record.restart == "no" or LABEL_FILE not in found.record.labels:
         return found
-    if LABEL_FILE not in found.record.labels:
+    if found.state not in ("created", "exited") or (found.exit and found.exit.reason):
         return found
     connection = bus.connect(os.path.dirname(paths.require_runtime()))
     try:
         name = service.unit_name(found.record.name)
-        waits = services.is_restarting(connection, name)
+        over = services.is_over(connection, name)
     finally:
         connection.close()
-    return found._replace(state="running") if waits else found
+    return found if over else found._replace(state="running")
 
 
 def ensure(

@@ -9,10 +9,11 @@ from __future__ import annotations
 
 import os
 import select
+import time
 from typing import TYPE_CHECKING
 
 from rootlesspy.engine import attach, autostart, control, service, storage
-from rootlesspy.errors import Error, RuntimeFailure
+from rootlesspy.errors import Conflict, Error, RuntimeFailure
 from rootlesspy.systemd import bus, linger
 from rootlesspy.systemd import service as unit
 
@@ -24,6 +25,8 @@ if TYPE_CHECKING:
     from rootlesspy.report import Reporter
 
 _READY_TIMEOUT_S = unit.START_TIMEOUT_S
+_LEAVING_TIMEOUT_S = 5.0
+_POLL_S = 0.02
 
 
 class StartError(Exception):
@@ -110,9 +113,19 @@ def _call_off(connection: bus.Bus, found: ContainerRecord) -> None:
 def _enqueue(connection: bus.Bus, paths: Paths, found: ContainerRecord, reporter: Reporter) -> str:
     name = service.unit_name(found.name)
     reporter.step(f"start {name}")
-    if autostart.is_installed(paths, found) or unit.is_restarting(connection, name):
+    if autostart.is_installed(paths, found):
         return unit.start(connection, name)
-    return unit.start_transient(connection, service.of(found, paths))
+    deadline = time.monotonic() + _LEAVING_TIMEOUT_S
+    while True:
+        if unit.is_restarting(connection, name):
+            return unit.start(connection, name)
+        try:
+            return unit.start_transient(connection, service.of(found, paths))
+        except Conflict:
+            # The last supervisor let go of the lock, which is ours, and is about to exit.
+            if time.monotonic() > deadline:
+                raise
+        time.sleep(_POLL_S)
 
 
 def _accept(

@@ -173,9 +173,18 @@ def stop(bus: Bus, unit: str) -> str:
 
 def is_restarting(bus: Bus, unit: str) -> bool:
     """Say whether a unit ended and systemd is about to start it again."""
-    found = bus.unit_properties(unit, "org.freedesktop.systemd1.Unit", ("SubState",))
     # From v254 on there is auto-restart-queued too.
-    return str(found.get("SubState", "")).startswith("auto-restart")
+    return _state(bus, unit, "SubState").startswith("auto-restart")
+
+
+def is_over(bus: Bus, unit: str) -> bool:
+    """Say whether systemd has nothing more to do with a unit unless it is told to."""
+    return _state(bus, unit, "ActiveState") in ("", "inactive", "failed")
+
+
+def _state(bus: Bus, unit: str, name: str) -> str:
+    found = bus.unit_properties(unit, "org.freedesktop.systemd1.Unit", (name,))
+    return str(found.get(name, ""))
 
 
 def wait(bus: Bus, unit: str, job: str, timeout_s: float = START_TIMEOUT_S) -> None:
