@@ -206,6 +206,8 @@ def _next(facts: Explanation) -> list[str]:
     if kind == "created" and _present(facts):
         return [journal, "rp doctor", f"rp start {name}"]
     found = [journal, "rp doctor"] if kind == "lost" else _steps(facts)
+    if kind == "running" and facts.health is not None and facts.health.status == "unhealthy":
+        found.insert(0, f"rp healthcheck run {name}")
     if kind == "shutdown" and not facts.lingers:
         found.append("loginctl enable-linger lets containers go on when you log out")
     if kind == "shutdown" or (kind == "lost" and facts.rebooted):

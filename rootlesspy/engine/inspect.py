@@ -149,9 +149,7 @@ def document(known: Facts, *, size: bool = False) -> dict[str, Any]:
         "Mounts": mounts,
         "NetworkSettings": inspect_host.network_settings(kept),
         "Config": _config(known),
-        "HostConfig": inspect_host.host_config(
-            kept, spec, mounts, known.directory, logs.driver(paths, kept)
-        ),
+        "HostConfig": inspect_host.host_config(kept, spec, mounts, known.directory, _log(known)),
         "Systemd": _systemd(known),
         "Usage": usage(known.found, known.directory),
         **_FIXED,
@@ -250,6 +248,16 @@ def _state(known: Facts) -> dict[str, Any]:
         "RestoredAt": _NEVER,
         "StoppedByUser": bool(ended and ended.reason in _BY_USER),
     }
+
+
+def _log(known: Facts) -> inspect_host.Log:
+    paths, kept = known.paths, known.found.record
+    driver = logs.driver(paths, kept)
+    if driver != "json-file":
+        return inspect_host.Log(driver, "")
+    from rootlesspy.engine import log_file
+
+    return inspect_host.Log(driver, log_file.location(paths, kept))
 
 
 def _health(known: Facts) -> dict[str, Any] | None:

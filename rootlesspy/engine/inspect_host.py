@@ -5,7 +5,7 @@ Computed from the record and config.json; a limit of a running container is what
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from rootlesspy.engine import capabilities, stats
 
@@ -67,6 +67,14 @@ _NETWORK_FIXED: dict[str, Any] = {
     "SandboxKey": "",
     "Networks": {},
 }
+
+
+class Log(NamedTuple):
+    """Where a container's output goes."""
+
+    driver: str
+    path: str
+    """The file of json-file, else empty."""
 
 
 def mount_points(spec: dict[str, Any], paths: Paths, container_id: str) -> list[dict[str, Any]]:
@@ -141,7 +149,7 @@ def host_config(
     spec: dict[str, Any],
     points: list[dict[str, Any]],
     directory: str | None,
-    log_driver: str,
+    log: Log,
 ) -> dict[str, Any]:
     """Return HostConfig.
 
@@ -153,9 +161,9 @@ def host_config(
     return {
         "Binds": [_bind_text(each) for each in points if each["Type"] != "tmpfs"],
         "LogConfig": {
-            "Type": log_driver,
+            "Type": log.driver,
             "Config": kept.log_options or None,
-            "Path": kept.log_options.get("path", ""),
+            "Path": log.path,
             "Tag": kept.log_options.get("tag", ""),
             "Size": kept.log_options.get("max-size", "0B"),
         },

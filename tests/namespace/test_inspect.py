@@ -163,6 +163,20 @@ def test_states(rig: Machine) -> None:
         assert told() == "exited false false 3"
 
 
+def test_health_is_shown_everywhere(rig: Machine) -> None:
+    options = ("--health-cmd", "echo no; exit 1", "--health-interval", "100ms",
+               "--health-retries", "1")  # fmt: skip
+    with running(rig, "ill", "sleep", "100", options=options):
+        listed = ["rp", "ps", "--filter", "health=unhealthy", "--format", "{{.Names}} {{.Status}}"]
+        until(lambda: "ill Up" in rig.run(listed).stdout, "it does not become unhealthy")
+        assert "(unhealthy)" in rig.run(listed).stdout
+        health = json.loads(
+            rig.run(["rp", "inspect", "-f", "{{json .State.Health}}", "ill"]).stdout
+        )
+        assert (health["Status"], health["Log"][-1]["Output"]) == ("unhealthy", "no")
+        assert re.search("(?m)^Health +unhealthy, failed", rig.run(["rp", "why", "ill"]).stdout)
+
+
 def test_sizes(rig: Machine) -> None:
     # By another user, who is a subordinate id outside.
     text = (

@@ -133,6 +133,7 @@ def test_health() -> None:
     assert words.health[0] == "unhealthy, failed 3 times in a row"
     assert words.health[1] == "56 seconds ago: exit code 4: try 4 \x1b[2J"
     assert len(words.health) == 4
+    assert words.next[0] == "rp healthcheck run web"
 
 
 @pytest.mark.parametrize(

@@ -15,6 +15,7 @@ from rootlesspy.errors import NotFound
 from rootlesspy.paths import Paths
 
 ID = "ab" * 32
+LOG = inspect_host.Log("none", "")
 
 
 def mount(destination: str, kind: str, source: str, *options: str) -> dict[str, Any]:
@@ -153,6 +154,7 @@ def test_host_config(paths: Paths) -> None:
     host = found["HostConfig"]
     assert host["LogConfig"]["Type"] == "json-file"
     assert host["LogConfig"]["Size"] == "1m"
+    assert host["LogConfig"]["Path"].startswith(paths.container(ID))
     assert host["ExtraHosts"] == ["db:10.0.0.1"]
     assert (host["Dns"], host["DnsSearch"]) == (["1.1.1.1"], [])
     assert host["RestartPolicy"] == {"Name": "on-failure", "MaximumRetryCount": 3}
@@ -179,7 +181,7 @@ def test_the_limits_of_a_running_container_are_its_cgroups(paths: Paths, tmp_pat
     }  # fmt: skip
     for name, text in files.items():
         (tmp_path / name).write_text(text)
-    host = inspect_host.host_config(kept, spec(paths), [], str(tmp_path), "none")
+    host = inspect_host.host_config(kept, spec(paths), [], str(tmp_path), LOG)
     assert (host["Memory"], host["MemorySwap"], host["PidsLimit"]) == (5000, 5200, 7)
     assert host["NanoCpus"] == 200_000_000
 
