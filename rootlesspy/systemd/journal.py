@@ -154,9 +154,10 @@ def readable() -> bool:
             machine = file.read(64).strip()
     except OSError:
         return False
-    volatile = f"/run/log/journal/{machine}/system.journal"
+    volatile = f"/run/log/journal/{machine}"
     if os.path.lexists(volatile):
-        return os.access(volatile, os.R_OK)
+        # Without those groups not even its files can be seen.  It goes when it is flushed to disk.
+        return os.access(f"{volatile}/system.journal", os.R_OK)
     persistent = f"/var/log/journal/{machine}"
     own = f"{persistent}/user-{os.getuid()}.journal"
     return os.access(own, os.R_OK) or os.access(f"{persistent}/system.journal", os.R_OK)

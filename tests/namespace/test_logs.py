@@ -225,6 +225,37 @@ def test_a_journal_that_stands_still_is_waited_for(rig: Machine, start: Callable
     assert count.stdout == "3000000\n"
 
 
+_VOLATILE = "/run/systemd/journald.conf.d/rootlesspy-test.conf"
+_MAKE_VOLATILE = f"""\
+mkdir -p $(dirname {_VOLATILE})
+printf '[Journal]\\nStorage=volatile\\n' > {_VOLATILE}
+systemctl restart systemd-journald
+logger begun; journalctl --sync
+"""
+_MAKE_PERSISTENT = f"rm {_VOLATILE}; systemctl restart systemd-journald; journalctl --flush"
+
+
+def test_where_the_journal_cannot_be_read_back_a_file_is_the_default(
+    rig: Machine, start: Callable[..., str]
+) -> None:
+    if not rig.has_root:
+        pytest.skip("the journal is configured by root")
+    rig.root(["sh", "-c", _MAKE_VOLATILE])
+    try:
+        name = start("echo hello")
+        rig.run(["rp", "wait", name])
+        assert logs(rig, name)[0] == b"hello\n"
+        hidden = start("echo hello", "--log-driver=journald")
+        done = rig.run(["rp", "logs", hidden], check=False)
+        assert done.returncode == 125
+        assert "in the journal, and this user cannot read his" in done.stderr
+        assert "cannot read his" in rig.run(["rp", "events"], check=False).stderr
+    finally:
+        rig.root(["sh", "-c", _MAKE_PERSISTENT])
+    # Still: it says itself where it is.
+    assert logs(rig, name)[0] == b"hello\n"
+
+
 def test_a_full_disk_stops_the_log_and_not_the_container(
     rig: Machine, start: Callable[..., str]
 ) -> None:
