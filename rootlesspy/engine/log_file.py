@@ -15,6 +15,8 @@ import os
 import time
 from typing import TYPE_CHECKING
 
+from rootlesspy.errors import Unsupported
+
 if TYPE_CHECKING:
     from rootlesspy.engine.record import ContainerRecord
     from rootlesspy.paths import Paths
@@ -37,9 +39,16 @@ def max_file(record: ContainerRecord) -> int:
 
 
 def open_sink(paths: Paths, record: ContainerRecord) -> FileSink:
-    """Open a container's log for more; raises OSError."""
+    """Open a container's log for more; raises Unsupported when that cannot be."""
     size = int(record.log_options.get("max-size") or DEFAULT_MAX_SIZE)
-    return FileSink(location(paths, record), max_size=size, max_file=max_file(record))
+    path = location(paths, record)
+    try:
+        return FileSink(path, max_size=size, max_file=max_file(record))
+    except OSError as error:
+        raise Unsupported(
+            f"log driver json-file: cannot open {path}: {(error.strerror or '').lower()}",
+            hint="name a file that you may write: --log-opt path=FILE",
+        ) from error
 
 
 def timestamp(time_ns: int) -> str:

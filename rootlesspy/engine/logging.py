@@ -79,7 +79,7 @@ def open_sink(paths: Paths, record: ContainerRecord, *, unit: str) -> Sink:
     """Open the sink of a container that is about to start.
 
     unit: its scope, empty without one.  Raises Unsupported when the driver that was asked for
-    cannot be used, OSError when its file cannot be made.
+    cannot be used or its file cannot be made.
     """
     driver = record.log_driver or default_driver(paths)
     if driver == "journald":

@@ -17,6 +17,7 @@ from rootlesspy.engine import log_file, log_file_reader, logs, record
 from rootlesspy.engine.log_file import FileSink
 from rootlesspy.engine.log_file_reader import FileReader
 from rootlesspy.engine.logs import Selection
+from rootlesspy.errors import Unsupported
 from rootlesspy.paths import Paths
 
 if TYPE_CHECKING:
@@ -173,6 +174,14 @@ def test_a_full_disk_costs_output_and_says_so_once_there_is_room(
     loss = b"rp: 14 bytes of output lost: no space for the log\n"
     assert text(str(tmp_path), "stderr") == loss
     assert "No space left on device" in made.lost
+
+
+def test_a_place_where_no_log_can_be_is_said(tmp_path: Path) -> None:
+    paths = Paths(data=str(tmp_path), runtime=None, config="/x")
+    for place in (tmp_path, tmp_path / "none" / "log"):
+        of = CONTAINER._replace(log_options={"path": str(place)})
+        with pytest.raises(Unsupported, match=f"cannot open {place}: "):
+            log_file.open_sink(paths, of)
 
 
 def test_a_link_in_the_place_of_the_log_is_refused(tmp_path: Path) -> None:
