@@ -23,6 +23,7 @@ from rootlesspy.engine import idmap, lifecycle, record, storage
 from rootlesspy.errors import Conflict, Error, Unsupported
 from rootlesspy.image import children
 from rootlesspy.linux import mount, process, procfs, userns
+from rootlesspy.linux.sync import syncfs
 from rootlesspy.runtime import rootfs
 
 if TYPE_CHECKING:
@@ -193,11 +194,9 @@ def _in_stopped(
     try:
         return function(root_fd)
     finally:
-        os.close(root_fd)
         if server is not None:
-            # What is still in memory is written when the file system goes.
-            mount.umount2(os.fsencode(merged), mount.MNT_DETACH)
-            os.waitpid(server, 0)
+            _stop_fuse(server, merged)
+        os.close(root_fd)
 
 
 def _volumes(spec: Mapping[str, object], held: Held) -> list[Mapping[str, object]]:
@@ -223,6 +222,10 @@ def _serve_fuse(root: rootfs.FuseOverlay, merged: str) -> int:
             process.set_parent_death_signal(signal.SIGKILL)
             options = f"lowerdir={':'.join(reversed(root.lower))}"
             options += f",upperdir={root.upper},workdir={root.work}"
+            # It speaks of mount options that it does not know.
+            null = os.open("/dev/null", os.O_RDWR)
+            for number in (0, 1, 2):
+                os.dup2(null, number)
             os.execv(root.program, [root.program, "-f", "-o", options, merged])  # noqa: S606 - fixed
         finally:
             os._exit(127)
@@ -245,6 +248,17 @@ def working_directory(held: Held) -> str:
     process_of = read_spec(held.directory).get("process")
     cwd = process_of.get("cwd") if isinstance(process_of, dict) else None
     return cwd if isinstance(cwd, str) and cwd.startswith("/") else "/"
+
+
+def _stop_fuse(server: int, merged: str) -> None:
+    """Have everything written, then end the server: this process may still hold its files."""
+    fd = os.open(merged, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        syncfs(fd)
+    finally:
+        os.close(fd)
+    os.kill(server, signal.SIGKILL)
+    os.waitpid(server, 0)
 
 
 def read_spec(directory: str) -> dict[str, object]:
