@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import itertools
 import json
+import signal
+import time
 from typing import TYPE_CHECKING
 
 import pytest
@@ -142,6 +144,25 @@ def test_refusals_of_save_and_load(rig: Machine, rich: str) -> None:
         assert words in failed.stderr, command
         assert "Traceback" not in failed.stderr
     assert sh(rig, "ls out 2>/dev/null; cat there", check=False).stdout == "x\n"
+
+
+def test_P1_P2_a_killed_load_leaves_a_sound_store(rig: Machine) -> None:
+    content = [Entry(name=f"f{number}", data=bytes([number]) * 300_000) for number in range(100)]
+    name = push(rig, "test/big", {"latest": ociimage.image([ociimage.tar(content)])})
+    sh(rig, f"rp pull -q {name}; rm -f big.tar; rp save -o big.tar {name}")
+    for after_s in (0.3, 0.8, 1.5):
+        sh(rig, f"rp rmi -f {name}", check=False)
+        killed = rig.popen(["sh", "-c", "exec rp load -q -i ~/t/big.tar"])
+        time.sleep(after_s)
+        killed.send_signal(signal.SIGKILL)
+        killed.wait(timeout=20)
+        listed = rig.run(["rp", "images", "-q", name]).stdout
+        if listed:
+            assert rig.run(["rp", "fsck"]).returncode == 0
+    sh(rig, "rp load -q -i big.tar")
+    assert rig.run(["rp", "fsck"]).stdout == ""
+    assert sh(rig, "ls -A ~/.local/share/rootlesspy/tmp").stdout == ""
+    sh(rig, f"rp rmi -f {name}")
 
 
 def test_import_makes_an_image_of_a_tree(rig: Machine, alpine: str) -> None:
