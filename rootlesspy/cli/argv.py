@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 from rootlesspy.engine.values import BOOLEANS
 
-FLAG, VALUE, LIST = "flag", "value", "list"
+FLAG, SWITCH, VALUE, LIST = "flag", "switch", "value", "list"
 
 
 class Option(NamedTuple):
@@ -21,7 +21,9 @@ class Option(NamedTuple):
 
     dest: str
     kind: str
-    """FLAG: no argument; VALUE: one, the last given wins; LIST: one, all of them count."""
+    """FLAG: no argument; SWITCH: the same, on unless it is switched off by --name=false; VALUE: one
+    argument, the last given wins; LIST: one, all of them count.
+    """
     names: tuple[str, ...]
 
 
@@ -46,9 +48,9 @@ class Values:
     def __init__(self, given: dict[str, object]) -> None:
         self._given = given
 
-    def flag(self, dest: str) -> bool:
-        """Whether a flag is on."""
-        return self._given.get(dest) is True
+    def flag(self, dest: str, *, default: bool = False) -> bool:
+        """Whether a flag is on; default: when it was not given (True for a SWITCH)."""
+        return self._given.get(dest, default) is True
 
     def value(self, dest: str) -> str | None:
         """The text of an option, None when it was not given."""
@@ -217,7 +219,7 @@ START = Command(
         Option("filter", LIST, ("--filter", "-f")),
         Option("interactive", FLAG, ("--interactive", "-i")),
         Option("latest", FLAG, ("--latest", "-l")),
-        Option("sig_proxy", FLAG, ("--sig-proxy",)),
+        Option("sig_proxy", SWITCH, ("--sig-proxy",)),
     ),
 )
 
@@ -306,7 +308,7 @@ def _parse_long(
     option = options.get(name)
     if option is None:
         return None
-    if option.kind == FLAG:
+    if option.kind in (FLAG, SWITCH):
         return _set_flag(given, option, text if equals else "true")
     if equals:
         return _set_text(given, option, text, 0)
@@ -324,7 +326,7 @@ def _parse_short(
             return None
         # As pflag: `=` stands before the argument when something follows it.
         has_equals = len(tail) > 1 and tail[0] == "="
-        if option.kind == FLAG:
+        if option.kind in (FLAG, SWITCH):
             if has_equals:
                 return _set_flag(given, option, tail[1:])
             _set_flag(given, option, "true")

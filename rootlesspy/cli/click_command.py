@@ -165,14 +165,18 @@ def _flag(option: Any, name: str, text: str, pieces: list[tuple[str | None, list
 def _parameter(option: argv.Option, help_text: Help) -> inspect.Parameter:
     annotation: Any = {
         argv.FLAG: bool,
+        argv.SWITCH: bool,
         argv.VALUE: Optional[str],
         argv.LIST: list[str],
     }[option.kind]
+    names = option.names
+    if option.kind == argv.SWITCH:
+        names = tuple(f"{name}/--no-{name.removeprefix('--')}" for name in names)
     default = typer.Option(
-        False if option.kind == argv.FLAG else None,
-        *option.names,
+        {argv.FLAG: False, argv.SWITCH: True}.get(option.kind),
+        *names,
         help=help_text.text,
-        metavar=None if option.kind == argv.FLAG else help_text.metavar,
+        metavar=None if annotation is bool else help_text.metavar,
         rich_help_panel=help_text.panel,
         show_default=False,
     )

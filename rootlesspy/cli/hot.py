@@ -121,6 +121,7 @@ def start(given: Values, session: Session) -> int:
             DEFAULT_DETACH_KEYS if keys is None else parse_detach_keys(keys, "--detach-keys")
         ),
         reporter=session.reporter,
+        forwards=given.flag("sig_proxy", default=True),
     )
 
 

@@ -231,7 +231,8 @@ def attach(
     latest: bool = _flag(_LATEST.text, "--latest", "-l"),
     no_stdin: bool = _flag("Do not attach standard input.", "--no-stdin"),
     sig_proxy: bool = typer.Option(
-        True, "--sig-proxy", help="Pass signals on to it (default).", show_default=False
+        True, "--sig-proxy/--no-sig-proxy", help="Pass signals on to it (default).",
+        show_default=False,
     ),
 ) -> int:  # fmt: skip
     """Attach to a running container, and return its exit code.

@@ -88,7 +88,13 @@ def _start_others(paths: Paths, text: str, reporter: Reporter) -> None:
 
 
 def start_attached(
-    paths: Paths, text: str, *, interactive: bool, detach_keys: bytes, reporter: Reporter
+    paths: Paths,
+    text: str,
+    *,
+    interactive: bool,
+    detach_keys: bytes,
+    reporter: Reporter,
+    forwards: bool = True,
 ) -> int:
     """Start a container as a service, be its first client, and return its exit code."""
     from rootlesspy.engine import attach, detached
@@ -97,7 +103,12 @@ def start_attached(
     found, lock_fd = _lock_to_start(paths, text)
     if lock_fd is None:
         return attached(
-            paths, text, interactive=interactive, detach_keys=detach_keys, reporter=reporter
+            paths,
+            text,
+            interactive=interactive,
+            detach_keys=detach_keys,
+            reporter=reporter,
+            forwards=forwards,
         )
     try:
         end, _, connection = detached.begin(paths, found.record, lock_fd, reporter)
@@ -110,6 +121,7 @@ def start_attached(
             interactive=interactive and found.record.interactive,
             detach_keys=detach_keys,
             reporter=reporter,
+            forwards=forwards,
         ).run()
     finally:
         connection.close()

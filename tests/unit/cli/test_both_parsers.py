@@ -53,6 +53,7 @@ def slow(words: list[str], *, raw: bool = False) -> dict[str, object] | None:
 def normal(command: argv.Command, values: argv.Values) -> dict[str, object]:
     read: dict[str, Any] = {
         argv.FLAG: values.flag,
+        argv.SWITCH: lambda dest: values.flag(dest, default=True),
         argv.VALUE: values.value,
         argv.LIST: values.values,
     }
@@ -74,8 +75,9 @@ def test_table_is_what_typer_has(table: argv.Command) -> None:
     for option in table.options:
         made = options[option.dest]
         assert tuple(made.opts) == option.names
-        assert made.secondary_opts == []
-        assert made.is_flag is (option.kind == argv.FLAG)
+        switch = [f"--no-{name[2:]}" for name in option.names if option.kind == argv.SWITCH]
+        assert made.secondary_opts == switch
+        assert made.is_flag is (option.kind in (argv.FLAG, argv.SWITCH))
         assert made.multiple is (option.kind == argv.LIST)
         assert made.nargs == 1
         assert made.help, option.dest
@@ -141,7 +143,7 @@ def test_click_itself_agrees_where_nothing_is_rewritten(words: list[str]) -> Non
         word.partition("=")[0] in option.names
         for word in words
         for option in argv.RUN.options
-        if option.kind == argv.FLAG and "=" in word
+        if option.kind in (argv.FLAG, argv.SWITCH) and "=" in word
     )
     if understood is not None and not rewritten:
         assert slow(command, raw=True) == understood
