@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 ADDED, CHANGED, DELETED = "A", "C", "D"
+# A directory on the way to what may have changed, of a complete tree: layers name it as well.
+SAME = ""
 
 
 class Layers(NamedTuple):
@@ -129,7 +131,7 @@ def _change(pair: Pair, entry: Entry, marks: str, *, complete: bool) -> Change |
     if before is None:
         return Change(ADDED, entry.path, entry)
     if complete and _is_same(before, entry.status):
-        return None
+        return Change(SAME, entry.path, entry) if entry.is_directory() else None
     if not (entry.is_directory() and stat.S_ISDIR(before.st_mode)):
         return Change(CHANGED, entry.path, entry)
     opaque = not complete and layered.is_opaque_entry(entry, marks)

@@ -132,7 +132,7 @@ def _listed(files: Files) -> list[list[str]]:
     for change in changes.between(files.upper, files.below, complete=files.complete):
         if is_of_the_runner(change.path, files.mounts):
             touched.add(_parent(change.path))
-        else:
+        elif change.kind != changes.SAME:
             found.append((change.kind, change.path, change.incidental))
     parents = {_parent(path) for _, path, _ in found}
     return [

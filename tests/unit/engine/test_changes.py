@@ -42,7 +42,7 @@ def _shown(*directories: str, marks: str = layered.FUSE) -> dict[str, str]:
 def _changes(upper: str, *below: str, complete: bool = False) -> list[str]:
     marks = "" if complete else layered.FUSE
     found = changes.between(Layers((upper,), marks), Layers(below, layered.FUSE), complete=complete)
-    return [f"{change.kind} {change.path}" for change in found]
+    return [f"{change.kind} {change.path}" for change in found if change.kind]
 
 
 def test_an_upper_file_hides_a_lower_one(tmp_path: Path) -> None:
@@ -114,6 +114,18 @@ def test_changes_of_a_complete_tree(tmp_path: Path) -> None:
         os.utime(f"{low}/{name}", ns=(0, 0))
     (tmp_path / "top/a").write_text("changed")
     assert _changes(top, low, complete=True) == ["C a", "D b/c", "A b/d"]
+
+
+def test_a_complete_tree_names_unchanged_directories(tmp_path: Path) -> None:
+    """A layer without them would give the way to a changed file another owner and mode."""
+    low, top = (_make(tmp_path / name, "d/e/x", "d/y") for name in ("low", "new"))
+    for path in ("d/e/x", "d/e", "d/y", "d"):
+        for tree in (low, top):
+            os.utime(f"{tree}/{path}", ns=(0, 0))
+    (tmp_path / "new/d/e/x").write_text("changed")
+    found = changes.between(Layers((top,), ""), Layers((low,), layered.OVERLAY), complete=True)
+    kinds = {change.path: change.kind for change in found}
+    assert kinds == {"d": "", "d/e": "", "d/e/x": "C"}
 
 
 def test_links_are_not_followed(tmp_path: Path) -> None:
