@@ -342,6 +342,16 @@ NOTIFY = textwrap.dedent(
 )
 
 
+STRANGER = """
+import os, socket, sys, time
+with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as s:
+    os.chdir(sys.argv[1])
+    s.sendto(b"READY=1", "notify.sock")
+    # As long as it lives, it can be told from the container's processes.
+    time.sleep(1)
+"""
+
+
 def test_ready_when_the_container_says_so(rig: Machine) -> None:
     rp(rig, "create", "--name", "told", "--sdnotify", "container", "--network", "none", *PYTHON,
        "alpine", "/usr/bin/python3", "-I", "-c", NOTIFY)  # fmt: skip
@@ -354,6 +364,10 @@ def test_ready_when_the_container_says_so(rig: Machine) -> None:
     )
     assert show(rig, "rp-told", "ActiveState")["ActiveState"] == "activating"
     main = pid_of(rig, "told")
+    container_id = rp(rig, "inspect", "--format", "{{.Id}}", "told").stdout.strip()
+    directory = f"/run/user/{rig.uid}/rootlesspy/{container_id}/notify"
+    rig.run(["python3", "-I", "-c", STRANGER, directory])
+    assert show(rig, "rp-told", "ActiveState")["ActiveState"] == "activating"
     rp(rig, "exec", "told", "touch", "/go")
     until(lambda: show(rig, "rp-told", "ActiveState")["ActiveState"] == "active", "it is ready")
     assert show(rig, "rp-told", "StatusText")["StatusText"] == "watched for 50000000"
