@@ -72,11 +72,15 @@ def _measure(rig: instance.Instance, arguments: argparse.Namespace) -> None:
         _say("preparing: 99 more stopped containers of each")
         prepare.stopped(rp_machine, 1, 100)
         run(work.listing(100, rounds, limit_s=10))
-    if not only or "pull" in only:
+    if not only or {"pull", "save", "load"} & set(only):
         _say("preparing: an image with one large layer")
         big = prepare.big_image(rig, rp_machine)
         facts["big_image"] = f"({big.bytes / 1e6:.0f} MB, {big.files:,} files)"
         run(work.pulling(max(2, rounds // 10), limit_s=45))
+        if only and "pull" not in only:
+            prepare.pull_big(rp_machine)
+        for group in work.archives(max(2, rounds // 10), limit_s=30):
+            run(group)
     facts["load_average_after"] = _load()
     _write(arguments, facts, outcomes)
 

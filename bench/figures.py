@@ -91,6 +91,8 @@ _ROWS = (
     ("ps -a, 1 container", "ps-1", "rp", "podman", ()),
     ("ps -a, {count} containers", "ps-100", "rp", "podman", ()),
     ("pull {image}", "pull", "rp", "podman", ("skopeo + umoci",)),
+    ("save {image}", "save", "rp", "podman", ()),
+    ("load {image}", "load", "rp", "podman", ()),
 )
 
 

@@ -112,6 +112,14 @@ def big_image(rig: Instance, machine: Machine) -> BigLayer:
     return BigLayer(bytes=len(content), files=files)
 
 
+def pull_big(machine: Machine) -> None:
+    """Have the large image in both stores, and in an archive."""
+    machine.run(["rp", "pull", "--quiet", work.BIG_IMAGE], timeout=300)
+    machine.run(["podman", "pull", "--quiet", work.BIG_IMAGE], timeout=300)
+    script = f"rm -f {work.SAVED}; podman save --quiet -o {work.SAVED} {work.BIG_IMAGE}"
+    machine.run(["sh", "-c", script], timeout=300)
+
+
 def _write(machine: Machine, path: str, text: str) -> None:
     machine.run(["sh", "-c", 'cat >"$1"', "sh", path], input=text)
 

@@ -15,6 +15,7 @@ TIMER = f"{HOME}/timer.py"
 IMAGE = "alpine"
 # The rig's registry is the mirror of docker.io.
 BIG_IMAGE = "docker.io/bench/debian:latest"
+SAVED = f"{HOME}/saved.tar"
 _ROOTFS = f"{HOME}/bundle/rootfs"
 _PODMAN = ("podman", "--events-backend=none")
 
@@ -89,3 +90,24 @@ def pulling(rounds: int, limit_s: float) -> Group:
     )
     # fmt: on
     return Group("pull", "pull and unpack", contestants, rounds, 2, limit_s, False)
+
+
+def archives(rounds: int, limit_s: float) -> tuple[Group, Group]:
+    """Return the groups that write a large image to an archive and bring it in again."""
+    # fmt: off
+    saving = (
+        Contestant("rp", ("rp", "save", "-o", SAVED, BIG_IMAGE), before=(("rm", "-f", SAVED),)),
+        Contestant("podman", (*_PODMAN, "save", "--quiet", "-o", SAVED, BIG_IMAGE),
+                   before=(("rm", "-f", SAVED),)),
+    )
+    loading = (
+        Contestant("rp", ("rp", "load", "--quiet", "-i", SAVED),
+                   before=(("sh", "-c", f"rp rmi {BIG_IMAGE} || true"),)),
+        Contestant("podman", (*_PODMAN, "load", "--quiet", "-i", SAVED),
+                   before=((*_PODMAN, "rmi", "--ignore", BIG_IMAGE),)),
+    )
+    # fmt: on
+    return (
+        Group("save", "write a docker archive", saving, rounds, 2, limit_s, False),
+        Group("load", "load a docker archive", loading, rounds, 2, limit_s, False),
+    )

@@ -11,7 +11,6 @@ pull leaves nothing but garbage in tmp/, which the next one removes.
 from __future__ import annotations
 
 import errno
-import fcntl
 import hashlib
 import json
 import os
@@ -21,7 +20,7 @@ from rootlesspy.errors import Error, ImageError, Unsupported
 from rootlesspy.image import children, layout, locks
 from rootlesspy.image.decompress import Reader
 from rootlesspy.image.events import Events
-from rootlesspy.image.transfer import File, Transfer, write_all
+from rootlesspy.image.transfer import File, Transfer, pipe, write_all
 from rootlesspy.image.unpack import unpack
 from rootlesspy.linux import userns
 from rootlesspy.linux.sync import syncfs
@@ -36,7 +35,6 @@ if TYPE_CHECKING:
     from rootlesspy.settings import Source
 
 _CHUNK = 1 << 18
-_PIPE_BYTES = 1 << 20
 _REFETCHES = 1
 
 
@@ -141,7 +139,7 @@ class _Pipeline:
         try:
             if blob is None:
                 self._events.phase("downloading")
-                compressed_fd, writer = _pipe()
+                compressed_fd, writer = pipe()
                 fetching = self._fork(self._fetch, writer, unused_fd=compressed_fd)
                 workers.append(fetching)
             else:
@@ -175,7 +173,7 @@ class _Pipeline:
         if not self._unpacks:
             child = children.fork(lambda: self._decompress(compressed_fd, None))
         else:
-            self._plain_fd, writer = _pipe()
+            self._plain_fd, writer = pipe()
             child = self._fork(
                 lambda fd: self._decompress(compressed_fd, fd), writer, unused_fd=self._plain_fd
             )
@@ -280,13 +278,3 @@ def _outcome(worker: children.Child) -> object:
         return children.wait(worker)
     except (Error, OSError) as error:
         return error
-
-
-def _pipe() -> tuple[int, int]:
-    reader, writer = os.pipe2(os.O_CLOEXEC)
-    try:
-        fcntl.fcntl(writer, fcntl.F_SETPIPE_SZ, _PIPE_BYTES)
-    except OSError:
-        # fs.pipe-user-pages-soft is used up: slower, not wrong.
-        pass
-    return reader, writer

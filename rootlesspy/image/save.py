@@ -7,15 +7,16 @@ containers-transports(5).
 
 from __future__ import annotations
 
+import hashlib
 import os
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 from rootlesspy.errors import Conflict, Error, ImageError
-from rootlesspy.image import documents, layout
+from rootlesspy.image import children, documents, layout
 from rootlesspy.image.decompress import Reader
 from rootlesspy.image.files import DirectoryFiles, Saved
 from rootlesspy.image.saved import Original
-from rootlesspy.image.transfer import verified, write_all
+from rootlesspy.image.transfer import chunks, pipe, verified, write_all
 from rootlesspy.oci import image_spec
 from rootlesspy.settings import Source
 
@@ -242,7 +243,6 @@ def write_file(path: str, write: Callable[[int], None]) -> None:
     fd = os.open(temporary, flags, 0o666)
     try:
         write(fd)
-        os.fsync(fd)
         os.rename(temporary, path)
     except BaseException:
         os.unlink(temporary)
@@ -273,16 +273,37 @@ def _add_plain(tar: TarWriter, image: Copyable, layer: Descriptor, diff_id: str)
 
 
 def plain(image: Copyable, layer: Descriptor, diff_id: str) -> Iterator[bytes]:
-    """Yield a layer decompressed; raise ImageError at the end of one that is another."""
-    import hashlib
+    """Yield a layer decompressed; raise ImageError at the end of one that is another.
 
+    Its diff ID vouches for it, whatever the compressed form was.  Decompressing is done in a
+    process of its own beside whatever the caller does with the content.
+    """
     digest = hashlib.new(diff_id.partition(":")[0])
-    reader = Reader(_Pieces(image.blob(layer)))
-    while data := reader.read(_CHUNK):
-        digest.update(data)
-        yield data
+    reader, writer = pipe()
+    try:
+        child = children.fork(lambda: _decompress(image, layer, reader, writer))
+    finally:
+        os.close(writer)
+    try:
+        while data := os.read(reader, _CHUNK):
+            digest.update(data)
+            yield data
+    except BaseException:
+        os.close(reader)
+        children.kill(child)
+        raise
+    os.close(reader)
+    children.wait(child)
     if f"{digest.name}:{digest.hexdigest()}" != diff_id:
         raise ImageError(f"layer {layer.digest}: diff ID mismatch: it is not {diff_id}")
+
+
+def _decompress(image: Copyable, layer: Descriptor, reader: int, writer: int) -> None:
+    os.close(reader)
+    image.origin.forget_connections()
+    source = Reader(_Pieces(chunks(layer, image.origin, image.sources)))
+    while data := source.read(_CHUNK):
+        write_all(writer, data)
 
 
 class _Pieces:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import os
 from typing import TYPE_CHECKING, Protocol
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
     from rootlesspy.settings import Source
 
 _CHUNK = 1 << 18
+_PIPE_BYTES = 1 << 20
 _MAX_BREAKS = 5
 # What has arrived since the last break for the count of breaks to start again.
 _FORGIVEN_AFTER_BYTES = 1 << 20
@@ -171,3 +173,14 @@ def _rest(descriptor: Descriptor, origin: Origin, source: Source, done: int) -> 
         raise Interrupted(
             f"{body.where} ended blob {descriptor.digest} after {at} of {descriptor.size} bytes"
         )
+
+
+def pipe() -> tuple[int, int]:
+    """Return both ends of a pipe that holds much: reader, writer."""
+    reader, writer = os.pipe2(os.O_CLOEXEC)
+    try:
+        fcntl.fcntl(writer, fcntl.F_SETPIPE_SZ, _PIPE_BYTES)
+    except OSError:
+        # fs.pipe-user-pages-soft is used up: slower, not wrong.
+        pass
+    return reader, writer
