@@ -18,6 +18,10 @@ class Record(dict[str, Any]):
     """A dict whose keys are all the fields there are, as a struct of Go has them."""
 
 
+class Nil(list[Any]):
+    """A list that was never made: empty, and null in JSON."""
+
+
 class _NoValue:
     """What a missing key of a map yields."""
 
@@ -52,11 +56,21 @@ def truth(value: Any) -> bool:
 
 
 def _json(value: Any) -> str:
-    plain = None if value is NO_VALUE else value
-    if isinstance(plain, dict):
+    return json.dumps(_plain(value), ensure_ascii=False, separators=(",", ":"), default=write)
+
+
+def _plain(value: Any) -> Any:
+    """Return what Go's encoding/json would write: the keys of maps sorted, structs as they are."""
+    if value is NO_VALUE or isinstance(value, Nil):
+        return None
+    if isinstance(value, dict):
         # Fields that take an argument (.Label "x") are no data.
-        plain = {key: each for key, each in plain.items() if not callable(each)}
-    return json.dumps(plain, ensure_ascii=False, separators=(",", ":"), default=write)
+        items = [(key, each) for key, each in value.items() if not callable(each)]
+        ordered = items if isinstance(value, Record) else sorted(items)
+        return {key: _plain(each) for key, each in ordered}
+    if isinstance(value, (list, tuple)):
+        return [_plain(each) for each in value]
+    return value
 
 
 def _printf(form: str, *values: Any) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from rootlesspy.cli.gotemplate_functions import Record
+from rootlesspy.cli.gotemplate_functions import Nil, Record
 from rootlesspy.cli.gotime import Time
 
 # Objects whose keys are data; all others have fixed fields.
@@ -47,11 +47,15 @@ def record(value: dict[str, Any]) -> Fields:
 
 def _field(key: str, value: Any) -> Any:
     if isinstance(value, dict):
-        return dict(value) if key in _MAPS else record(value)
+        return (
+            {name: _field("", each) for name, each in value.items()}
+            if key in _MAPS
+            else (record(value))
+        )
     if isinstance(value, list):
         return [record(each) if isinstance(each, dict) else each for each in value]
     if value is None:
-        return [] if key in _LISTS else {} if key in _MAPS else None
+        return Nil() if key in _LISTS else {} if key in _MAPS else None
     if key in _MOMENTS and isinstance(value, str):
         return Time(value)
     return value

@@ -86,7 +86,7 @@ def row(container: Container, now_s: float, facts: Facts, *, full: bool) -> Reco
         Status=status_text(container, now_s, facts.health(container)),
         CIDFile="",
         Health=facts.health(container),
-        Mounts=lambda: ",".join(each["Destination"] for each in facts.mounts(container)),
+        Mounts=lambda: [each["Destination"] for each in facts.mounts(container)],
         Size=lambda: size_text(facts.sizes(container)),
         **{field: _namespace(container, facts, kind) for field, kind in _NAMESPACES.items()},
         **{field: _used(container, facts, *how) for field, how in _USAGE.items()},

@@ -146,7 +146,8 @@ def document(known: Facts, *, size: bool = False) -> dict[str, Any]:
         "EffectiveCaps": _effective(kept, spec),
         "BoundingCaps": sorted(bounding),
         "GraphDriver": _graph_driver(kept, directory),
-        "Mounts": mounts,
+        # As in podman and docker those of --tmpfs are in HostConfig.
+        "Mounts": [each for each in mounts if each["Type"] != "tmpfs"],
         "NetworkSettings": inspect_host.network_settings(kept),
         "Config": _config(known),
         "HostConfig": inspect_host.host_config(kept, spec, mounts, known.directory, _log(known)),

@@ -42,7 +42,7 @@ DATA = Record(
         ("{{.Nothing}}", "<no value>"),
         ("{{.Host.Swap.Total}} {{.Host.Absent}} {{.Labels.zzz}}", "7 <no value> <no value>"),
         ("{{json .Names}}{{json .ID}}{{json .Nothing}}", '["web","www"]"abc"null'),
-        ('{{json .Labels}}', '{"b":"2","a":"1"}'),
+        ('{{json .Labels}}', '{"a":"1","b":"2"}'),
         ('{{.Label "a"}}{{.Label "b"}}', "1"),
         ('{{join .Names ","}}', "web,www"),
         ("{{len .Names}}{{len .ID}}{{len .Labels}}", "232"),

@@ -118,6 +118,8 @@ def test_the_latest_of_none() -> None:
         ('{{range $p, $b := .NetworkSettings.Ports}}{{$p}}={{(index $b 0).HostPort}}{{end}}',
          "80/tcp=8080"),
         ('{{(index (index .NetworkSettings.Ports "80/tcp") 0).HostPort}}', "8080"),
+        ("{{.NetworkSettings.Ports}}", "map[80/tcp:[{0.0.0.0 8080}]]"),
+        ("{{json .Config.Entrypoint}}{{len .Config.Entrypoint}}", "null0"),
         ("{{.NetworkSettings.IPAddress}}", ""),
         ("{{if .State.Health}}{{.State.Health.Status}}{{else}}none{{end}}", "none"),
         ("{{.Created}}", "2026-11-22 00:33:12.2175 +0000 UTC"),

@@ -263,7 +263,7 @@ def test_size_and_pod_columns(capsys: pytest.CaptureFixture[str]) -> None:
 def test_dear_fields_are_looked_up_when_asked_for(capsys: pytest.CaptureFixture[str]) -> None:
     form = "{{.Restarts}}|{{.Size}}|{{.Mounts}}|{{.Health}}|{{.NET}}"
     run("-f", "name=web", "--format", form)
-    assert capsys.readouterr().out.startswith("7|3kB (virtual 9MB)|/data|healthy|")
+    assert capsys.readouterr().out.startswith("7|3kB (virtual 9MB)|[/data]|healthy|")
 
 
 def test_what_ended_containers_had_used(
