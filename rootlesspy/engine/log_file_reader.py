@@ -71,8 +71,9 @@ class FileReader:
             return entries
         if self._changes_fd >= 0:
             inotify.drain(self._changes_fd)
-        # Looked at before the file: what was said before the end is in it then.
-        self._watch.look()
+        if self._selection.follow:
+            # Before the file is read: what was said before the end is in it then.
+            self._watch.look()
         data = os.read(self._files[0], _READ_BYTES) if self._files else b""
         self._busy = bool(data) or self._next_file()
         until_s = self._selection.until_s

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
     from rootlesspy.engine.log_lines import Entry
-    from rootlesspy.engine.record import ContainerRecord
+    from rootlesspy.engine.record import Container, ContainerRecord
     from rootlesspy.paths import Paths
 
 LOOK_S = 1.0
@@ -74,9 +74,11 @@ class Watch:
         if self._pidfd >= 0 and readable(self._pidfd):
             self.close()
         found = record.load(self._paths, self._id)
-        self.ended = found is None or found.state not in ("created", "running")
         if found is None:
+            self.ended = True
             return
+        runs = found.state in ("created", "running")
+        self.ended = not runs and not _is_to_restart(self._paths, found)
         self.started_s = found.started_s
         if found.state == "running" and self._pidfd < 0:
             self._pidfd = _supervisor(self._paths.container(self._id))
@@ -196,6 +198,28 @@ def _supervisor(directory: str) -> int:
         return -1 if live is None else os.pidfd_open(live.supervisor_pid)
     except OSError:
         return -1
+
+
+def _is_to_restart(paths: Paths, found: Container) -> bool:
+    """Say whether systemd is about to start an ended container again, or has not decided yet."""
+    from rootlesspy.engine import service
+    from rootlesspy.systemd import bus
+    from rootlesspy.systemd import service as unit
+
+    if found.record.restart in ("", "no"):
+        return False
+    name = service.unit_name(found.record.name)
+    try:
+        connection = bus.connect(os.path.dirname(paths.require_runtime()))
+    except Error:
+        # Without a manager nobody restarts it.
+        return False
+    try:
+        return not unit.is_over(connection, name)
+    except Error:
+        return False
+    finally:
+        connection.close()
 
 
 def _live(directory: str) -> record.LiveState | None:

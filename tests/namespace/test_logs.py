@@ -265,6 +265,13 @@ def test_a_full_disk_stops_the_log_and_not_the_container(
     assert error == "output was lost: No space left on device: /dev/full\n"
 
 
+def test_following_goes_on_while_systemd_restarts_the_container(
+    rig: Machine, start: Callable[..., str]
+) -> None:
+    name = start("echo again; sleep 1; exit 1", "--restart=on-failure:2")
+    assert logs(rig, "-f", name)[0] == b"again\n" * 3
+
+
 @pytest.mark.parametrize("driver", DRIVERS)
 def test_following_a_container_that_removes_itself(
     rig: Machine, start: Callable[..., str], driver: str
