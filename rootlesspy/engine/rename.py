@@ -49,7 +49,8 @@ def rename(paths: Paths, old: str, new: str) -> ContainerRecord:
 def _rename(paths: Paths, found: ContainerRecord, new: str) -> ContainerRecord:
     if autostart.is_installed(paths, found):
         raise Conflict(
-            f"container {found.name} has a unit of that name", hint=f"rp disable --delete {found.name}"
+            f"container {found.name} has a unit of that name",
+            hint=f"rp disable --delete {found.name}",
         )
     record.reserve(paths, new, found.id)
     renamed = found._replace(name=new, unit=f"rp-{new}.scope" if found.unit else "")
