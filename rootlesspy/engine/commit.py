@@ -140,13 +140,20 @@ def _add_layer(paths: Paths, writer: Writer, held: Held, request: Request) -> La
         def write(out_fd: int) -> int:
             return write_layer(files, out_fd)
 
-    frozen = _Frozen(paths, held) if request.pause and held.is_running() else None
     reader, out_fd = os.pipe2(os.O_CLOEXEC)
     try:
 
         def body() -> None:
             os.close(reader)
-            _compress(lambda fd: container_root.call_with_ids(held.maps, lambda: write(fd)), out_fd)
+            # Here, so that it goes on while the layer is still unpacked.
+            frozen = _Frozen(paths, held) if request.pause and held.is_running() else None
+            try:
+                _compress(
+                    lambda fd: container_root.call_with_ids(held.maps, lambda: write(fd)), out_fd
+                )
+            finally:
+                if frozen is not None:
+                    frozen.thaw()
 
         child = children.fork(body)
         os.close(out_fd)
@@ -163,8 +170,6 @@ def _add_layer(paths: Paths, writer: Writer, held: Held, request: Request) -> La
         return layer
     finally:
         os.close(reader)
-        if frozen is not None:
-            frozen.thaw()
 
 
 def _compress(write: Callable[[int], object], out_fd: int) -> None:
