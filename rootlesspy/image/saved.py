@@ -43,6 +43,8 @@ class Original(NamedTuple):
     blobs: dict[str, str]
     names: tuple[str, ...] = ()
     index_digest: str | None = None
+    is_made_up: bool = False
+    """The manifest is rp's: the place has none."""
 
     @property
     def diff_ids(self) -> list[str]:
@@ -201,7 +203,9 @@ def _docker_image(files: Files, entry: dict[str, object]) -> Original:
     manifest = image_spec.parse_manifest(document)
     blobs = {each.digest: name for each, name in zip(layers, names, strict=True)}
     blobs[manifest.config.digest] = config_name
-    return Original(document, sha256(document), manifest, config_data, config, blobs)
+    return Original(
+        document, sha256(document), manifest, config_data, config, blobs, is_made_up=True
+    )
 
 
 def _docker_layer(files: Files, name: str, diff_id: str) -> Descriptor:

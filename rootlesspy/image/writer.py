@@ -14,7 +14,7 @@ import select
 from typing import TYPE_CHECKING
 
 from rootlesspy.errors import Error, ImageError
-from rootlesspy.image import children, layer, layout, locks
+from rootlesspy.image import children, layer, layout, locks, naming
 from rootlesspy.image.decompress import Reader, media_suffix
 from rootlesspy.image.documents import (
     Described,
@@ -179,6 +179,23 @@ class Writer:
             lambda old: self._without_doubles(_with(old, entries, nameless), entry, manifest),
         )
         return Store(self._paths).by_digest(described.digest)
+
+    def known(self, config_digest: str) -> Image | None:
+        """Return an image of this configuration that is here with all its blobs and layers."""
+        store = Store(self._paths)
+        for image in store.images():
+            if image.id != config_digest or store.layers(image, self._maps) is None:
+                continue
+            manifest = image_spec.parse_manifest(layout.read_blob(self._paths, image.digest))
+            blobs = (layout.blob_path(self._paths, each.digest) for each in manifest.layers)
+            if all(os.path.exists(blob) for blob in blobs):
+                return image
+        return None
+
+    def name(self, image: Image, names: Sequence[str]) -> Image:
+        """Give an image that is here more names, in full.  Raises NotFound, OSError."""
+        naming.tag(self._paths, image, names)
+        return Store(self._paths).by_digest(image.digest)
 
     def vouched(self) -> frozenset[tuple[str, str]]:
         """Return the (blob, diff ID) pairs of listed images: those were verified."""

@@ -195,6 +195,17 @@ def test_what_is_saved_is_the_same_image_again(
     assert layout.read_blob(again, copy.id) == layout.read_blob(paths, image.id)
 
 
+def test_an_image_that_is_here_is_not_stored_twice(tmp_path: Path, paths: Paths) -> None:
+    (image,) = loaded(paths, archive(tmp_path, oci()))
+    before = os.listdir(f"{paths.images}/blobs/sha256")
+    copyable, path = save.stored(paths, image), f"{tmp_path}/out"
+    save.write_file(path, lambda fd: save.docker_archive(TarWriter(fd), [(copyable, ["a.b/c:d"])]))
+    (again,) = loaded(paths, path)
+    assert again.digest == image.digest
+    assert set(again.names) == {*image.names, "a.b/c:d"}
+    assert os.listdir(f"{paths.images}/blobs/sha256") == before
+
+
 def test_archives_are_the_same_through_a_pipe(tmp_path: Path, paths: Paths) -> None:
     (image,) = loaded(paths, archive(tmp_path, oci()))
     copyable = save.stored(paths, image)
