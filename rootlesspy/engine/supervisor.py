@@ -142,6 +142,7 @@ class _Supervision:
         self._health = self._health_runner()
         self._first: Client | None = None
         self._terminal = guard
+        self._bus_fd = -1
         self._emulated = 0
         self._error = ""
         self._reason = ""
@@ -328,12 +329,16 @@ class _Supervision:
         if connection is None:
             return
         if connection.poll_events():
-            self._loop.watch(connection.fileno(), connection.process, connection.poll_events())
+            self._bus_fd = connection.fileno()
+            self._loop.watch(self._bus_fd, connection.process, connection.poll_events())
             timeout_ms = connection.timeout_ms()
             if timeout_ms >= 0:
                 self._loop.after("bus", timeout_ms / 1000, connection.process)
-        else:
-            self._loop.forget(connection.fileno())
+        elif self._bus_fd >= 0:
+            # At logout the broker may go first.  The library has closed the descriptor: soon its
+            # number is something else's.
+            self._loop.forget(self._bus_fd)
+            self._bus_fd = -1
 
     def _read_meter(self) -> None:
         if self._running.meter is not None:
