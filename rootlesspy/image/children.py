@@ -85,7 +85,7 @@ def answer(function: Callable[[], object]) -> dict[str, object]:
     """Call function and describe its value or its error so that JSON can carry it."""
     try:
         return {"value": function()}
-    except BrokenPipeError:
+    except (BrokenPipeError, PipeClosed):
         return {"type": "PipeClosed"}
     except errors.Error as error:
         kinds = [name for name, kind in _TYPES.items() if isinstance(error, kind)]
