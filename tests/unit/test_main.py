@@ -101,13 +101,13 @@ def test_debug_adds_the_traceback(
 @pytest.mark.parametrize(
     ("words", "message", "hint"),
     [
-        (["bogus"], "unknown command 'bogus'", "rp --help"),
+        (["qqqq"], "unknown command 'qqqq'", "rp --help"),
         (["runn"], "unknown command 'runn'", "did you mean rp run?  rp --help lists all"),
         (["run"], "rp run: IMAGE is missing", "rp run --help"),
         (["run", "-e"], "option -e needs an argument", "rp run --help"),
-        (["run", "-d", "alpine"], "unknown option -d", "rp run --help"),
-        (["run", "-itd", "alpine"], "unknown option -d", "rp run --help"),
-        (["run", "--detach", "alpine"], "unknown option --detach", None),
+        (["run", "-Z", "alpine"], "unknown option -Z", "rp run --help"),
+        (["run", "-itZ", "alpine"], "unknown option -Z", "rp run --help"),
+        (["run", "--detached", "alpine"], "unknown option --detached", None),
         (["run", "--rm=maybe", "alpine"], "--rm 'maybe': expected true or false", None),
         (["run", "--memory", "1_0", "alpine"], "--memory '1_0': expected a size such as 512m",
          "a number and b, k, m or g"),
