@@ -241,6 +241,25 @@ def test_nothing_half_written_stays(tmp_path: Path, paths: Paths) -> None:
         save.DirectoryTarget(f"{tmp_path}/full")
 
 
+def test_another_layer_is_not_saved(tmp_path: Path, paths: Paths) -> None:
+    """A blob of the right size that is valid gzip, but of something else."""
+    (image,) = loaded(paths, archive(tmp_path, oci()))
+    copyable = save.stored(paths, image)
+    (layer,) = copyable.original.manifest.layers
+    other = gzip.compress(OTHER, mtime=0)
+    # A file name in the header makes it as long as the true one.
+    name = b"n" * (layer.size - len(other) - 1) + b"\0"
+    other = other[:3] + b"\x08" + other[4:10] + name + other[10:]
+    with open(layout.blob_path(paths, layer.digest), "wb") as file:
+        file.write(other)
+    with pytest.raises(ImageError, match="diff ID mismatch"):
+        save.write_file(
+            f"{tmp_path}/out.tar",
+            lambda fd: save.docker_archive(TarWriter(fd), [(copyable, ["a.b/c:d"])]),
+        )
+    assert not os.path.exists(f"{tmp_path}/out.tar")
+
+
 def changed(members: dict[str, bytes], name: str, data: bytes | None) -> dict[str, bytes]:
     made = {key: value for key, value in members.items() if key != name}
     return made if data is None else {**made, name: data}
