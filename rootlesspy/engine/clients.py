@@ -138,7 +138,7 @@ class Clients:
         self.attach(client, stdin=bool(message.number("stdin")), first=False)
 
     def _stop(self, _client: Client, message: Message) -> None:
-        self._duties.stop(message.text("reason") or "stop", float(message.number("timeout_s")))
+        self._duties.stop(message.text("reason") or "stop", message.seconds("timeout_s"))
 
     def _signal(self, client: Client, message: Message) -> None:
         number = message.number("number")

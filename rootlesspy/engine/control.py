@@ -57,6 +57,11 @@ class Message(NamedTuple):
         value = self.fields.get(key)
         return value if isinstance(value, int) else 0
 
+    def seconds(self, key: str) -> float:
+        """Return a field as a time, which may have a fraction; 0 when it is missing."""
+        value = self.fields.get(key)
+        return float(value) if isinstance(value, (int, float)) else 0.0
+
     def close(self) -> None:
         """Close the descriptors that came with it."""
         for fd in self.fds:

@@ -157,7 +157,7 @@ def test_the_stop_time_and_the_stop_signal_can_be_chosen(rig: Machine) -> None:
         assert exit_record(rig, identity)["reason"] == "timeout"
     hears = "trap 'echo heard; exit 0' USR1; trap '' TERM; echo ready; while :; do sleep 0.1; done"
     with script(rig, "hears", hears, "--stop-signal=SIGUSR1") as identity:
-        rp(rig, "stop", "hears")
+        rp(rig, "stop", "-t", "60", "hears")
         assert rp(rig, "logs", "hears").stdout == "ready\nheard\n"
         assert exit_record(rig, identity)["exit_code"] == 0
 
