@@ -98,14 +98,9 @@ def test_a_tree_comes_back_as_it_was(rig: Machine, box: str) -> None:
     ("source", "target", "there"),
     [
         pytest.param("f", ":new", "/var/new", id="relative to the working directory"),
-        pytest.param("f", ":/etc/motd", "/etc/motd", id="a file over a file"),
-        pytest.param("f", ":/srv", "/srv/f", id="a file into a directory"),
         pytest.param("link", ":/srv/", "/srv/link", id="a link means its target"),
-        pytest.param("f", ":/in/file", "/etc/new", id="a dangling link is written through"),
         pytest.param("d", ":/srv", "/srv/d/x", id="a directory into one"),
-        pytest.param("d", ":/srv/e", "/srv/e/x", id="a directory becomes a new one"),
         pytest.param("d/.", ":/srv", "/srv/x", id="the content of a directory"),
-        pytest.param("d/.", ":/srv/g", "/srv/g/x", id="the content becomes a new one"),
         pytest.param("./a:b", ":/srv", "/srv/a:b", id="a colon in a name"),
         pytest.param("[*", ":/srv", "/srv/[*", id="CVE-2019-18466: no pattern is a pattern"),
     ],
@@ -113,7 +108,6 @@ def test_a_tree_comes_back_as_it_was(rig: Machine, box: str) -> None:
 def test_where_it_goes(rig: Machine, running: str, source: str, target: str, there: str) -> None:
     _sh(rig, CLEAN + "echo f > f; ln -s f link; mkdir d; echo x > d/x; cp f a:b;"
              "cp f '[*'; cp f '[x'")  # fmt: skip
-    _inside(rig, "mkdir -p /var /in; ln -s ../etc/new /in/file")
     done = _cp(rig, source, f"{running}{target}".replace(":new", ":/var/new"))
     assert (done.returncode, done.stderr) == (0, "")
     wanted = "x" if there.endswith("/x") else "f"
@@ -124,19 +118,14 @@ def test_where_it_goes(rig: Machine, running: str, source: str, target: str, the
     ("words", "message"),
     [
         (("f", ":/no/x"), "'/no/x' could not be found on container cp-run"),
-        (("f", ":/no/"), "'/no/' could not be found on container cp-run"),
         (("no", ":/"), "'no' could not be found on the host"),
-        ((":/no", "."), "'/no' could not be found on container cp-run"),
         ((":/etc/passwd", "no/"), "'no/' could not be found on the host"),
         (("d", ":/etc/passwd"), "destination must be a directory when copying a directory"),
-        (("f", ":/etc/passwd/"), "exists but is not a directory"),
-        ((":/dev/null", "."), "is neither a file nor a directory"),
         ((":/etc/passwd", "/dev/null"), "must be a directory or a regular file"),
         (("d", ":/full"), "cannot overwrite non-directory d with a directory"),
         (("f", ":/full"), "cannot overwrite directory f with a non-directory"),
         ((":/etc", ":/etc/x"), "into itself"),
         (("f", "g"), "neither 'f' nor 'g' is in a container"),
-        (("f", ""), "is not [CONTAINER:]PATH"),
         (("f", "nobody:/x"), "no container with name or id 'nobody'"),
     ],
 )
