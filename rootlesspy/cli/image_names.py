@@ -23,11 +23,14 @@ def tag(
     ),
 ) -> int:  # fmt: skip
     """Give an image more names."""
+    from rootlesspy.engine import events
     from rootlesspy.image import naming
     from rootlesspy.image.store import Store
 
     paths = context.obj.paths()
-    naming.tag(paths, Store(paths).resolve(name), names)
+    image = Store(paths).resolve(name)
+    for given in naming.tag(paths, image, names):
+        events.emit_image("tag", given, image.id)
     return 0
 
 
@@ -43,11 +46,14 @@ def untag(
     ),
 ) -> int:  # fmt: skip
     """Take names from an image, which stays."""
+    from rootlesspy.engine import events
     from rootlesspy.image import naming
     from rootlesspy.image.store import Store
 
     paths = context.obj.paths()
-    naming.untag(paths, Store(paths).resolve(name), names or ())
+    image = Store(paths).resolve(name)
+    for taken in naming.untag(paths, image, names or ()):
+        events.emit_image("untag", taken, image.id)
     return 0
 
 

@@ -66,6 +66,7 @@ def push(
     ),
 ) -> int:  # fmt: skip
     """Send an image to a registry."""
+    from rootlesspy.engine import events
     from rootlesspy.image import copy, place
     from rootlesspy.image.store import Store
 
@@ -78,6 +79,7 @@ def push(
         compression=_compression(compression, level, force=force),
     )
     digest = copy.copy(place.Place(place.STORE, "", name), target, trip)
+    events.emit_image("push", str(target).removeprefix("docker://"), image.id)
     if digestfile is not None:
         _write(digestfile, digest)
     return 0

@@ -54,6 +54,7 @@ def save(
     ),
 ) -> int:  # fmt: skip
     """Write images to an archive that podman, docker and skopeo can read."""
+    from rootlesspy.engine import events
     from rootlesspy.image import save as saving
 
     paths = context.obj.paths()
@@ -77,6 +78,8 @@ def save(
         if form == "docker-archive" and os.path.isfile(output) and os.path.getsize(output):
             raise Conflict(f"{output} exists already", hint=f"rm {output}")
         saving.write_file(output, lambda fd: _write(fd, form, chosen))
+    for image, _ in chosen:
+        events.emit_image("save", output or "-", image.original.manifest.config.digest)
     return 0
 
 
@@ -99,7 +102,7 @@ def load(
     Archives of docker save and podman save, OCI archives and directories; also compressed by gzip,
     zstd, xz or bzip2.
     """
-    from rootlesspy.engine import idmap
+    from rootlesspy.engine import events, idmap
     from rootlesspy.image import files, saved
     from rootlesspy.image.load import load as load_image
     from rootlesspy.image.writer import Writer
@@ -118,6 +121,7 @@ def load(
     ):
         for original in saved.images(opened.files, platform):
             image = load_image(writer, opened.files, original, original.names)
+            events.emit_image("loadfromarchive", opened.files.where, image.id)
             for name in original.names or (image.id,):
                 sys.stdout.write(f"Loaded image: {escape(name)}\n")
     return 0
@@ -155,7 +159,7 @@ def import_(
     ),
 ) -> int:  # fmt: skip
     """Make an image of a tar archive of a file system; print its id."""
-    from rootlesspy.engine import image_import
+    from rootlesspy.engine import events, image_import
 
     session = context.obj
     display = progress.make(quiet=quiet, debug=session.reporter.debug)
@@ -176,6 +180,7 @@ def import_(
         )
     finally:
         os.close(fd)
+    events.emit_image("import", image.names[0] if name else "", image.id)
     sys.stdout.write(f"{image.id}\n")
     return 0
 

@@ -73,6 +73,7 @@ def prune(paths: Paths, chosen: Callable[[list[Image]], list[Image]]) -> Pruned:
         except NotFound:
             # Somebody else was faster.
             continue
+        events.emit_image("remove", image.names[0] if image.names else "", image.id)
         gone.append(image)
     collect(paths)
     return Pruned(tuple(gone), max(before - usage.total_bytes(paths), 0))

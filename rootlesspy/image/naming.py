@@ -17,8 +17,8 @@ if TYPE_CHECKING:
     from rootlesspy.paths import Paths
 
 
-def tag(paths: Paths, image: Image, names: Sequence[str]) -> None:
-    """Give an image more names, each taken from the image that had it.
+def tag(paths: Paths, image: Image, names: Sequence[str]) -> list[str]:
+    """Give an image more names, each taken from the image that had it; return them in full.
 
     Raises UsageError for what cannot be a name, NotFound when the image has gone meanwhile.
     """
@@ -36,17 +36,22 @@ def tag(paths: Paths, image: Image, names: Sequence[str]) -> None:
         return entries
 
     layout.update_index(paths, change)
+    return wanted
 
 
-def untag(paths: Paths, image: Image, names: Sequence[str]) -> None:
-    """Take names from an image, all of them when none is given; it stays, if need be nameless.
+def untag(paths: Paths, image: Image, names: Sequence[str]) -> list[str]:
+    """Take names from an image, all of them when none is given; return those that are gone.
 
-    Raises NotFound for a name that it does not have: then nothing is changed.
+    It stays, if need be nameless.  Raises NotFound for a name that it does not
+    have: then nothing is changed.
     """
+    taken: list[str] = []
 
     def change(entries: list[IndexEntry]) -> list[IndexEntry]:
         own = [entry for entry in entries if entry["digest"] == image.digest]
         gone = [_own_entry(own, name) for name in names] if names else own
+        known = (entry.get("annotations", {}).get(image_spec.REF_NAME) for entry in gone)
+        taken.extend(name for name in known if name)
         left = [entry for entry in entries if entry not in gone]
         if own and not any(entry["digest"] == image.digest for entry in left):
             kept = (layout.SIZE, layout.INDEX_DIGEST)
@@ -55,6 +60,7 @@ def untag(paths: Paths, image: Image, names: Sequence[str]) -> None:
         return left
 
     layout.update_index(paths, change)
+    return taken
 
 
 def _own_entry(own: list[IndexEntry], name: str) -> IndexEntry:

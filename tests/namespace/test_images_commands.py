@@ -105,6 +105,12 @@ def test_names_come_and_go(rig: Machine, alpine: str) -> None:
     assert "no name nosuch" in refused.stderr
     rig.run(["rp", "untag", alpine, "mine"])
     assert rig.run(["rp", "image", "exists", "mine"], check=False).returncode == 1
+    told = rig.run(["rp", "events", "--since=5m", "--stream=false", "--filter=type=image"]).stdout
+    for event in ("tag", "untag"):
+        assert any(
+            f" image {event} " in line and line.endswith(" localhost/mine:latest")
+            for line in told.splitlines()
+        )
     rig.run(["rp", "rmi", "other:2"])
     assert rig.run(["rp", "image", "exists", alpine]).returncode == 0
     for argv in (["tag", "nosuch", "x"], ["image", "inspect", "nosuch"], ["history", "nosuch"]):
