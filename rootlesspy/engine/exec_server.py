@@ -35,10 +35,6 @@ def serve(sessions: Sessions, client: Client, message: Message, found: Container
         fds = (master_fd,) if master_fd >= 0 else ()
         client.send("started", {"pid": session.pid, "tty": wish.tty}, fds)
         events.emit("exec", found, command=" ".join(wish.args))
-        if master_fd >= 0:
-            # The client's alone: when it goes, the process is hung up on.
-            os.close(master_fd)
-            session.master_fd = -1
 
     def failed(error: Error) -> None:
         client.session = None
@@ -65,9 +61,10 @@ def serve(sessions: Sessions, client: Client, message: Message, found: Container
             os.close(null)
 
 
-def hang_up(session: Session, turns: Loop) -> None:
+def hang_up(sessions: Sessions, session: Session, turns: Loop) -> None:
     """End a session whose client has died."""
     session.signal(signal.SIGHUP)
+    sessions.close_terminal(session)
     turns.after(f"hang up {session.pid}", _HANG_UP_S, lambda: session.signal(signal.SIGKILL))
 
 

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from rootlesspy.engine import capabilities
 from rootlesspy.errors import Error, RuntimeFailure
 from rootlesspy.runtime import create, join, sync
-from rootlesspy.systemd import scope
+from rootlesspy.systemd import cgroup, scope
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -23,6 +23,9 @@ if TYPE_CHECKING:
     from rootlesspy.engine.loop import Loop
     from rootlesspy.engine.start import Running
     from rootlesspy.oci.runtime_spec import Process
+
+
+_CHUNK_BYTES = 65536
 
 
 class Session:
@@ -95,6 +98,18 @@ class Sessions:
             raise
         return session
 
+    def detach(self, session: Session) -> None:
+        """Read the terminal of a session that is left running, so that it does not block."""
+        if session.master_fd >= 0:
+            self._loop.watch(session.master_fd, lambda: self._drain(session))
+
+    def close_terminal(self, session: Session) -> None:
+        """Let go of a session's terminal; it hangs up when its client has done so too."""
+        if session.master_fd >= 0:
+            self._loop.forget(session.master_fd)
+            os.close(session.master_fd)
+            session.master_fd = -1
+
     def end(self) -> None:
         """Reap what the end of the PID namespace has killed."""
         for session in list(self._sessions):
@@ -123,7 +138,11 @@ class Sessions:
         connection = self._running.connection
         if joining.born_in_cgroup or connection is None or not self._job.record.unit:
             return
-        scope.attach(connection, self._job.record.unit, [joining.pid])
+        # Where the container's first process is now: it may have divided its cgroup.
+        _, unit, below = cgroup.control_group(self._running.init.pid).partition(
+            self._job.record.unit
+        )
+        scope.attach(connection, unit or self._job.record.unit, below or "/", [joining.pid])
 
     def _shake_hands(self, session: Session) -> None:
         channel = session.joining.channel
@@ -152,13 +171,22 @@ class Sessions:
         channel = session.joining.channel
         self._loop.forget(channel.fileno())
         channel.close()
-        for fd in (session.pidfd, session.master_fd):
-            if fd >= 0:
-                os.close(fd)
-        session.pidfd = session.master_fd = -1
+        if session.pidfd >= 0:
+            os.close(session.pidfd)
+            session.pidfd = -1
+        self.close_terminal(session)
         if session.pid:
             os.waitpid(session.pid, 0)
         session.tell_failed(error)
+
+    def _drain(self, session: Session) -> None:
+        try:
+            os.read(session.master_fd, _CHUNK_BYTES)
+        except BlockingIOError:
+            return
+        except OSError:
+            # EIO: no process has the terminal open any more.
+            self._loop.forget(session.master_fd)
 
     def _reap_joiner(self, session: Session) -> None:
         self._loop.forget(session.joining.pidfd)
@@ -173,6 +201,7 @@ class Sessions:
         _, status = os.waitpid(session.pid, 0)
         os.close(session.pidfd)
         session.pidfd = -1
+        self.close_terminal(session)
         code = os.waitstatus_to_exitcode(status)
         session.tell_ended(code if code >= 0 else 128 - code)
 

@@ -250,8 +250,11 @@ class _Supervision:
 
     def client_left(self, client: Client, *, said_bye: bool) -> None:
         """End its exec session; give a terminal back if its owner died with it in raw mode."""
-        if client.session is not None and not said_bye:
-            exec_server.hang_up(client.session, self._loop)
+        if client.session is not None:
+            if said_bye:
+                self._sessions.detach(client.session)
+            else:
+                exec_server.hang_up(self._sessions, client.session, self._loop)
         if client is not self._first or self._terminal is None:
             return
         if not said_bye:

@@ -122,7 +122,8 @@ def explain(failed: sync.Failed, command: str) -> RuntimeFailure | Unsupported:
     if step == "exec":
         return _explain_exec(number, command)
     if step == "change to the working directory":
-        return CommandNotFound(
+        kind = CommandNotExecutable if number == errno.EACCES else CommandNotFound
+        return kind(
             f"working directory {path!r} cannot be entered: {reason}",
             step=step,
             errno=number,

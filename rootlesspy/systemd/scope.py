@@ -15,7 +15,6 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from rootlesspy.errors import Conflict, Error, RuntimeFailure, Unsupported, UsageError
 from rootlesspy.systemd.bus import SCOPE, UNIT, Bus, BusError, Property
-from rootlesspy.systemd.cgroup import PAYLOAD
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -150,13 +149,13 @@ def thaw(bus: Bus, unit: str) -> bool:
     return _ask(bus, "ThawUnit", "s", unit)
 
 
-def attach(bus: Bus, unit: str, pids: Sequence[int]) -> None:
-    """Have systemd move processes into the payload of a running scope.
+def attach(bus: Bus, unit: str, group: str, pids: Sequence[int]) -> None:
+    """Have systemd move processes into a cgroup below a running scope's, as /payload.
 
     For a caller outside the user manager's tree; inside it CLONE_INTO_CGROUP is quicker.
     """
     try:
-        bus.call("AttachProcessesToUnit", "ssau", unit, PAYLOAD, list(pids))
+        bus.call("AttachProcessesToUnit", "ssau", unit, group, list(pids))
     except BusError as error:
         raise explain(error, unit) from error
 
