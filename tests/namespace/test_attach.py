@@ -1,0 +1,175 @@
+"""`rp attach` and `rp start -a`: nothing is lost, keys detach, nobody's window stops a service."""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+import time
+from typing import TYPE_CHECKING
+
+import pytest
+from namespace.living import LIMIT_S, exit_record, rp, running, script, state, until
+
+if TYPE_CHECKING:
+    from rig.machine import Machine
+
+pytestmark = pytest.mark.usefixtures("alpine", "leaves_nothing")
+
+CREATE = ("rp", "create", "--network=none")
+
+
+def test_start_attached_loses_nothing_of_a_short_life(rig: Machine) -> None:
+    rig.run([*CREATE, "--name", "brief", "alpine", "sh", "-c", "seq 500; echo bad >&2; exit 5"])
+    loop = (
+        "for n in $(seq 20); do rp start -a brief >out 2>err; echo $? $(wc -l <out) $(cat err);"
+        " done; rm out err"
+    )
+    assert rig.run(["sh", "-c", loop], timeout=150).stdout == "5 500 bad\n" * 20
+    rp(rig, "rm", "brief")
+
+
+def test_start_interactive_ends_with_its_input(rig: Machine) -> None:
+    rig.run([*CREATE, "-i", "--name", "echoes", "alpine", "cat"])
+    for text in ("one\ntwo", "", "x" * 300_000 + "\n"):
+        done = rp(rig, "start", "-ai", "echoes", input=text, timeout=LIMIT_S)
+        assert (done.returncode, done.stdout == text, done.stderr) == (0, True, "")
+    rp(rig, "rm", "echoes")
+    # One that was not made with -i has none.
+    rig.run([*CREATE, "--name", "deaf", "alpine", "cat"])
+    done = rp(rig, "start", "-ai", "deaf", input="one\n", timeout=LIMIT_S)
+    assert (done.returncode, done.stdout) == (0, "")
+    rp(rig, "rm", "deaf")
+
+
+def test_start_attached_with_a_terminal(rig: Machine) -> None:
+    rig.run([*CREATE, "-it", "--name", "shell", "alpine", "sh"])
+    with rig.pty(["rp", "start", "-ai", "shell"]) as terminal:
+        terminal.expect("# ")
+        terminal.send("stty size; tty; exit 6\r")
+        terminal.expect("24 80.*/dev/pts/0")
+        assert terminal.wait() == 6
+    rp(rig, "rm", "shell")
+
+
+def test_detach_and_attach_again(rig: Machine) -> None:
+    with running(rig, "mine", "sh", options=("-it",)):
+        with rig.pty(["rp", "attach", "mine"]) as terminal:
+            terminal.send("echo on''e; x=kept\r")
+            terminal.expect("one")
+            terminal.send("\x10\x11")
+            assert terminal.wait() == 0
+        assert state(rig, "mine") == "running"
+        with rig.pty(["rp", "attach", "--detach-keys=ctrl-x,x", "mine"]) as terminal:
+            terminal.send("echo $x-agai''n\r")
+            terminal.expect("kept-again")
+            terminal.resize(31, 91)
+            terminal.send(
+                "while [ \"$(stty size)\" != '31 91' ]; do sleep 0.1; done; echo s''ize\r"
+            )
+            terminal.expect("size\r")
+            terminal.send("\x18x")
+            assert terminal.wait() == 0
+        with rig.pty(["rp", "attach", "mine"]) as terminal:
+            terminal.send("exit 8\r")
+            assert terminal.wait() == 8
+
+
+def test_two_at_once_see_the_same(rig: Machine) -> None:
+    with (
+        running(rig, "both", "sh", options=("-it",)),
+        rig.pty(["rp", "attach", "both"]) as one,
+        rig.pty(["rp", "attach", "both"]) as two,
+    ):
+        for each in (one, two):
+            each.send("\r")
+            each.expect("# ")
+        one.send("echo fi''rst\r")
+        for each in (one, two):
+            each.expect("first")
+        two.send("echo sec''ond\r")
+        for each in (one, two):
+            each.expect("second")
+        two.send("\x10\x11")
+        assert two.wait() == 0
+        one.send("echo th''ird; exit 4\r")
+        one.expect("third")
+        assert one.wait() == 4
+
+
+def test_piped_input_and_separate_errors(rig: Machine) -> None:
+    with running(rig, "pipe", "sh", options=("-i",)):
+        done = rp(rig, "attach", "pipe", input="echo out; echo err >&2; exit 3\n", timeout=LIMIT_S)
+        assert (done.returncode, done.stdout, done.stderr) == (3, "out\n", "err\n")
+
+
+def test_without_stdin_it_only_listens(rig: Machine) -> None:
+    with running(rig, "listen", "sh", "-c", "read line; echo got $line; exit 2", options=("-i",)):
+        argv = ["rp", "attach", "--no-stdin", "listen"]
+        with rig.popen(argv, stdin=-1, stdout=-1, text=True) as listener:
+            time.sleep(0.5)
+            done = rp(rig, "attach", "listen", input="words\n", timeout=LIMIT_S)
+            assert done.returncode == 2
+            assert listener.communicate("ignored\n", timeout=LIMIT_S)[0] == "got words\n"
+            assert listener.returncode == 2
+
+
+@pytest.mark.parametrize("first", [True, False])
+def test_a_client_that_dies_leaves_it_running(rig: Machine, first: bool) -> None:
+    if first:
+        rig.run([*CREATE, "-i", "--name", "lives", "alpine", "sh"])
+        client = rig.popen(["rp", "start", "-ai", "lives"], stdin=-1)
+        until(lambda: state(rig, "lives") == "running", "it does not start")
+    else:
+        rig.run(["rp", "run", "-d", "-i", "--network=none", "--name", "lives", "alpine", "sh"])
+        client = rig.popen(["rp", "attach", "lives"], stdin=-1)
+        time.sleep(0.5)
+    rig.run(["pkill", "-9", "-f", "rp (start -ai|attach) lives"])
+    client.wait(LIMIT_S)
+    done = rp(rig, "attach", "lives", input="echo alive; exit 1\n", timeout=LIMIT_S)
+    assert (done.returncode, done.stdout) == (1, "alive\n")
+    if client.stdin is not None:
+        client.stdin.close()
+    rp(rig, "rm", "-f", "lives")
+
+
+def test_signals_are_passed_on_or_not(rig: Machine) -> None:
+    trap = "trap 'echo usr1' USR1; trap 'exit 3' TERM; echo ready; while :; do sleep 0.1; done"
+    with script(rig, "sig", trap):
+        with rig.popen(["rp", "attach", "--sig-proxy=false", "sig"], stdout=-1) as client:
+            time.sleep(0.7)
+            client.send_signal(signal.SIGTERM)
+            assert client.wait(LIMIT_S) != 3
+        assert state(rig, "sig") == "running"
+        with rig.popen(["rp", "attach", "sig"], stdout=subprocess.PIPE, text=True) as client:
+            assert client.stdout is not None
+            time.sleep(0.7)
+            client.send_signal(signal.SIGUSR1)
+            assert client.stdout.readline() == "usr1\n"
+            client.send_signal(signal.SIGTERM)
+            assert client.wait(LIMIT_S) == 3
+
+
+def test_a_slow_reader_does_not_stop_a_detached_container(rig: Machine) -> None:
+    flood = "read go; seq 1000000; echo over; exit 2"
+    with (
+        running(rig, "flood", "sh", "-c", flood, options=("-i", "--log-driver=none")) as identity,
+        rig.popen(["rp", "attach", "--no-stdin", "flood"], stdout=-1) as slow,
+    ):
+        time.sleep(0.5)
+        rp(rig, "attach", "flood", input="go\n", timeout=LIMIT_S)
+        assert exit_record(rig, identity)["exit_code"] == 2
+        slow.kill()
+
+
+def test_a_slow_reader_that_started_it_loses_nothing(rig: Machine) -> None:
+    rig.run([*CREATE, "--name", "slow", "--log-driver=none", "alpine", "seq", "1000000"])
+    slow = "rp start -a slow | { sleep 1; wc -l; }"
+    assert rig.run(["sh", "-c", slow]).stdout.strip() == "1000000"
+    rp(rig, "rm", "slow")
+
+
+def test_what_cannot_be_attached_to(rig: Machine) -> None:
+    rig.run([*CREATE, "--name", "still", "alpine", "true"])
+    done = rp(rig, "attach", "still")
+    assert (done.returncode, "still is not running" in done.stderr) == (125, True)
+    rp(rig, "rm", "still")
