@@ -190,6 +190,7 @@ def rmi(
     if everything:
         chosen = [image.id for image in Store(paths).images()]
     removal = Removal(session.reporter)
+    deleted = []
     for name in chosen:
         try:
             removed = remove(paths, name, force=force, reporter=session.reporter)
@@ -202,7 +203,9 @@ def rmi(
             for untagged in removed.untagged:
                 sys.stdout.write(f"Untagged: {escape(untagged)}\n")
             if removed.deleted is not None:
-                sys.stdout.write(f"Deleted: {hexadecimal(removed.deleted)}\n")
+                deleted.append(f"Deleted: {hexadecimal(removed.deleted)}\n")
+    # podman tells of all names first.
+    sys.stdout.write("".join(deleted))
     return removal.exit_code
 
 

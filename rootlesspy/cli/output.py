@@ -35,7 +35,8 @@ def show(
         return
     template = _normalise(form)
     if form.startswith("table "):
-        _show_table(rows(), template.removeprefix("table ").lstrip(), headers, heading=heading)
+        columns = _columns(template.removeprefix("table ").strip(" "))
+        _show_table(rows(), columns, headers, heading=heading)
     elif gotemplate_parse.is_of_list(template):
         sys.stdout.write(gotemplate.render(template, list(rows()), clean=_cleaner()))
     else:
@@ -89,6 +90,14 @@ def _show_table(
 def _normalise(form: str) -> str:
     """Replace the \\t and \\n that shells hand over as two characters, as podman does."""
     return form.replace("\\t", "\t").replace("\\n", "\n")
+
+
+def _columns(template: str) -> str:
+    """Let what a space parts in a table's template be columns too, as podman does."""
+    return "}}".join(
+        before.replace(" ", "\t") + opened + action
+        for before, opened, action in (part.partition("{{") for part in template.split("}}"))
+    )
 
 
 def _one_line(text: str) -> str:

@@ -12,7 +12,17 @@ from typing import Any, Optional
 import typer
 
 from rootlesspy import __version__
-from rootlesspy.cli import output
+from rootlesspy.cli import gotemplate, output
+
+# Fields of podman's structs that are not their JSON names with a capital.
+_FIELDS = {
+    "os": "OS",
+    "cpus": "CPUs",
+    "cgroupVersion": "CgroupsVersion",
+    "idMappings": "IDMappings",
+    "uidmap": "UIDMap",
+    "gidmap": "GIDMap",
+}
 
 
 def version(
@@ -22,18 +32,22 @@ def version(
     ),
 ) -> int:  # fmt: skip
     """Print the versions of rp, Python and the kernel."""
+    from rootlesspy.image import platforms
+
     client = {
         "Version": __version__,
         "PythonVersion": platform.python_version(),
         "Kernel": platform.release(),
-        "OsArch": f"linux/{platform.machine()}",
+        "Os": "linux",
+        "OsArch": platforms.host(),
     }
     if form:
-        _formatted({"Client": client, **client}, form)
+        # There is no server; podman without one answers for itself, too.
+        _formatted({"Client": client, "Server": client, **client}, form)
         return 0
     titles = {"PythonVersion": "Python", "OsArch": "OS/Arch"}
-    for name, text in client.items():
-        sys.stdout.write(f"{titles.get(name, name) + ':':<10}{text}\n")
+    for name in ("Version", "PythonVersion", "Kernel", "OsArch"):
+        sys.stdout.write(f"{titles.get(name, name) + ':':<10}{client[name]}\n")
     return 0
 
 
@@ -58,7 +72,16 @@ def _formatted(facts: dict[str, Any], form: str) -> None:
     if output.is_json(form):
         output.print_json(facts)
     else:
-        output.show_one(facts, form)
+        output.show_one(_fields(facts), form)
+
+
+def _fields(facts: Any) -> Any:
+    """Name facts for templates, as podman does: {{.Host.OS}} is os of host in JSON."""
+    if not isinstance(facts, dict):
+        return facts
+    return gotemplate.Record(
+        {_FIELDS.get(key, key[:1].upper() + key[1:]): _fields(facts[key]) for key in facts}
+    )
 
 
 def _tree(facts: dict[str, Any], depth: int) -> list[str]:

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 from rootlesspy import __version__
 from rootlesspy.engine import idmap, limits
 from rootlesspy.errors import Error
+from rootlesspy.image import platforms
 from rootlesspy.linux import mount, userns
 from rootlesspy.systemd import cgroup, manager
 
@@ -42,11 +43,14 @@ _USERNS_SWITCHES = (
 def info(paths: Paths) -> dict[str, Any]:
     """Return the facts as nested dicts, named as podman info does where it has the same fact."""
     namespaces = user_namespaces()
+    cgroups = _cgroups()
     return {
         "host": {
             **_machine(),
             "distribution": _distribution(),
-            "cgroups": _cgroups(),
+            "cgroupManager": "systemd",
+            "cgroupVersion": cgroups["version"],
+            "cgroups": cgroups,
             "systemd": user_manager(paths),
             "idMappings": id_mappings(),
             "security": {"rootless": os.getuid() != 0, "seccomp": _seccomp()},
@@ -113,8 +117,10 @@ def programs() -> dict[str, Any]:
 def _machine() -> dict[str, Any]:
     uname = os.uname()
     memory = _meminfo()
+    system, _, architecture = platforms.host().partition("/")
     return {
-        "arch": uname.machine,
+        "arch": architecture,
+        "os": system,
         "kernel": uname.release,
         "hostname": uname.nodename,
         "cpus": len(limits.host().cpus),

@@ -171,6 +171,8 @@ def test_table_of_a_template(capsys: pytest.CaptureFixture[str]) -> None:
         "2         []         z",
     ]
     assert shown("table {{.ID}}", capsys, heading=False) == "1\n2\n"
+    tabs = shown("table {{.ID}}\\t{{.Name}}", capsys)
+    assert shown("table {{.ID }} {{.Name}}", capsys) == tabs
 
 
 def test_a_bad_template_is_found_without_rows() -> None:
