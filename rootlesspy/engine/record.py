@@ -166,24 +166,26 @@ def free_name(paths: Paths) -> str:
 
 def release_names(paths: Paths, record: ContainerRecord) -> None:
     """Free the name of a container, also one that it was given since its record was read."""
-    names_of = {record.name}
+    if release_name(paths, record.name, record.id):
+        return
     try:
-        names_of.add(load_record(paths.container(record.id)).name)
+        release_name(paths, load_record(paths.container(record.id)).name, record.id)
     except (OSError, statefile.DamagedError):
-        pass
-    for name in names_of:
-        release_name(paths, name, record.id)
+        return
 
 
-def release_name(paths: Paths, name: str, container_id: str) -> None:
-    """Free a name if it is this container's; doing it twice is harmless."""
+def release_name(paths: Paths, name: str, container_id: str) -> bool:
+    """Free a name if it is this container's and say whether it was."""
     link = f"{paths.names}/{name}"
     try:
-        if os.readlink(link) == container_id:
-            os.unlink(link)
+        if os.readlink(link) != container_id:
+            return False
+        os.unlink(link)
     except OSError as error:
         if error.errno not in (errno.ENOENT, errno.EINVAL):
             raise
+        return False
+    return True
 
 
 def find(paths: Paths, text: str) -> str:
