@@ -22,6 +22,7 @@ _KILL_TIMEOUT_S = 10.0
 # What a supervisor needs beyond the stop timeout to record the end and to clean up.
 _STOP_MARGIN_S = 10.0
 _POLL_S = 0.1
+_BRIEF_S = 0.02
 
 
 def containers(paths: Paths) -> list[Container]:
@@ -170,9 +171,9 @@ def stop(
     """
     found = get(paths, text)
     limit_s = found.record.stop_timeout_s if timeout_s is None else timeout_s
-    end = control.connect(paths, found.record.id)
+    end = _supervisor(paths, found)
     if end is None:
-        return _stop_starting(paths, found, reporter)
+        return _stop_unattended(paths, found, reporter)
     try:
         thaw(paths, found)
         reporter.step(f"stop {found.record.name}")
@@ -413,8 +414,22 @@ def _lock_to_remove(paths: Paths, found: Container) -> int | None:
     return lock_fd
 
 
-def _stop_starting(paths: Paths, found: Container, reporter: Reporter) -> bool:
-    """Stop a container without a supervisor that answers: it has ended, or it only begins."""
+def _supervisor(paths: Paths, found: Container) -> socket.socket | None:
+    """Connect to a container's supervisor, which may only be about to listen.
+
+    None: nobody holds the container, or whoever does so is no supervisor.
+    """
+    directory = paths.container(found.record.id)
+    limit_s = time.monotonic() + _STOP_MARGIN_S
+    while True:
+        end = control.connect(paths, found.record.id)
+        if end is not None or not record.is_locked(directory) or time.monotonic() > limit_s:
+            return end
+        time.sleep(_BRIEF_S)
+
+
+def _stop_unattended(paths: Paths, found: Container, reporter: Reporter) -> bool:
+    """Stop a container without a supervisor that answers: it has ended, most likely."""
     directory = paths.container(found.record.id)
     if not record.is_locked(directory):
         return _call_off_restart(paths, found)
@@ -439,7 +454,7 @@ def _end(paths: Paths, found: Container, timeout_s: float | None, reporter: Repo
     if timeout_s:
         stop(paths, found.record.id, timeout_s, reporter)
         return
-    end = control.connect(paths, found.record.id)
+    end = _supervisor(paths, found)
     if end is None:
         _kill(paths, found, reporter)
         return
