@@ -1,11 +1,12 @@
 """`rp ps` for typer, and `rp rm`."""
 
-# ruff: noqa: B008
+# ruff: noqa: B008, UP045
 # typer 0.7 knows neither Annotated nor X | None.
 
 from __future__ import annotations
 
 import sys
+from typing import Optional
 
 import typer
 
@@ -75,6 +76,10 @@ def rm(
     volumes: bool = typer.Option(
         False, "--volumes", "-v", help="Remove their anonymous volumes too.", show_default=False
     ),
+    time: Optional[str] = typer.Option(
+        None, "--time", "-t", metavar="SECONDS", show_default=False,
+        help="With --force: stop running ones, and kill them only after this time.",
+    ),
 ) -> int:  # fmt: skip
     """Remove containers.
 
@@ -89,10 +94,16 @@ def rm(
     chosen = list(names or ())
     if everything:
         chosen = [container.record.id for container in lifecycle.containers(paths)]
+    if time is not None and not force:
+        raise UsageError("rp rm: --time needs --force", hint="rp rm --help")
+    limit_s = hot.stop_time(time)
     removal = Removal(session.reporter)
     for name in chosen:
         try:
-            lifecycle.remove(paths, [name], force=force, reporter=session.reporter, volumes=volumes)
+            lifecycle.remove(
+                paths, [name], force=force, reporter=session.reporter, volumes=volumes,
+                timeout_s=limit_s,
+            )  # fmt: skip
         except NotFound as error:
             # With --force podman takes "is not there" for "is gone".
             if not (ignore or force):
