@@ -90,7 +90,8 @@ def test_what_is_missing_is_told_and_the_others_are_done(rig: Machine) -> None:
     "words",
     [
         ["start"], ["stop"], ["restart"], ["kill"], ["pause"], ["unpause"], ["wait"], ["attach"],
-        ["rm"], ["exec"], ["start", "-a", "x", "y"], ["stop", "-a", "x"], ["stop", "-t", "soon", "x"],
+        ["rm"], ["exec"], ["start", "-a", "x", "y"], ["stop", "-a", "x"],
+        ["stop", "-t", "soon", "x"],
         ["kill", "-s", "NOSUCH", "x"], ["wait", "--condition", "happy", "x"], ["create"],
     ],
 )  # fmt: skip
