@@ -98,7 +98,7 @@ def receive(
     """
     head = {"name": "", "directory": True, "content": True} if archive else _read_head(in_fd)
     directory, name = _destination(root_fd, place, head, archive=archive)
-    done = extract.unpack(in_fd, directory, options._replace(top=name))
+    done = extract.write_tree(in_fd, directory, options._replace(top=name))
     if archive and not done.entries:
         raise ImageError(
             "source must be a (compressed) tar archive when copying from standard input"

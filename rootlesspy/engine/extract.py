@@ -49,7 +49,7 @@ class Extracted(NamedTuple):
     devices: int
 
 
-def unpack(fd: int, dir_fd: int, options: Options) -> Extracted:
+def write_tree(fd: int, dir_fd: int, options: Options) -> Extracted:
     """Make the files of the tar stream in fd below the directory dir_fd; read fd to its end.
 
     Raises Conflict for what must not be replaced, Error, ImageError for a bad archive.

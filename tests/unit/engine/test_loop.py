@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from functools import partial
 
 import pytest
 
@@ -39,7 +40,7 @@ def test_a_handler_may_forget_another_one_that_is_ready_too() -> None:
             turns.forget(reader)
 
     for index, (reader, writer) in enumerate(ends):
-        turns.watch(reader, lambda index=index: only(index))
+        turns.watch(reader, partial(only, index))
         os.write(writer, b"x")
     turns.turn()
     assert len(called) == 1
