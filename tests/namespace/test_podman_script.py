@@ -25,8 +25,7 @@ LIMIT_S = 200
 # There are no controllers in the rig, and without them podman needs to be told.
 CONTAINERS_CONF = "/tmp/podman-script.conf"
 OVERRIDE = "[containers]\npids_limit = 0\n"
-# Each has a place and a port of its own.
-HOMES = {engine: f"/home/alice/podman-script/{engine}" for engine in ("podman", "rp")}
+# Each has a port and a place of its own.
 ENGINES = {
     "podman": {"PORT": "18091", "CONTAINERS_CONF_OVERRIDE": CONTAINERS_CONF},
     "rp": {"PORT": "18092"},
@@ -102,10 +101,12 @@ def steps(rig: Machine) -> Iterator[dict[str, dict[str, Step]]]:
     if not version.startswith("podman version 5."):
         pytest.skip(f"the same as podman 5; here is {version or 'none'}")
     rig.run(["sh", "-c", f"cat >{CONTAINERS_CONF}"], input=OVERRIDE)
+    home = rig.run(["sh", "-c", "echo ~"]).stdout.strip()
     with ExitStack() as stack:
         running = {}
         for engine, environment in ENGINES.items():
-            place = {"ENGINE": engine, "XDG_DATA_HOME": HOMES[engine], **environment}
+            data = f"{home}/podman-script/{engine}"
+            place = {"ENGINE": engine, "XDG_DATA_HOME": data, **environment}
             stack.callback(removed, rig, place)
             process = rig.popen(
                 ["timeout", str(LIMIT_S), "sh", "-c", SCRIPT],
