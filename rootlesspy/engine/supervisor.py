@@ -34,7 +34,7 @@ from rootlesspy.engine.sessions import Sessions
 from rootlesspy.errors import Conflict, Error
 from rootlesspy.linux import process
 from rootlesspy.systemd import cgroup as cgroups
-from rootlesspy.systemd import notify
+from rootlesspy.systemd import notify, scope
 
 if TYPE_CHECKING:
     import socket
@@ -403,7 +403,7 @@ class _Supervision:
         self._exit_code = code if code >= 0 else 128 - code
 
     def _exit_record(self) -> record.ExitRecord:
-        usage = self._usage
+        usage = self._final_usage()
         oom_killed = bool(usage and usage.oom_kills)
         if oom_killed and not self._error:
             limit = self._job.spec["linux"].get("resources", {}).get("memory", {}).get("limit")
@@ -423,6 +423,26 @@ class _Supervision:
                 for name, value in (usage._asdict() if usage else {}).items()
                 if value is not None
             },
+        )
+
+    def _final_usage(self) -> cgroup.Usage | None:
+        """Return what the payload used; systemd's totals where its cgroup was gone too soon."""
+        usage, connection = self._usage, self._running.connection
+        meter = self._running.meter
+        if usage is None or connection is None or meter is None or not meter.is_late:
+            return usage
+        try:
+            shown = scope.show(connection, self._job.record.unit)
+        except Error:
+            return usage
+        if shown is None:
+            return usage
+        cpu_usage_us = None if shown.cpu_usage_ns is None else shown.cpu_usage_ns // 1000
+        return usage._replace(
+            cpu_usage_us=max(filter(None, (cpu_usage_us, usage.cpu_usage_us)), default=None),
+            memory_peak_bytes=max(
+                filter(None, (shown.memory_peak_bytes, usage.memory_peak_bytes)), default=None
+            ),
         )
 
     def _final_reason(self) -> str:

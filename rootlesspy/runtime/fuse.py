@@ -21,7 +21,8 @@ from rootlesspy.runtime import rootfs, sync
 if TYPE_CHECKING:
     from rootlesspy.runtime.rootfs import FuseOverlay
 
-_TIMEOUT_MS = 10_000
+# It syncs the file system of its upper directory first, which may be a busy disk.
+_TIMEOUT_MS = 60_000
 _MOUNTED = b"MOUNTED"
 
 
@@ -60,7 +61,7 @@ def start(root: FuseOverlay, merged: str, init_pid: int) -> Server:
         Server(pid, -1).stop()
         with open(words_reader, "rb", closefd=False) as words:
             said = words.read(4096).decode("utf-8", "replace").strip()
-        reason = said or error.failed.text
+        reason = f"{error.failed.text}: {said}" if said else error.failed.text
         raise RuntimeFailure(f"fuse-overlayfs failed: {reason}", step="fuse-overlayfs") from error
     finally:
         ours.close()

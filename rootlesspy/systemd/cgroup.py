@@ -144,6 +144,8 @@ class Meter:
         self.payload_fd = -1 if payload_fd is None else payload_fd
         """For clone3's CLONE_INTO_CGROUP; -1 where the scope is not divided."""
         self.usage = Usage(None, None, None, None)
+        self.is_late = False
+        """Whether the cgroup was gone at the last reading: systemd still knows its totals."""
         self.read()
 
     def fileno(self) -> int:
@@ -186,6 +188,7 @@ class Meter:
             if error.errno != errno.ENODEV:
                 raise
             # The cgroup has been removed.
+            self.is_late = True
             return ""
 
 

@@ -12,8 +12,29 @@ if TYPE_CHECKING:
     from rig.machine import Machine
 
 
-@pytest.fixture(scope="session")
-def alpine(rig: Machine) -> str:
+# rp's own data, and podman's, which is in the rig for comparison.
+_EMPTY = """
+for home in /home/*; do
+    rm -rf "$home"/.local/share/rootlesspy "$home"/.local/share/containers
+done
+"""
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _fresh_start(rig: Machine) -> None:
+    """Let no module find what another one left: containers, images, volumes, of rp and podman.
+
+    Only in a rig: on a laptop they would be the user's own.
+    """
+    if not rig.has_root:
+        return
+    rig.run(["rp", "rm", "--all", "--force"], check=False)
+    rig.run(["sh", "-c", "podman rm --all --force --time 0; podman rmi --all --force"], check=False)
+    rig.root(["sh", "-c", _EMPTY])
+
+
+@pytest.fixture(scope="module")
+def alpine(rig: Machine, _fresh_start: None) -> str:
     """Return the name of an image that is already pulled."""
     rig.run(["rp", "pull", "--quiet", "alpine"], timeout=120)
     return "alpine"

@@ -31,7 +31,7 @@ def _needs_registry(rig: Machine) -> None:
         pytest.skip("needs the registry of the rig")
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def shell(rig: Machine) -> bytes:
     """Return a layer with a static shell: that of the busybox image."""
     command = ["rp", "run", "--rm", "--network=none", "busybox", "cat", "/bin/busybox"]
@@ -70,7 +70,7 @@ LAYER = [
 ]
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def owned(rig: Machine, shell: bytes) -> str:
     image = ociimage.image([shell, ociimage.tar(LAYER)])
     return push(rig, "test/owned", {"latest": image})
