@@ -45,6 +45,7 @@ COMMANDS = (
     Entry("disable", "units", "disable", CONTAINERS),
     Entry("unit", "units", "unit", CONTAINERS),
     Entry("update", "update", "update", CONTAINERS),
+    Entry("auto-update", "auto_update", "auto_update", SYSTEM),
     Entry("plan", "definitions", "plan", CONTAINERS),
     Entry("apply", "definitions", "apply", CONTAINERS),
     Entry("delete", "definitions", "delete", CONTAINERS),

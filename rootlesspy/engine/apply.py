@@ -15,12 +15,11 @@ import time
 from typing import TYPE_CHECKING, NamedTuple
 
 from rootlesspy.engine import (
-    autostart,
     definition_export,
     idmap,
     lifecycle,
     plan,
-    record,
+    replacement,
     root,
     run,
     service,
@@ -109,7 +108,7 @@ def delete(
     for each in reversed(found):
         step = Step(REMOVE, plan.CONTAINER, each.record.name)
         try:
-            _remove(paths, each.record.id, reporter, volumes=bool(volumes))
+            replacement.remove(paths, each.record.id, reporter, volumes=bool(volumes))
         except CancelledError:
             raise
         except Error as error:
@@ -161,7 +160,7 @@ class _Work:
             self._prepare(each)
         for step in self._plan.steps:
             if step.action == REMOVE:
-                gone = functools.partial(_remove, self._paths, step.name, self._reporter)
+                gone = functools.partial(replacement.remove, self._paths, step.name, self._reporter)
                 self._attempt(step, gone)
         for each in reversed(wanted):
             if self._action(each) in (CHANGE, RESTART):
@@ -240,17 +239,11 @@ class _Work:
 
     def _make(self, wanted: ContainerDefinition, action: str) -> None:
         """Replace or create a container where the action says so, and start it."""
-        installed = enabled = False
+        paths, reporter, progress = self._paths, self._reporter, self._make_progress
         if action == CHANGE:
-            old = lifecycle.get(self._paths, wanted.name).record
-            installed = autostart.is_installed(self._paths, old)
-            enabled = autostart.is_enabled(self._paths, old)
-            _remove(self._paths, old.id, self._reporter)
-        if action in (CHANGE, CREATE):
-            made = run.create(wanted.request, self._paths, self._reporter, self._make_progress)
-            if installed:
-                found = record.load_record(self._paths.container(made))
-                autostart.install(self._paths, found, link=enabled)
+            replacement.replace(paths, wanted.name, wanted.request, reporter, progress)
+        elif action == CREATE:
+            run.create(wanted.request, paths, reporter, progress)
         if self._start:
             # What it waits for had its turn.
             lifecycle.start(self._paths, wanted.name, self._reporter, alone=True)
@@ -260,14 +253,6 @@ class _Work:
         private_directory(self._paths.data)
         made = volume_store.Volume(name=name, created_s=time.time(), labels=dict(wanted.labels))
         volume_store.create(self._paths, made)
-
-
-def _remove(paths: Paths, name: str, reporter: Reporter, *, volumes: bool = False) -> None:
-    """Stop a container politely and remove it, its unit file too."""
-    lifecycle.stop(paths, name, None, reporter)
-    found = lifecycle.get(paths, name)
-    autostart.forget(paths, found.record)
-    lifecycle.remove(paths, [found.record.id], force=True, reporter=reporter, volumes=volumes)
 
 
 def _remove_volume(paths: Paths, name: str) -> None:

@@ -1,4 +1,4 @@
-"""Units that are not of one container: rp@.service, and a timer that prunes.
+"""Units that are not of one container: rp@.service, timers that update and prune.
 
 units/ has them for a package, with rp in /usr/bin; `install` writes them for one user, with the rp
 that runs.  A test holds the two together.
@@ -48,6 +48,34 @@ Persistent=true
 [Install]
 WantedBy=timers.target
 """
+_UPDATE_SERVICE = """\
+# Makes containers anew whose image has changed and that are labelled io.containers.autoupdate.
+# Started by rp-auto-update.timer.
+
+[Unit]
+Description=Update rootless containers
+Documentation=man:rp-auto-update(1)
+
+[Service]
+Type=oneshot
+ExecStart={program} auto-update
+ExecStartPost={program} image prune --force
+"""
+_UPDATE_TIMER = """\
+# systemctl --user enable --now rp-auto-update.timer
+
+[Unit]
+Description=Update rootless containers once a day
+Documentation=man:rp-auto-update(1)
+
+[Timer]
+OnCalendar=daily
+RandomizedDelaySec=900
+Persistent=true
+
+[Install]
+WantedBy=timers.target
+"""
 
 
 def texts(program: tuple[str, ...], environment: tuple[str, ...], version: int) -> dict[str, str]:
@@ -70,6 +98,8 @@ def texts(program: tuple[str, ...], environment: tuple[str, ...], version: int) 
     written = " ".join(unitfile.word(each) for each in program)
     return {
         "rp@.service": text.replace(_INSTANCE, "%i"),
+        "rp-auto-update.service": _UPDATE_SERVICE.format(program=written),
+        "rp-auto-update.timer": _UPDATE_TIMER,
         "rp-prune.service": _PRUNE_SERVICE.format(program=written),
         "rp-prune.timer": _PRUNE_TIMER,
     }

@@ -6,6 +6,7 @@ index.json only when all its blobs are verified and all its layers are unpacked 
 
 from __future__ import annotations
 
+import hashlib
 import os
 from typing import TYPE_CHECKING
 
@@ -49,6 +50,24 @@ def ensure(
     with Writer(paths, maps, reporter, progress) as writer:
         work = _Pull(paths, settings, maps, writer, reporter, client, insecure)
         return work.ensure(reference_text, policy, platform)
+
+
+def newest(
+    reference_text: str,
+    *,
+    paths: Paths,
+    settings: Settings,
+    maps: IdMaps,
+    platform: str | None,
+    reporter: Reporter,
+) -> str:
+    """Return the id of the image that a name leads to in its registry; no layer is fetched.
+
+    Raises NotFound, RegistryError, UsageError.
+    """
+    with Writer(paths, maps, reporter) as writer:
+        work = _Pull(paths, settings, maps, writer, reporter, None, None)
+        return work.newest(reference_text, platform)
 
 
 class _Pull:
@@ -96,17 +115,29 @@ class _Pull:
         finally:
             client.forget_connections()
 
-    def _pull(
-        self, client: Client, reference: Reference, typed: Reference, platform: str | None
-    ) -> Image:
-        finder = Finder(
+    def newest(self, text: str, platform: str | None) -> str:
+        """See newest()."""
+        client = self._registry_client()
+        try:
+            reference = parse(self._settings.resolve_alias(text))
+            remote = self._finder(client).look_up(reference, platform)
+        finally:
+            client.forget_connections()
+        return f"sha256:{hashlib.sha256(remote.config_data).hexdigest()}"
+
+    def _finder(self, client: Client) -> Finder:
+        return Finder(
             client,
             self._settings,
             self._reporter,
             self._writer.document_here,
             insecure=self._insecure,
         )
-        remote = finder.look_up(reference, platform)
+
+    def _pull(
+        self, client: Client, reference: Reference, typed: Reference, platform: str | None
+    ) -> Image:
+        remote = self._finder(client).look_up(reference, platform)
         diff_ids = remote.config["rootfs"]["diff_ids"]
         jobs = jobs_for(remote.manifest.layers, diff_ids, self._writer.vouched())
         self._writer.make_layers(jobs, client, remote.sources)

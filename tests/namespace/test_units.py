@@ -309,6 +309,8 @@ def test_templates_for_one_user(rig: Machine, web: str) -> None:
     written = rp(rig, "system", "install-units").stdout.splitlines()
     assert [path.rpartition("/")[2] for path in written] == [
         "rp@.service",
+        "rp-auto-update.service",
+        "rp-auto-update.timer",
         "rp-prune.service",
         "rp-prune.timer",
     ]
