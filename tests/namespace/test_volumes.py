@@ -143,7 +143,7 @@ def host(rig: Machine, alpine: str, request: pytest.FixtureRequest) -> Iterator[
     rig.run(["rm", "-rf", directory])
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def derived(rig: Machine, alpine: str) -> str:
     """Return an image with a directory for volumes, links to it and links out of it."""
     assert alpine == "alpine"
