@@ -9,6 +9,7 @@ import pytest
 
 from rootlesspy.engine import changes, layered
 from rootlesspy.engine.changes import Layers
+from rootlesspy.linux import pathrs
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -144,10 +145,16 @@ def test_a_deep_tree_needs_few_descriptors(tmp_path: Path) -> None:
         fd = inner
     os.close(fd)
     top = os.open(tmp_path, os.O_PATH)
-    stack = layered.Stack([top], "")
-    assert sum(1 for _ in layered.walk(stack)) == 1500
-    stack.close()
-    os.close(top)
+    try:
+        stack = layered.Stack([top], "")
+        assert sum(1 for _ in layered.walk(stack)) == 1500
+        stack.close()
+    finally:
+        # pytest's own removal of old trees is recursive.
+        directory = os.open(tmp_path, os.O_RDONLY)
+        pathrs.remove_tree(directory, "d")
+        os.close(directory)
+        os.close(top)
 
 
 def test_json_groups() -> None:
