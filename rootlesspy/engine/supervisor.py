@@ -213,6 +213,8 @@ class _Supervision:
         if not self._reason:
             self._reason = reason
             self._announcer.stopping()
+            # The cgroup may be gone before its end is seen here.
+            self._read_meter()
             self._signal(self._job.record.stop_signal)
         limit_s = self._job.record.stop_timeout_s if timeout_s is None else timeout_s
         if limit_s > self._job.record.stop_timeout_s:
