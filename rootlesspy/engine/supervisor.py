@@ -165,13 +165,14 @@ class _Supervision:
             running.connection.on_request_stop(self._job.record.unit, self._stop_by_systemd)
         if running.meter is not None and running.meter.fileno() >= 0:
             turns.watch(running.meter.fileno(), self._read_meter, loop.PRIORITY)
+        # Before anybody is told: what they do next comes after it.
+        events.emit("start", self._job.record)
         if client is not None:
             self._first = self._clients.add(client)
             stdin = self._job.record.interactive
             self._clients.attach(self._first, stdin=stdin, first=True)
         self._clients.listen(listener)
         self._announcer.begin(running.init.pid, self._control_group())
-        events.emit("start", self._job.record)
         if self._health is not None:
             self._health.begin()
         while not self._ended:
@@ -432,6 +433,9 @@ class _Supervision:
         usage, connection = self._usage, self._running.connection
         meter = self._running.meter
         if usage is None or connection is None or meter is None or not meter.is_late:
+            return usage
+        if self._job.record.remove:
+            # Nobody will ever read it.
             return usage
         try:
             shown = scope.show(connection, self._job.record.unit)

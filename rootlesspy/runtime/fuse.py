@@ -58,14 +58,21 @@ def start(root: FuseOverlay, merged: str, init_pid: int) -> Server:
     try:
         return Server(pid, ours.expect(_MOUNTED))
     except sync.FailedError as error:
+        ended = _status(pid)
         Server(pid, -1).stop()
         with open(words_reader, "rb", closefd=False) as words:
             said = words.read(4096).decode("utf-8", "replace").strip()
-        reason = f"{error.failed.text}: {said}" if said else error.failed.text
+        reason = f"{error.failed.text}{ended}: {said}" if said else f"{error.failed.text}{ended}"
         raise RuntimeFailure(f"fuse-overlayfs failed: {reason}", step="fuse-overlayfs") from error
     finally:
         ours.close()
         os.close(words_reader)
+
+
+def _status(pid: int) -> str:
+    """Say how the server ended, "" while it lives."""
+    ended, status = os.waitpid(pid, os.WNOHANG)
+    return f" (it ended with {os.waitstatus_to_exitcode(status)})" if ended else ""
 
 
 def _serve(

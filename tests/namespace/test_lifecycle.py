@@ -108,7 +108,7 @@ def test_all_latest_filter_and_cidfile(rig: Machine) -> None:
         running(rig, "old", "sleep", "600", options=("--label", "kind=x", "--cidfile", "cid")),
         running(rig, "new", "sleep", "600"),
     ):
-        ids = rp(rig, "ps", "-q", "--no-trunc").stdout.split()
+        ids = rp(rig, "inspect", "-f", "{{.Id}}", "new", "old").stdout.split()
         assert rp(rig, "stop", "--latest").stdout.split() == ids[:1]
         assert (state(rig, "new"), state(rig, "old")) == ("exited", "running")
         assert rp(rig, "stop", "--filter", "label=kind=x").stdout.split() == ids[1:]
@@ -211,7 +211,7 @@ def test_wait_prints_the_exit_codes_in_the_order_asked(rig: Machine) -> None:
 def test_a_removed_container_ends_those_who_wait(rig: Machine) -> None:
     with running(rig, "gone", "sleep", "600", options=("--rm",)):
         waiting = rig.popen(["rp", "wait", "gone"], stdout=-1, text=True)
-        time.sleep(0.5)
+        time.sleep(3)
         rp(rig, "stop", "gone")
         assert waiting.communicate(timeout=LIMIT_S)[0] == "143\n"
         assert state(rig, "gone") == ""
