@@ -21,8 +21,9 @@ from rootlesspy.runtime import rootfs, sync
 if TYPE_CHECKING:
     from rootlesspy.runtime.rootfs import FuseOverlay
 
-# It syncs the file system of its upper directory first, which may be a busy disk.
-_TIMEOUT_MS = 60_000
+_TIMEOUT_MS = 10_000
+# Seen on a busy machine: it says nothing and mounts nothing, and the next one does.
+_ATTEMPTS = 3
 _MOUNTED = b"MOUNTED"
 
 
@@ -44,8 +45,17 @@ class Server(NamedTuple):
 def start(root: FuseOverlay, merged: str, init_pid: int) -> Server:
     """Start fuse-overlayfs for the container of init and wait for its mount.
 
-    Raises RuntimeFailure with the program's words.
+    Raises RuntimeFailure with the program's words, of the last of several attempts.
     """
+    for _ in range(_ATTEMPTS - 1):
+        try:
+            return _start(root, merged, init_pid)
+        except RuntimeFailure:
+            continue
+    return _start(root, merged, init_pid)
+
+
+def _start(root: FuseOverlay, merged: str, init_pid: int) -> Server:
     user_fd = os.open(f"/proc/{init_pid}/ns/user", os.O_RDONLY | os.O_CLOEXEC)
     words_reader, words_writer = os.pipe2(os.O_CLOEXEC)
     ours, theirs = sync.channel_pair()
