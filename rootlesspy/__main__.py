@@ -52,7 +52,7 @@ def _dispatch(words: list[str], reporter: Reporter) -> int:
     if "_RP_COMPLETE" not in os.environ:
         if words[:1] == ["supervise"] and len(words) == 2:
             # Not for people: ExecStart= of rp-NAME.service.
-            from rootlesspy.engine import supervise
+            from rootlesspy.engine.supervision import supervise
 
             return supervise.supervise(words[1], session.paths(), reporter)
         invocation = argv.parse(words)

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from rootlesspy.engine.values import BOOLEANS
+from rootlesspy.engine.inputs.values import BOOLEANS
 
 FLAG, SWITCH, VALUE, LIST = "flag", "switch", "value", "list"
 

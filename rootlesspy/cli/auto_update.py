@@ -39,7 +39,7 @@ def auto_update(
 
     Exit code 125: at least one could not be updated; the others were.
     """
-    from rootlesspy.engine import auto_update as engine
+    from rootlesspy.engine.definitions import auto_update as engine
 
     session = context.obj
     updater = engine.Updater(

@@ -16,7 +16,7 @@ import typer
 from typer.core import TyperCommand
 
 from rootlesspy.cli import argv
-from rootlesspy.engine.values import BOOLEANS
+from rootlesspy.engine.inputs.values import BOOLEANS
 from rootlesspy.errors import UsageError
 
 if TYPE_CHECKING:

@@ -12,7 +12,7 @@ import typer
 from rootlesspy.errors import UsageError
 
 if TYPE_CHECKING:
-    from rootlesspy.engine.copy_place import Place
+    from rootlesspy.engine.files.copy_place import Place
 
 
 def cp(
@@ -42,7 +42,7 @@ def cp(
     The container may run or not; its volumes are seen. Without --archive files belong to root of
     the container, and outside to you.
     """
-    from rootlesspy.engine import copy_files
+    from rootlesspy.engine.files import copy_files
 
     first, second = parse_place(source), parse_place(target)
     if first.container is None and second.container is None:
@@ -62,7 +62,7 @@ def cp(
 
 def parse_place(text: str) -> Place:
     """Parse [CONTAINER:]PATH; what begins with / or . is a path of the host.  Raises UsageError."""
-    from rootlesspy.engine.copy_place import Place
+    from rootlesspy.engine.files.copy_place import Place
 
     name, colon, path = text.partition(":")
     if text.startswith(("/", ".")) or not colon:

@@ -16,9 +16,9 @@ from rootlesspy.errors import UsageError
 
 if TYPE_CHECKING:
     from rootlesspy.cli.session import Session
-    from rootlesspy.engine.apply import Observer
-    from rootlesspy.engine.definition import Definition
-    from rootlesspy.engine.plan import Change, Plan, Step
+    from rootlesspy.engine.definitions.apply import Observer
+    from rootlesspy.engine.definitions.definition import Definition
+    from rootlesspy.engine.definitions.plan import Change, Plan, Step
     from rootlesspy.errors import Error
 
 _CHANGES, _FAILURE = 2, 125
@@ -50,7 +50,7 @@ def plan(
 
     Exit code 0: nothing; 2: something; 125: a file cannot be understood.
     """
-    from rootlesspy.engine import apply as engine
+    from rootlesspy.engine.definitions import apply as engine
 
     if form is not None and not output.is_json(form):
         raise UsageError(f"--format {form!r}: expected json")
@@ -78,7 +78,7 @@ def apply(
     Containers that a file no longer has are removed: rp plan shows them. The second time nothing
     happens.
     """
-    from rootlesspy.engine import apply as engine
+    from rootlesspy.engine.definitions import apply as engine
 
     session: Session = context.obj
     whole = True
@@ -106,8 +106,8 @@ def delete(
 
     The files may be gone, unless their volumes are to be removed.
     """
-    from rootlesspy.engine import apply as engine
-    from rootlesspy.engine import definition
+    from rootlesspy.engine.definitions import apply as engine
+    from rootlesspy.engine.definitions import definition
 
     session: Session = context.obj
     whole = True
@@ -134,7 +134,8 @@ def export_definition(
 
     Variables of an --env-file are printed with the others.
     """
-    from rootlesspy.engine import definition_export, lifecycle
+    from rootlesspy.engine import lifecycle
+    from rootlesspy.engine.definitions import definition_export
 
     paths = context.obj.paths()
     found = [lifecycle.get(paths, name).record for name in names]
@@ -144,7 +145,7 @@ def export_definition(
 
 def _load(files: list[str]) -> list[Definition]:
     """Read definitions.  Raises UsageError when two of them have the same container."""
-    from rootlesspy.engine import definition
+    from rootlesspy.engine.definitions import definition
 
     # As they were typed, for messages; each once.
     different = {os.path.abspath(file): file for file in files}
@@ -159,7 +160,7 @@ def _load(files: list[str]) -> list[Definition]:
 
 
 def _observer(session: Session, *, quiet: bool) -> Observer:
-    from rootlesspy.engine.apply import Observer
+    from rootlesspy.engine.definitions.apply import Observer
 
     def done(step: Step) -> None:
         if not quiet:
@@ -192,7 +193,7 @@ def _show(plans: list[Plan]) -> None:
 
 
 def _spell(change: Change) -> str:
-    from rootlesspy.engine import toml
+    from rootlesspy.engine.definitions import toml
 
     if change.hidden:
         what = "added" if change.old is None else "removed" if change.new is None else "changed"

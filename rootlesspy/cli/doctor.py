@@ -17,8 +17,8 @@ from rootlesspy.report import colours, escape
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from rootlesspy.engine.doctor import Report
-    from rootlesspy.engine.doctor_fix import Attempt
+    from rootlesspy.engine.doctor.doctor import Report
+    from rootlesspy.engine.doctor.doctor_fix import Attempt
 
 _MARKS = {"ok": "✔", "warning": "!", "failed": "✘", "skipped": "-"}
 _WORDS = {"ok": "ok  ", "warning": "warn", "failed": "FAIL", "skipped": "skip"}
@@ -47,7 +47,7 @@ def doctor(
     Changes nothing without --fix.  Exit code 0: `rp run` works here, whatever the warnings say;
     1: it does not.
     """
-    from rootlesspy.engine import doctor as checks
+    from rootlesspy.engine.doctor import doctor as checks
 
     if form is not None and not output.is_json(form):
         raise UsageError(f"--format {form!r}: expected json", hint="rp doctor --format json")
@@ -55,7 +55,7 @@ def doctor(
     report = checks.examine(environment)
     attempts: list[Attempt] = []
     if fix:
-        from rootlesspy.engine import doctor_fix
+        from rootlesspy.engine.doctor import doctor_fix
 
         attempts = doctor_fix.repair(environment, report)
         if any(attempt.done for attempt in attempts):
@@ -68,7 +68,7 @@ def doctor(
 
 
 def _as_json(report: Report, attempts: list[Attempt]) -> dict[str, object]:
-    from rootlesspy.engine import doctor as checks
+    from rootlesspy.engine.doctor import doctor as checks
 
     return {
         "works": checks.would_run(report),
@@ -97,7 +97,7 @@ def _lines(
     fix: bool,
     verbose: bool,
 ) -> list[str]:
-    from rootlesspy.engine import doctor as checks
+    from rootlesspy.engine.doctor import doctor as checks
 
     lines = []
     for attempt in attempts:

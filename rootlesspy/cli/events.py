@@ -15,14 +15,14 @@ import typer
 
 from rootlesspy.cli import gotemplate_parse, moment, output
 from rootlesspy.cli.gotemplate import Record
-from rootlesspy.engine import event_reader
+from rootlesspy.engine.output import event_reader
 from rootlesspy.errors import UsageError
 from rootlesspy.report import escape
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from rootlesspy.engine.event_reader import Event
+    from rootlesspy.engine.output.event_reader import Event
 
 # docker's words for podman's.
 _KINDS = {"die": "died", "destroy": "remove", "delete": "remove"}

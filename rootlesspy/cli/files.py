@@ -13,7 +13,7 @@ import typer
 
 from rootlesspy.cli import completion, output
 from rootlesspy.cli.image_rows import hexadecimal
-from rootlesspy.engine.values import parse_choice
+from rootlesspy.engine.inputs.values import parse_choice
 from rootlesspy.errors import Error, UsageError
 from rootlesspy.report import escape
 
@@ -36,8 +36,8 @@ def diff(
     ),
 ) -> int:  # fmt: skip
     """Show which files a container or an image has added (A), changed (C) and deleted (D)."""
-    from rootlesspy.engine import changes
-    from rootlesspy.engine.diff import diff as compare
+    from rootlesspy.engine.files import changes
+    from rootlesspy.engine.files.diff import diff as compare
 
     if form is not None and not output.is_json(form):
         raise UsageError(f"--format {form!r}: only json is known", hint="rp diff --format json")
@@ -67,7 +67,7 @@ def export(
     ),
 ) -> int:  # fmt: skip
     """Write all files of a container, without its volumes, as a tar archive."""
-    from rootlesspy.engine import export as exporting
+    from rootlesspy.engine.files import export as exporting
 
     paths = context.obj.paths()
     if path is not None:
@@ -120,7 +120,7 @@ def commit(
 ) -> int:  # fmt: skip
     """Make an image of what a container has written, running or not; print its id."""
     from rootlesspy.cli import progress
-    from rootlesspy.engine import commit as committing
+    from rootlesspy.engine.files import commit as committing
 
     parse_choice(form, "--format", ("oci", "docker"))
     session = context.obj

@@ -21,7 +21,7 @@ def run(
     It counts like every other: ps, inspect and events show what came of it.  Prints `unhealthy`
     when it fails.  Exit code 0: the check passed; 1: it failed; 125: it could not be made.
     """
-    from rootlesspy.engine import healthcheck
+    from rootlesspy.engine.supervision import healthcheck
 
     if healthcheck.check_now(context.obj.paths(), name) == 0:
         return 0

@@ -11,7 +11,7 @@ from rootlesspy.errors import UsageError
 if TYPE_CHECKING:
     from rootlesspy.cli.argv import Invocation, Values
     from rootlesspy.cli.session import Session
-    from rootlesspy.engine.request import RunRequest
+    from rootlesspy.engine.inputs.request import RunRequest
     from rootlesspy.image.progress import Progress
 
 
@@ -58,7 +58,8 @@ def create(given: Values, session: Session) -> int:
 
 def execute_in(given: Values, session: Session) -> int:
     """Run a process in a running container; return its exit code."""
-    from rootlesspy.engine import environment, exec_request, values
+    from rootlesspy.engine.inputs import environment, values
+    from rootlesspy.engine.supervision import exec_request
 
     name, command = given.value("container") or "", given.values("command")
     if given.flag("latest"):
@@ -94,7 +95,7 @@ def start(given: Values, session: Session) -> int:
     """Start containers; attached, return the exit code of one."""
     from rootlesspy.cli import operations
     from rootlesspy.engine import lifecycle
-    from rootlesspy.engine.values import DEFAULT_DETACH_KEYS, parse_detach_keys
+    from rootlesspy.engine.inputs.values import DEFAULT_DETACH_KEYS, parse_detach_keys
 
     names, latest = given.values("names"), given.flag("latest")
     if not (given.flag("attach") or given.flag("interactive")):
@@ -153,7 +154,7 @@ def stop_time(text: str | None) -> float | None:
     """Parse --time: seconds, a negative number for no limit; None when it was not given."""
     if text is None:
         return None
-    from rootlesspy.engine.values import parse_integer
+    from rootlesspy.engine.inputs.values import parse_integer
 
     number = parse_integer(text, "--time", -1, 2**31 - 1)
     return float(number) if number >= 0 else _NO_LIMIT_S
@@ -175,11 +176,11 @@ def inspect(given: Values, session: Session) -> int:
 
 
 def _request(given: Values, session: Session) -> RunRequest:
-    from rootlesspy.engine import cancel
+    from rootlesspy.engine.supervision import cancel
 
     # Not to be cancelled while the imports run, where the exception could be lost.
     cancel.hold()
-    from rootlesspy.engine.options import run_request
+    from rootlesspy.engine.inputs.options import run_request
 
     return run_request(
         given,

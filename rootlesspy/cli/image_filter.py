@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from rootlesspy.cli import moment
 from rootlesspy.cli.image_rows import Line, hexadecimal, labels, split
-from rootlesspy.engine.values import parse_boolean
+from rootlesspy.engine.inputs.values import parse_boolean
 from rootlesspy.errors import NotFound, UsageError
 
 if TYPE_CHECKING:

@@ -23,7 +23,7 @@ def tag(
     ),
 ) -> int:  # fmt: skip
     """Give an image more names."""
-    from rootlesspy.engine import events
+    from rootlesspy.engine.output import events
     from rootlesspy.image import naming
     from rootlesspy.image.store import Store
 
@@ -46,7 +46,7 @@ def untag(
     ),
 ) -> int:  # fmt: skip
     """Take names from an image, which stays."""
-    from rootlesspy.engine import events
+    from rootlesspy.engine.output import events
     from rootlesspy.image import naming
     from rootlesspy.image.store import Store
 

@@ -38,7 +38,7 @@ def prune(
     ),
 ) -> int:  # fmt: skip
     """Remove images that nothing uses; print their ids."""
-    from rootlesspy.engine import image_removal
+    from rootlesspy.engine.images import image_removal
     from rootlesspy.image.store import Store
 
     paths = context.obj.paths()

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Optional
 import typer
 
 from rootlesspy.cli import completion, progress, registry_access
-from rootlesspy.engine.values import parse_choice, parse_platform
+from rootlesspy.engine.inputs.values import parse_choice, parse_platform
 from rootlesspy.errors import Error, UsageError
 
 if TYPE_CHECKING:
@@ -66,7 +66,7 @@ def push(
     ),
 ) -> int:  # fmt: skip
     """Send an image to a registry."""
-    from rootlesspy.engine import events
+    from rootlesspy.engine.output import events
     from rootlesspy.image import copy, place
     from rootlesspy.image.store import Store
 

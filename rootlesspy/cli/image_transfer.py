@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Optional
 import typer
 
 from rootlesspy.cli import completion, progress
-from rootlesspy.engine.values import parse_choice, parse_platform
+from rootlesspy.engine.inputs.values import parse_choice, parse_platform
 from rootlesspy.errors import Conflict, NotFound, UsageError
 from rootlesspy.report import escape
 
@@ -54,7 +54,7 @@ def save(
     ),
 ) -> int:  # fmt: skip
     """Write images to an archive that podman, docker and skopeo can read."""
-    from rootlesspy.engine import events
+    from rootlesspy.engine.output import events
     from rootlesspy.image import save as saving
 
     paths = context.obj.paths()
@@ -102,7 +102,8 @@ def load(
     Archives of docker save and podman save, OCI archives and directories; also compressed by gzip,
     zstd, xz or bzip2.
     """
-    from rootlesspy.engine import events, idmap
+    from rootlesspy.engine import idmap
+    from rootlesspy.engine.output import events
     from rootlesspy.image import files, saved
     from rootlesspy.image.load import load as load_image
     from rootlesspy.image.writer import Writer
@@ -159,7 +160,8 @@ def import_(
     ),
 ) -> int:  # fmt: skip
     """Make an image of a tar archive of a file system; print its id."""
-    from rootlesspy.engine import events, image_import
+    from rootlesspy.engine.images import image_import
+    from rootlesspy.engine.output import events
 
     session = context.obj
     display = progress.make(quiet=quiet, debug=session.reporter.debug)

@@ -23,7 +23,7 @@ from rootlesspy.cli import (
 from rootlesspy.cli.image_filter import matching
 from rootlesspy.cli.image_rows import hexadecimal
 from rootlesspy.cli.removal import Removal
-from rootlesspy.engine.values import parse_choice, parse_platform
+from rootlesspy.engine.inputs.values import parse_choice, parse_platform
 from rootlesspy.errors import Error, NotFound, UsageError
 from rootlesspy.report import escape
 
@@ -70,7 +70,7 @@ def pull(
     """Pull images from their registries and unpack them; print their ids."""
     from rootlesspy import settings
     from rootlesspy.engine import idmap
-    from rootlesspy.engine.events import emit_image
+    from rootlesspy.engine.output.events import emit_image
     from rootlesspy.image.pull import ensure
 
     session = context.obj
@@ -140,7 +140,7 @@ def images(
     ),
 ) -> int:  # fmt: skip
     """List images."""
-    from rootlesspy.engine.image_removal import users
+    from rootlesspy.engine.images.image_removal import users
     from rootlesspy.image.store import Store
 
     paths = context.obj.paths()
@@ -179,7 +179,7 @@ def rmi(
 
     Exit code 1: one did not exist; 2: one is in use by a container; 125: anything else.
     """
-    from rootlesspy.engine.image_removal import remove
+    from rootlesspy.engine.images.image_removal import remove
     from rootlesspy.image.store import Store
 
     session = context.obj

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from rootlesspy.engine.values import parse_choice
+from rootlesspy.engine.inputs.values import parse_choice
 from rootlesspy.errors import Error, NotFound, UsageError
 
 if TYPE_CHECKING:
@@ -52,7 +52,7 @@ def _document(session: Session, name: str, kind: str, *, size: bool) -> dict[str
     """Return the document of a container, else of an image; raises NotFound and others."""
     paths = session.paths()
     if kind != "image":
-        from rootlesspy.engine import inspect
+        from rootlesspy.engine.views import inspect
 
         try:
             return inspect.container(paths, name, size=size)

@@ -14,7 +14,7 @@ from rootlesspy.cli.click_command import Help, table_options
 from rootlesspy.cli.run import HELPS as RUN_HELPS
 from rootlesspy.cli.run import PANELS as RUN_PANELS
 from rootlesspy.engine import lifecycle
-from rootlesspy.engine.values import DEFAULT_DETACH_KEYS, parse_detach_keys, parse_signal
+from rootlesspy.engine.inputs.values import DEFAULT_DETACH_KEYS, parse_detach_keys, parse_signal
 from rootlesspy.errors import UsageError
 
 if TYPE_CHECKING:

@@ -12,13 +12,14 @@ from typing import TYPE_CHECKING, BinaryIO, Optional
 import typer
 
 from rootlesspy.cli import completion, moment, operations
-from rootlesspy.engine import logs as engine_logs
-from rootlesspy.engine import record, values
-from rootlesspy.engine.log_lines import Lines
+from rootlesspy.engine import record
+from rootlesspy.engine.inputs import values
+from rootlesspy.engine.output import logs as engine_logs
+from rootlesspy.engine.output.log_lines import Lines
 from rootlesspy.errors import Conflict, NotFound, UsageError
 
 if TYPE_CHECKING:
-    from rootlesspy.engine.log_lines import Entry
+    from rootlesspy.engine.output.log_lines import Entry
     from rootlesspy.engine.record import ContainerRecord
     from rootlesspy.paths import Paths
 

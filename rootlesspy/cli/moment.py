@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from datetime import datetime
 
-from rootlesspy.engine.health_values import parse_duration
+from rootlesspy.engine.inputs.health_values import parse_duration
 from rootlesspy.errors import UsageError
 
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Optional
 import typer
 
 from rootlesspy.cli import completion, operations
-from rootlesspy.engine.values import parse_choice, parse_integer
+from rootlesspy.engine.inputs.values import parse_choice, parse_integer
 from rootlesspy.errors import NotFound, UsageError
 
 if TYPE_CHECKING:

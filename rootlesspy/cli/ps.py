@@ -9,14 +9,14 @@ from typing import TYPE_CHECKING
 from rootlesspy.cli import human, ps_facts, table
 from rootlesspy.cli.ps_filter import matching
 from rootlesspy.engine import lifecycle
-from rootlesspy.engine.values import parse_choice, parse_integer
+from rootlesspy.engine.inputs.values import parse_choice, parse_integer
 from rootlesspy.errors import UsageError
 
 if TYPE_CHECKING:
     from rootlesspy.cli.argv import Values
     from rootlesspy.cli.session import Session
-    from rootlesspy.engine.disk_usage import Sizes
     from rootlesspy.engine.record import Container
+    from rootlesspy.engine.views.disk_usage import Sizes
 
 _SHORT_ID = 12
 _COMMAND_WIDTH = 17

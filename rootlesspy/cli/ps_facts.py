@@ -9,11 +9,11 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING, Any
 
-from rootlesspy.engine import stats
+from rootlesspy.engine.views import stats
 
 if TYPE_CHECKING:
-    from rootlesspy.engine.disk_usage import Sizes
     from rootlesspy.engine.record import Container
+    from rootlesspy.engine.views.disk_usage import Sizes
     from rootlesspy.paths import Paths
 
 
@@ -31,7 +31,8 @@ def health(paths: Paths, container: Container) -> str:
     """Return starting, healthy or unhealthy; empty without checks."""
     if not container.record.health:
         return ""
-    from rootlesspy.engine import healthcheck, statefile
+    from rootlesspy.engine import statefile
+    from rootlesspy.engine.supervision import healthcheck
 
     try:
         found = healthcheck.read(paths, container.record.id)
@@ -61,7 +62,7 @@ class Facts:
 
     def sizes(self, container: Container) -> Sizes:
         """Return the bytes of a container's files; raises Error."""
-        from rootlesspy.engine import disk_usage
+        from rootlesspy.engine.views import disk_usage
 
         identity = container.record.id
         if identity not in self._sizes:
@@ -70,14 +71,14 @@ class Facts:
 
     def mounts(self, container: Container) -> list[dict[str, Any]]:
         """Return what is mounted into a container, as inspect shows it."""
-        from rootlesspy.engine import inspect, inspect_host
+        from rootlesspy.engine.views import inspect, inspect_host
 
         spec = inspect.load_spec(self.paths.container(container.record.id))
         return inspect_host.mount_points(spec, self.paths, container.record.id)
 
     def usage(self, container: Container) -> dict[str, Any]:
         """Return what a container uses or has used, in the keys of inspect's Usage."""
-        from rootlesspy.engine import inspect
+        from rootlesspy.engine.views import inspect
 
         directory = stats.scope_directory(container.pid) if container.pid else None
         return inspect.usage(container, directory)
@@ -96,7 +97,8 @@ def _namespace(pid: int, kind: str) -> str:
 
 
 def _restarts(paths: Paths, containers: list[Container]) -> dict[str, int]:
-    from rootlesspy.engine import record, restarts, statefile
+    from rootlesspy.engine import record, statefile
+    from rootlesspy.engine.views import restarts
 
     services = {}
     for each in containers:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, NamedTuple
 
-from rootlesspy.engine.values import parse_choice, parse_integer
+from rootlesspy.engine.inputs.values import parse_choice, parse_integer
 from rootlesspy.errors import NotFound, UsageError
 
 if TYPE_CHECKING:

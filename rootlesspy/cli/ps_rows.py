@@ -13,8 +13,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from rootlesspy.cli.ps_facts import Facts
-    from rootlesspy.engine.disk_usage import Sizes
     from rootlesspy.engine.record import Container
+    from rootlesspy.engine.views.disk_usage import Sizes
 
 _SHORT_ID = 12
 HEADERS = {

@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from rootlesspy.cli import gotime, human
 from rootlesspy.cli.gotemplate_functions import Record
-from rootlesspy.engine import stats
+from rootlesspy.engine.views import stats
 from rootlesspy.report import escape
 
 if TYPE_CHECKING:
     from rootlesspy.engine.record import Container
-    from rootlesspy.engine.stats import Usage
+    from rootlesspy.engine.views.stats import Usage
 
 UNKNOWN = "--"
 HEADER = (

@@ -16,15 +16,15 @@ from rootlesspy.cli import human, image_prune, image_rows, moment, output, table
 from rootlesspy.cli.gotemplate import Record
 from rootlesspy.cli.image_rows import hexadecimal
 from rootlesspy.cli.question import agreed
-from rootlesspy.engine.values import has_control
+from rootlesspy.engine.inputs.values import has_control
 from rootlesspy.errors import UsageError
 from rootlesspy.report import escape
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from rootlesspy.engine.images.store_care import Inventory
     from rootlesspy.engine.record import Container
-    from rootlesspy.engine.store_care import Inventory
 
 _SHORT_ID = 12
 _Test = Callable[["Container"], bool]
@@ -41,7 +41,7 @@ def df(
     ),
 ) -> int:  # fmt: skip
     """Show how much images, containers and volumes have on disk."""
-    from rootlesspy.engine import store_care
+    from rootlesspy.engine.images import store_care
 
     if form and verbose:
         raise UsageError("--format and --verbose exclude each other")
@@ -77,7 +77,7 @@ def prune(
     ),
 ) -> int:  # fmt: skip
     """Remove what is not used: stopped containers, images, and with --volumes volumes."""
-    from rootlesspy.engine import image_removal, store_care
+    from rootlesspy.engine.images import image_removal, store_care
 
     session = context.obj
     paths = session.paths()
@@ -115,7 +115,7 @@ def fsck(
     Exit code 0: nothing is wrong, or all was cured; 1: something is. What was damaged comes back
     with the next rp pull.
     """
-    from rootlesspy.engine import store_care
+    from rootlesspy.engine.images import store_care
 
     found, left = store_care.check(context.obj.paths(), repair=repair)
     if quiet:

@@ -58,7 +58,7 @@ def info(
     ),
 ) -> int:  # fmt: skip
     """Describe this machine, the user manager and the store, as rp sees them."""
-    from rootlesspy.engine import health
+    from rootlesspy.engine.doctor import health
 
     facts = health.info(context.obj.paths())
     if form:

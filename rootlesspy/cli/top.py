@@ -16,7 +16,7 @@ from rootlesspy.errors import Conflict
 if TYPE_CHECKING:
     from rootlesspy.cli.session import Session
     from rootlesspy.cli.top_columns import Column, Scene
-    from rootlesspy.engine.top import Process
+    from rootlesspy.engine.views.top import Process
 
 _DEFAULT = ("user", "pid", "ppid", "pcpu", "etime", "tty", "time", "args")
 
@@ -70,7 +70,7 @@ def _columns(words: list[str]) -> list[Column]:
 
 def _look(session: Session, name: str) -> tuple[list[Process], Scene]:
     from rootlesspy.engine import lifecycle
-    from rootlesspy.engine import top as engine
+    from rootlesspy.engine.views import top as engine
 
     found = lifecycle.get(session.paths(), name)
     if not found.pid:

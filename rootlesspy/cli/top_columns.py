@@ -5,13 +5,13 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, NamedTuple
 
 from rootlesspy.cli import gotime
-from rootlesspy.engine import capabilities
+from rootlesspy.engine.inputs import capabilities
 from rootlesspy.errors import UsageError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from rootlesspy.engine.top import Names, Process
+    from rootlesspy.engine.views.top import Names, Process
 
 _TICK_NS = 10_000_000
 _SECCOMP = ("disabled", "strict", "filter")
@@ -61,7 +61,7 @@ def _elapsed(process: Process, _scene: Scene) -> str:
 
 
 def _started(process: Process, _scene: Scene) -> str:
-    from rootlesspy.engine.inspect import moment
+    from rootlesspy.engine.views.inspect import moment
 
     return gotime.Time(moment(int(process.started_s))).string()
 

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from rootlesspy.cli.top_columns import Scene
-    from rootlesspy.engine.top import Process
+    from rootlesspy.engine.views.top import Process
 
 _DAY_S = 86400
 _SHORT = ("pid", "tty", "time", "ucmd")
@@ -87,7 +87,7 @@ def _start(started_s: float) -> str:
 
 
 def _memory_percent(process: Process, _scene: Scene) -> str:
-    from rootlesspy.engine import stats
+    from rootlesspy.engine.views import stats
 
     return f"{100 * process.rss_bytes / stats.machine_memory_bytes():.1f}"
 

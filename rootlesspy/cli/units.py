@@ -128,7 +128,7 @@ def _for_each(
 
 def _containers(names: list[str]) -> list[str]:
     """Put the containers of definitions in the place of their files.  Raises UsageError."""
-    from rootlesspy.engine import definition
+    from rootlesspy.engine.definitions import definition
 
     found: list[str] = []
     for name in names:

@@ -26,7 +26,7 @@ def unshare(
     There you may look into layers, volumes and containers whatever ids own them.  Its exit code is
     the command's; 126: it cannot be executed, 127: it does not exist.
     """
-    from rootlesspy.engine import unshare as unsharing
+    from rootlesspy.engine.images import unshare as unsharing
 
     return unsharing.run(command or (), context.obj.environment)
 
@@ -45,7 +45,7 @@ def mount(
 
     Below rp unshare only; the mounts end with it.
     """
-    from rootlesspy.engine import image_mount
+    from rootlesspy.engine.images import image_mount
     from rootlesspy.image.store import Store
 
     session = context.obj
@@ -81,7 +81,7 @@ def unmount(
     ),
 ) -> int:  # fmt: skip
     """Unmount images; print their ids."""
-    from rootlesspy.engine import image_mount
+    from rootlesspy.engine.images import image_mount
 
     session = context.obj
     paths = session.paths()

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Optional, TypeVar
 import typer
 
 from rootlesspy.cli import completion, operations
-from rootlesspy.engine import values
+from rootlesspy.engine.inputs import values
 from rootlesspy.errors import UsageError
 
 if TYPE_CHECKING:

@@ -16,7 +16,7 @@ from rootlesspy.report import colours, escape
 
 if TYPE_CHECKING:
     from rootlesspy.cli.why_words import Words
-    from rootlesspy.engine.why import Explanation
+    from rootlesspy.engine.views.why import Explanation
 
 _LABEL_CELLS = 9
 _PLAIN = "\x1b[0m"
@@ -44,7 +44,7 @@ def why(
     limit, a failed health check), after which time, what systemd and the last health checks say,
     the last lines of its log, and what to do next.
     """
-    from rootlesspy.engine import why as engine
+    from rootlesspy.engine.views import why as engine
 
     session = context.obj
     names = [] if container is None else [container]

@@ -9,7 +9,7 @@ from rootlesspy.cli import human
 
 if TYPE_CHECKING:
     from rootlesspy.engine.record import ExitRecord
-    from rootlesspy.engine.why import Explanation
+    from rootlesspy.engine.views.why import Explanation
 
 _SHELL_SIGNALS = range(129, 160)
 _CHECKS = 3

@@ -10,8 +10,9 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING
 
-from rootlesspy.engine import dependencies, service
-from rootlesspy.engine.request import LABEL_HASH
+from rootlesspy.engine.definitions import dependencies
+from rootlesspy.engine.inputs.request import LABEL_HASH
+from rootlesspy.engine.supervision import service
 from rootlesspy.errors import Conflict, NotFound, Unsupported, UsageError
 from rootlesspy.systemd import bus as buses
 from rootlesspy.systemd import service as services

@@ -20,16 +20,16 @@ from rootlesspy.engine import (
     specgen,
     storage,
     storage_driver,
-    tty,
-    values,
 )
-from rootlesspy.engine.request import given
+from rootlesspy.engine.inputs import values
+from rootlesspy.engine.inputs.request import given
+from rootlesspy.engine.supervision import tty
 from rootlesspy.errors import Conflict, Error, Unsupported, UsageError
 from rootlesspy.oci import validate
 
 if TYPE_CHECKING:
+    from rootlesspy.engine.inputs.request import RunRequest, VolumeMount
     from rootlesspy.engine.record import ContainerRecord
-    from rootlesspy.engine.request import RunRequest, VolumeMount
     from rootlesspy.engine.root import Root
     from rootlesspy.linux.userns import IdMaps
     from rootlesspy.network.driver import Selection
@@ -171,13 +171,13 @@ def _health(request: RunRequest, config: ContainerConfig) -> dict[str, object] |
     if request.health is None and not config.get("Healthcheck"):
         return None
     # Imported here: most containers have no health check.
-    from rootlesspy.engine import health_values
+    from rootlesspy.engine.inputs import health_values
 
     return health_values.resolve(request.health, config.get("Healthcheck"), config.get("Shell"))
 
 
 def _files(request: RunRequest, found: ContainerRecord, paths: Paths) -> specgen.Files:
-    """Name the files of engine.etc_files, which every start writes."""
+    """Name the files of engine.supervision.etc_files, which every start writes."""
     directory = paths.container_runtime(found.id)
     return specgen.Files(
         hosts=f"{directory}/hosts",

@@ -7,7 +7,8 @@ import signal as signals
 import time
 from typing import TYPE_CHECKING
 
-from rootlesspy.engine import control, record
+from rootlesspy.engine import record
+from rootlesspy.engine.supervision import control
 from rootlesspy.errors import Conflict, Error, NotFound
 
 if TYPE_CHECKING:
@@ -64,7 +65,7 @@ def start(paths: Paths, text: str, reporter: Reporter, *, alone: bool = False) -
 
 
 def _start_one(paths: Paths, text: str, reporter: Reporter) -> bool:
-    from rootlesspy.engine import detached
+    from rootlesspy.engine.supervision import detached
 
     found, lock_fd = _lock_to_start(paths, text)
     if lock_fd is None:
@@ -81,7 +82,7 @@ def _start_others(paths: Paths, text: str, reporter: Reporter) -> None:
     found = get(paths, text)
     if found.state == "running" or not {"requires", "wants"} & found.record.request.keys():
         return
-    from rootlesspy.engine import dependencies
+    from rootlesspy.engine.definitions import dependencies
 
     dependencies.start_first(
         paths, found.record, lambda other: _start_one(paths, other, reporter), reporter
@@ -98,7 +99,7 @@ def start_attached(
     forwards: bool = True,
 ) -> int:
     """Start a container as a service, be its first client, and return its exit code."""
-    from rootlesspy.engine import attach, detached
+    from rootlesspy.engine.supervision import attach, detached
 
     _start_others(paths, text, reporter)
     found, lock_fd = _lock_to_start(paths, text)
@@ -142,7 +143,7 @@ def attached(
 
     Raises Conflict when it does not run.
     """
-    from rootlesspy.engine import attach
+    from rootlesspy.engine.supervision import attach
 
     found = get(paths, text)
     end = running(paths, found)
@@ -327,7 +328,7 @@ def remove(
 
 
 def _tell(kind: str, found: Container, **attributes: object) -> None:
-    from rootlesspy.engine import events
+    from rootlesspy.engine.output import events
 
     events.emit(kind, found.record, **attributes)
 
@@ -337,7 +338,7 @@ def _call_off_restart(paths: Paths, found: Container) -> bool:
 
     It may have ended by itself just before it was asked to.
     """
-    from rootlesspy.engine import service
+    from rootlesspy.engine.supervision import service
     from rootlesspy.systemd import bus, scope
 
     if found.record.restart == "no":
@@ -366,7 +367,7 @@ def _forget_unit(paths: Paths, found: Container, reporter: Reporter) -> None:
 
 def _forget_service(paths: Paths, found: Container) -> None:
     """Take a failed service of a removed container out of systemd's list."""
-    from rootlesspy.engine import service
+    from rootlesspy.engine.supervision import service
     from rootlesspy.systemd import service as unit
 
     if found.exit is None or found.exit.exit_code == 0:

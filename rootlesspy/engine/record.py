@@ -73,17 +73,17 @@ class ContainerRecord(NamedTuple):
     """journald, json-file, none or passthrough; empty: the default of how it is started."""
     log_options: dict[str, str] = {}  # noqa: RUF012 - never written to
     health: dict[str, object] | None = None
-    """engine.health's resolved check; None without one."""
+    """engine.doctor.health's resolved check; None without one."""
     sdnotify: str = "runner"
     """Who says that it is ready: runner, container, healthy, port:N or log:REGEX."""
     entrypoint: list[str] = []  # noqa: RUF012 - never written to
     """The words of command that are the entrypoint, without those of --init."""
     resolver: dict[str, list[object]] = {}  # noqa: RUF012 - never written to
-    """add_hosts (pairs), dns, dns_search, dns_options: as asked, for engine.etc_files."""
+    """add_hosts (pairs), dns, dns_search, dns_options: as asked, for supervision.etc_files."""
     made_by: str = "run"
     """run, or create: one that was never started is left from a killed rp run, or is to stay."""
     request: dict[str, object] = {}  # noqa: RUF012 - never written to
-    """What was asked, as engine.request.given has it: for plans and exports of definitions."""
+    """What was asked, as inputs.request.given has it: for plans and exports of definitions."""
 
 
 class LiveState(NamedTuple):

@@ -11,7 +11,8 @@ import fcntl
 import os
 from typing import TYPE_CHECKING
 
-from rootlesspy.engine import autostart, events, lifecycle, names, record, statefile
+from rootlesspy.engine import autostart, lifecycle, names, record, statefile
+from rootlesspy.engine.output import events
 from rootlesspy.errors import Conflict, NotFound
 
 if TYPE_CHECKING:

@@ -9,13 +9,13 @@ import os
 import signal
 from typing import TYPE_CHECKING, NamedTuple, NoReturn
 
-from rootlesspy.engine.cancel import CancelledError
+from rootlesspy.engine.supervision.cancel import CancelledError
 from rootlesspy.errors import Error, NotFound
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from rootlesspy.engine.request import RunRequest
+    from rootlesspy.engine.inputs.request import RunRequest
     from rootlesspy.image.progress import Progress
     from rootlesspy.image.store import Image, Store
     from rootlesspy.linux.userns import IdMaps
@@ -168,7 +168,7 @@ def _pull(
     make_progress: Callable[[], Progress] | None,
 ) -> None:
     from rootlesspy import settings
-    from rootlesspy.engine import events
+    from rootlesspy.engine.output import events
     from rootlesspy.image.progress import NoProgress
     from rootlesspy.image.pull import ensure
 

@@ -9,19 +9,8 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING
 
-from rootlesspy.engine import (
-    attach,
-    bundle,
-    cancel,
-    control,
-    idmap,
-    job,
-    record,
-    root,
-    sockets,
-    storage,
-    supervisor,
-)
+from rootlesspy.engine import bundle, idmap, record, root, storage
+from rootlesspy.engine.supervision import attach, cancel, control, job, sockets, supervisor
 from rootlesspy.errors import UsageError
 from rootlesspy.linux import process
 from rootlesspy.network import driver
@@ -31,8 +20,8 @@ if TYPE_CHECKING:
     import socket
     from collections.abc import Callable
 
+    from rootlesspy.engine.inputs.request import RunRequest
     from rootlesspy.engine.record import ContainerRecord
-    from rootlesspy.engine.request import RunRequest
     from rootlesspy.image.progress import Progress
     from rootlesspy.network.driver import Selection
     from rootlesspy.paths import Paths
@@ -93,7 +82,7 @@ def run_detached(
 
     Raises Error as run() does.
     """
-    from rootlesspy.engine import detached
+    from rootlesspy.engine.supervision import detached
 
     process.close_from(3)
     cancel.Cancellation()
@@ -153,7 +142,7 @@ def make(
 
 
 def _tell_created(found: ContainerRecord) -> None:
-    from rootlesspy.engine import events
+    from rootlesspy.engine.output import events
 
     events.emit("create", found)
 

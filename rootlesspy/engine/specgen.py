@@ -8,14 +8,15 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, NamedTuple
 
-from rootlesspy.engine import capabilities, idmap
+from rootlesspy.engine import idmap
+from rootlesspy.engine.inputs import capabilities
 from rootlesspy.errors import Unsupported, UsageError
 from rootlesspy.systemd import notify
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from rootlesspy.engine.request import Device, RunRequest
+    from rootlesspy.engine.inputs.request import Device, RunRequest
     from rootlesspy.linux.userns import IdMapping, IdMaps
     from rootlesspy.oci.image_spec import ContainerConfig
     from rootlesspy.oci.runtime_spec import (

@@ -100,7 +100,7 @@ def remove(paths: Paths, found: ContainerRecord, *, volumes: bool = True) -> Non
     except FileNotFoundError:
         pass
     else:
-        from rootlesspy.engine import events
+        from rootlesspy.engine.output import events
 
         events.emit("remove", found)
     _remove_below(paths.tmp, gone, found.userns)

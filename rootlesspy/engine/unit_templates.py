@@ -9,7 +9,8 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING
 
-from rootlesspy.engine import autostart, service
+from rootlesspy.engine import autostart
+from rootlesspy.engine.supervision import service
 from rootlesspy.systemd import bus as buses
 from rootlesspy.systemd import service as services
 from rootlesspy.systemd import unitfile

@@ -11,7 +11,8 @@ import json
 import os
 from typing import TYPE_CHECKING, NamedTuple
 
-from rootlesspy.engine import autostart, job, limits, record, service, statefile
+from rootlesspy.engine import autostart, limits, record, statefile
+from rootlesspy.engine.supervision import job, service
 from rootlesspy.errors import Unsupported, UsageError
 from rootlesspy.systemd import bus as buses
 from rootlesspy.systemd import cgroup, scope, unitfile

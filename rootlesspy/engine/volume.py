@@ -14,7 +14,7 @@ import time
 from typing import TYPE_CHECKING, NamedTuple
 
 from rootlesspy.engine import copytree, volume_store
-from rootlesspy.engine.request import VolumeMount
+from rootlesspy.engine.inputs.request import VolumeMount
 from rootlesspy.engine.volume_store import Volume, remove_anonymous
 from rootlesspy.errors import Error, ImageError, NotFound, Unsupported, UsageError
 from rootlesspy.linux import mount, pathrs, userns

@@ -229,7 +229,7 @@ def _remove_all(paths: Paths, names: list[str], maps: IdMaps) -> None:
 
 
 def _tell(kind: str, name: str) -> None:
-    from rootlesspy.engine import events
+    from rootlesspy.engine.output import events
 
     events.emit_volume(kind, name)
 

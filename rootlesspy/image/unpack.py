@@ -64,7 +64,7 @@ def unpack(fd: int, root_fd: int, *, single_id: bool, limits: Limits | None = No
 
 
 class Applier:
-    """A tree while entries are applied to it, here as a layer; engine.extract copies with it."""
+    """A tree while entries are applied to it, as a layer; engine.files.extract copies with it."""
 
     def __init__(self, root_fd: int, single_id: bool) -> None:
         self._root_fd = root_fd

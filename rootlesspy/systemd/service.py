@@ -89,7 +89,7 @@ def settings(service: Service, version: int) -> tuple[Setting, ...]:
         Setting(SERVICE, "NotifyAccess", TEXT, "main"),
         Setting(SERVICE, "ExecStart", COMMAND, service.command),
         Setting(SERVICE, "Restart", TEXT, service.restart),
-        # How a supervisor ends that was asked to: engine.service.end_as_asked.
+        # How a supervisor ends that was asked to: engine.supervision.service.end_as_asked.
         Setting(SERVICE, "RestartPreventExitStatus", SIGNALS, ("SIGTERM",)),
         Setting(SERVICE, "TimeoutStartSec", SPAN, service.start_timeout_us),
         Setting(SERVICE, "TimeoutStopSec", SPAN, service.stop_timeout_us),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from rootlesspy.engine import control
+from rootlesspy.engine.supervision import control
 
 
 @pytest.mark.parametrize(("sent", "seconds"), [(5.0, 5.0), (0.25, 0.25), (7, 7.0), ("7", 0.0)])

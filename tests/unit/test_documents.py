@@ -229,9 +229,9 @@ def drawn_tree(text: str) -> list[str]:
     found = []
     room = ""
     for line in block.splitlines()[1:]:
-        opened = re.match(r"(\w+)/\s", line)
+        opened = re.match(r"(\w[\w/]*/)\s", line)
         if opened:
-            room = f"{opened[1]}/"
+            room = opened[1]
         found += [room + name for name in re.findall(r"\b\w+\.(?:py|json)\b", line)]
     return found
 
@@ -248,7 +248,8 @@ def test_architecture_lists_every_file_and_no_other() -> None:
 
 
 def test_architecture_fits_one_sitting() -> None:
-    assert len(text_of(REPOSITORY / "ARCHITECTURE.md").splitlines()) <= 200
+    """The module tree is looked things up in; the rest is read."""
+    assert len(_FENCE.sub("", text_of(REPOSITORY / "ARCHITECTURE.md")).splitlines()) <= 150
 
 
 def test_architecture_names_functions_that_exist() -> None:

@@ -23,27 +23,28 @@ STANDARD = {
     "typing", "warnings",
 }  # fmt: skip
 PARSING = {
-    "__main__", "errors", "report", "paths", "cli.argv", "cli.session", "cli.hot",
-    "engine.options", "engine.request", "engine.values", "engine.environment",
-    "engine.mount_values", "engine.isolation_values", "engine.names", "engine.readiness",
-    "network.driver", "network.ports", "network.addresses", "network.process", "linux.procfs",
+    "__main__", "cli.argv", "cli.hot", "cli.session", "engine.inputs.environment",
+    "engine.inputs.isolation_values", "engine.inputs.mount_values", "engine.inputs.options",
+    "engine.inputs.request", "engine.inputs.values", "engine.names",
+    "engine.supervision.readiness", "errors", "linux.procfs", "network.addresses",
+    "network.driver", "network.ports", "network.process", "paths", "report",
 }  # fmt: skip
 RUNNING = PARSING | {
-    "engine.attach", "engine.bundle", "engine.cancel", "engine.capabilities", "engine.control",
-    "engine.idmap", "engine.limits", "engine.record", "engine.root", "engine.run",
-    "engine.seccomp_profile", "engine.sockets", "engine.specgen", "engine.start",
-    "engine.clients", "engine.etc_files", "engine.job", "engine.loop", "engine.stdio",
-    "engine.events", "engine.failure", "engine.payload_signal", "engine.announcer",
-    "systemd.journal", "engine.sessions", "engine.exec_request", "engine.exec_server",
-    "runtime.join", "runtime.payload",
-    "engine.statefile",
-    "engine.storage", "engine.storage_driver", "engine.supervisor", "engine.tty",
-    "image.layout", "image.reference", "image.store",
-    "linux.libc", "linux.mount", "linux.pathrs", "linux.process", "linux.userns",
-    "network.resolver", "oci.image_spec", "oci.validate",
-    "runtime.caps", "runtime.create", "runtime.fuse", "runtime.init", "runtime.rootfs",
-    "runtime.seccomp", "runtime.sync", "runtime.terminal", "runtime.user",
-    "systemd.bus", "systemd.cgroup", "systemd.notify", "systemd.properties", "systemd.scope",
+    "engine.bundle", "engine.idmap", "engine.inputs.capabilities", "engine.limits",
+    "engine.output.events", "engine.record", "engine.root", "engine.run",
+    "engine.seccomp_profile", "engine.specgen", "engine.statefile", "engine.storage",
+    "engine.storage_driver", "engine.supervision.announcer", "engine.supervision.attach",
+    "engine.supervision.cancel", "engine.supervision.clients", "engine.supervision.control",
+    "engine.supervision.etc_files", "engine.supervision.exec_request",
+    "engine.supervision.exec_server", "engine.supervision.failure", "engine.supervision.job",
+    "engine.supervision.loop", "engine.supervision.payload_signal", "engine.supervision.sessions",
+    "engine.supervision.sockets", "engine.supervision.start", "engine.supervision.stdio",
+    "engine.supervision.supervisor", "engine.supervision.tty", "image.layout", "image.reference",
+    "image.store", "linux.libc", "linux.mount", "linux.pathrs", "linux.process", "linux.userns",
+    "network.resolver", "oci.image_spec", "oci.validate", "runtime.caps", "runtime.create",
+    "runtime.fuse", "runtime.init", "runtime.join", "runtime.payload", "runtime.rootfs",
+    "runtime.seccomp", "runtime.sync", "runtime.terminal", "runtime.user", "systemd.bus",
+    "systemd.cgroup", "systemd.journal", "systemd.notify", "systemd.properties", "systemd.scope",
     "systemd.sdbus", "systemd.values",
 }  # fmt: skip
 
@@ -51,7 +52,7 @@ RUNNING = PARSING | {
 _RUN = "from rootlesspy.engine import run; from rootlesspy.image import store"
 _PARSE = (
     "from rootlesspy import __main__; from rootlesspy.cli import argv, session, hot;"
-    "from rootlesspy.engine import options;"
+    "from rootlesspy.engine.inputs import options;"
     "options.run_request(argv.parse(['run', '--rm', 'x']).values, caller_environment={},"
     " directory='/', debug=False)"
 )
@@ -72,9 +73,9 @@ def loaded(code: str) -> tuple[set[str], set[str]]:
     )
     names = done.stdout.split()
     ours = {name.partition(".")[2] for name in names if name.startswith("rootlesspy.")}
-    rooms = {name.partition(".")[0] for name in ours}
+    packages = {name.rpartition(".")[0] for name in ours}
     standard = {name.partition(".")[0] for name in names if not name.startswith("rootlesspy")}
-    return ours - (rooms - {"__main__", "errors", "report", "paths"}), standard
+    return ours - packages, standard
 
 
 @pytest.mark.parametrize(

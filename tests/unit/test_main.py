@@ -262,7 +262,7 @@ def test_ps_loads_nothing_cold(words: list[str], tmp_path: Path) -> None:
 def test_parsing_run_loads_nothing_cold(tmp_path: Path) -> None:
     argv_ = ["run", "--rm", "-it", "-e", "A", "-v", "/a:/b", "-p", "80:80", "--cap-add", "ALL", "x"]
     code = (
-        "from rootlesspy.cli import argv; from rootlesspy.engine import options;"
+        "from rootlesspy.cli import argv; from rootlesspy.engine.inputs import options;"
         f"options.run_request(argv.parse({argv_!r}).values, caller_environment={{}},"
         " directory='/', debug=False)"
     )

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from rootlesspy.cli.cp import parse_place
-from rootlesspy.engine.copy_place import Place
+from rootlesspy.engine.files.copy_place import Place
 from rootlesspy.errors import UsageError
 
 

@@ -11,8 +11,8 @@ import pytest
 from rootlesspy.cli import app, commands, events
 from rootlesspy.cli.click_command import plain_forms
 from rootlesspy.cli.events import json_of, text_of
-from rootlesspy.engine import event_reader
-from rootlesspy.engine.event_reader import Event
+from rootlesspy.engine.output import event_reader
+from rootlesspy.engine.output.event_reader import Event
 from rootlesspy.errors import UsageError
 
 ID = "08e08209f10603251f9e198475b7d4296208c66e8043e4808aa0be8020824b38"

@@ -11,7 +11,8 @@ from rootlesspy.cli import argv, hot, image_inspect, output
 from rootlesspy.cli.gotemplate import render
 from rootlesspy.cli.inspect_fields import record
 from rootlesspy.cli.session import Session
-from rootlesspy.engine import inspect, lifecycle
+from rootlesspy.engine import lifecycle
+from rootlesspy.engine.views import inspect
 from rootlesspy.errors import NotFound, UsageError
 from rootlesspy.report import Reporter
 

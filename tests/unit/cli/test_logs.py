@@ -8,7 +8,7 @@ import time
 import pytest
 
 from rootlesspy.cli import logs, moment
-from rootlesspy.engine.log_lines import Entry
+from rootlesspy.engine.output.log_lines import Entry
 from rootlesspy.errors import UsageError
 
 NOON = 1_700_000_000

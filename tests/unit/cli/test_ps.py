@@ -10,8 +10,9 @@ import pytest
 
 from rootlesspy.cli import argv, hot, ps, ps_facts
 from rootlesspy.cli.session import Session
-from rootlesspy.engine import disk_usage, lifecycle, record, stats
+from rootlesspy.engine import lifecycle, record
 from rootlesspy.engine.record import Container, ExitRecord
+from rootlesspy.engine.views import disk_usage, stats
 from rootlesspy.errors import NotFound, UsageError
 from rootlesspy.report import Reporter
 

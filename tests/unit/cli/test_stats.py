@@ -10,9 +10,10 @@ import pytest
 from rootlesspy.cli import app, stats_rows
 from rootlesspy.cli import stats as command
 from rootlesspy.cli.session import Session
-from rootlesspy.engine import lifecycle, record, stats
+from rootlesspy.engine import lifecycle, record
 from rootlesspy.engine.record import Container, ExitRecord
-from rootlesspy.engine.stats import Usage
+from rootlesspy.engine.views import stats
+from rootlesspy.engine.views.stats import Usage
 from rootlesspy.errors import NotFound, UsageError
 from rootlesspy.report import Reporter
 

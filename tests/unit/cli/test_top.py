@@ -9,10 +9,11 @@ import pytest
 
 from rootlesspy.cli import app, top, top_columns
 from rootlesspy.cli.session import Session
-from rootlesspy.engine import capabilities, lifecycle, record
-from rootlesspy.engine import top as engine
+from rootlesspy.engine import lifecycle, record
+from rootlesspy.engine.inputs import capabilities
 from rootlesspy.engine.record import Container
-from rootlesspy.engine.top import Ids, Names, Process
+from rootlesspy.engine.views import top as engine
+from rootlesspy.engine.views.top import Ids, Names, Process
 from rootlesspy.errors import Conflict, NotFound, UsageError
 from rootlesspy.report import Reporter
 

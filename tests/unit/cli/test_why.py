@@ -10,10 +10,11 @@ import pytest
 
 from rootlesspy.cli import app, why_words
 from rootlesspy.cli.session import Session
-from rootlesspy.engine import record, why
-from rootlesspy.engine.healthcheck import Entry, Health
+from rootlesspy.engine import record
 from rootlesspy.engine.record import Container, ExitRecord
-from rootlesspy.engine.why import Explanation, Service
+from rootlesspy.engine.supervision.healthcheck import Entry, Health
+from rootlesspy.engine.views import why
+from rootlesspy.engine.views.why import Explanation, Service
 from rootlesspy.report import Reporter
 
 NOW = 1_700_000_000.0

@@ -7,8 +7,8 @@ import os
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rootlesspy.engine import control
-from rootlesspy.engine.attach import _DetachKeys
+from rootlesspy.engine.supervision import control
+from rootlesspy.engine.supervision.attach import _DetachKeys
 
 
 def _type(keys: bytes, chunks: list[bytes]) -> tuple[bytes, bool]:

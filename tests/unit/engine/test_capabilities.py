@@ -1,11 +1,11 @@
-"""engine.capabilities: podman's meaning of --cap-add, --cap-drop and --privileged."""
+"""engine.inputs.capabilities: podman's meaning of --cap-add, --cap-drop and --privileged."""
 
 from __future__ import annotations
 
 import pytest
 
-from rootlesspy.engine import capabilities
-from rootlesspy.engine.capabilities import ALL, DEFAULT
+from rootlesspy.engine.inputs import capabilities
+from rootlesspy.engine.inputs.capabilities import ALL, DEFAULT
 from rootlesspy.errors import UsageError
 
 

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from rootlesspy.engine import changes, layered
-from rootlesspy.engine.changes import Layers
+from rootlesspy.engine.files import changes, layered
+from rootlesspy.engine.files.changes import Layers
 from rootlesspy.linux import pathrs
 
 if TYPE_CHECKING:

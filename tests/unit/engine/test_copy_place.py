@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import pytest
 
-from rootlesspy.engine import copy_place, extract
-from rootlesspy.engine.copy_place import Place
+from rootlesspy.engine.files import copy_place, extract
+from rootlesspy.engine.files.copy_place import Place
 from rootlesspy.errors import Conflict, Error, NotFound
 
 if TYPE_CHECKING:

@@ -11,10 +11,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from rootlesspy.cli import argv
-from rootlesspy.engine import definition, definition_schema, toml
-from rootlesspy.engine.definition import Definition
-from rootlesspy.engine.health_values import HealthRequest
-from rootlesspy.engine.request import Device, RunRequest, TmpfsMount, Ulimit, VolumeMount
+from rootlesspy.engine.definitions import definition, definition_schema, toml
+from rootlesspy.engine.definitions.definition import Definition
+from rootlesspy.engine.inputs.health_values import HealthRequest
+from rootlesspy.engine.inputs.request import Device, RunRequest, TmpfsMount, Ulimit, VolumeMount
 from rootlesspy.errors import UsageError
 from rootlesspy.network.driver import NetworkRequest
 from rootlesspy.network.ports import PortMapping

@@ -12,10 +12,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rootlesspy.cli import argv
-from rootlesspy.engine import definition, definition_export, definition_schema, toml
-from rootlesspy.engine.options import run_request
-from rootlesspy.engine.request import RunRequest
-from rootlesspy.engine.request import given as given_of
+from rootlesspy.engine.definitions import definition, definition_export, definition_schema, toml
+from rootlesspy.engine.inputs.options import run_request
+from rootlesspy.engine.inputs.request import RunRequest
+from rootlesspy.engine.inputs.request import given as given_of
 from rootlesspy.errors import UsageError
 
 

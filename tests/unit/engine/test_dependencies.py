@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from rootlesspy.engine import dependencies, record
+from rootlesspy.engine import record
+from rootlesspy.engine.definitions import dependencies
 from rootlesspy.errors import Error
 from rootlesspy.paths import Paths
 from rootlesspy.report import Reporter

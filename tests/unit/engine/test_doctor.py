@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from rootlesspy.engine import (
+from rootlesspy.engine import idmap, limits, storage_driver
+from rootlesspy.engine.doctor import (
     doctor,
     doctor_fix,
     doctor_ids,
@@ -21,11 +22,8 @@ from rootlesspy.engine import (
     doctor_session,
     doctor_storage,
     doctor_system,
-    idmap,
-    limits,
-    storage_driver,
 )
-from rootlesspy.engine.doctor import FAILED, OK, SKIPPED, WARNING, Finding, Machine, Report
+from rootlesspy.engine.doctor.doctor import FAILED, OK, SKIPPED, WARNING, Finding, Machine, Report
 from rootlesspy.errors import Unsupported
 from rootlesspy.linux import userns
 from rootlesspy.network import ports

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, NoReturn
 
 import pytest
 
-from rootlesspy.engine import health, idmap, limits
+from rootlesspy.engine import idmap, limits
+from rootlesspy.engine.doctor import health
 from rootlesspy.linux import userns
 from rootlesspy.paths import Paths
 from rootlesspy.systemd import cgroup

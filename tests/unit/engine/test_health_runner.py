@@ -9,8 +9,11 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from rootlesspy.engine import events, health_values, healthcheck, loop, record
-from rootlesspy.engine.health_runner import HealthRunner
+from rootlesspy.engine import record
+from rootlesspy.engine.inputs import health_values
+from rootlesspy.engine.output import events
+from rootlesspy.engine.supervision import healthcheck, loop
+from rootlesspy.engine.supervision.health_runner import HealthRunner
 from rootlesspy.errors import CommandNotFound, RuntimeFailure
 from rootlesspy.paths import Paths
 
@@ -20,7 +23,7 @@ if TYPE_CHECKING:
 
 
 class Sessions:
-    """Stands in for engine.sessions: remembers what was begun."""
+    """Stands in for engine.supervision.sessions: remembers what was begun."""
 
     def __init__(self) -> None:
         self.begun: list[dict[str, Any]] = []

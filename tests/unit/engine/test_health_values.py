@@ -8,8 +8,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rootlesspy.engine import health_values, healthcheck
-from rootlesspy.engine.health_values import HealthRequest, StartupRequest
+from rootlesspy.engine.inputs import health_values
+from rootlesspy.engine.inputs.health_values import HealthRequest, StartupRequest
+from rootlesspy.engine.supervision import healthcheck
 from rootlesspy.errors import ImageError, UsageError
 
 S = 1_000_000_000

@@ -9,8 +9,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rootlesspy.engine import healthcheck, statefile
-from rootlesspy.engine.healthcheck import Config, Entry, Health, Monitor, Startup
+from rootlesspy.engine import statefile
+from rootlesspy.engine.supervision import healthcheck
+from rootlesspy.engine.supervision.healthcheck import Config, Entry, Health, Monitor, Startup
 from rootlesspy.paths import Paths
 
 if TYPE_CHECKING:

@@ -9,8 +9,10 @@ from typing import Any
 
 import pytest
 
-from rootlesspy.engine import healthcheck, inspect, inspect_host, record, statefile
+from rootlesspy.engine import record, statefile
 from rootlesspy.engine.record import ContainerRecord, ExitRecord
+from rootlesspy.engine.supervision import healthcheck
+from rootlesspy.engine.views import inspect, inspect_host
 from rootlesspy.errors import NotFound
 from rootlesspy.paths import Paths
 
@@ -186,7 +188,7 @@ def test_the_limits_of_a_running_container_are_its_cgroups(paths: Paths, tmp_pat
 
 
 def test_privileged_is_seen(paths: Paths) -> None:
-    from rootlesspy.engine.capabilities import ALL
+    from rootlesspy.engine.inputs.capabilities import ALL
 
     process = {"capabilities": {"bounding": list(ALL)}}
     make(paths, spec(paths, process=process, linux={}))

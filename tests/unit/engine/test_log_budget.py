@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from rootlesspy.engine import journal_limit
-from rootlesspy.engine.journal_limit import Limit
-from rootlesspy.engine.log_budget import Budget
+from rootlesspy.engine.output import journal_limit
+from rootlesspy.engine.output.journal_limit import Limit
+from rootlesspy.engine.output.log_budget import Budget
 from rootlesspy.paths import Paths
 
 if TYPE_CHECKING:

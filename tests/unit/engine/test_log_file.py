@@ -13,17 +13,18 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from rootlesspy.engine import log_file, log_file_reader, logs, record
-from rootlesspy.engine.log_file import FileSink
-from rootlesspy.engine.log_file_reader import FileReader
-from rootlesspy.engine.logs import Selection
+from rootlesspy.engine import record
+from rootlesspy.engine.output import log_file, log_file_reader, logs
+from rootlesspy.engine.output.log_file import FileSink
+from rootlesspy.engine.output.log_file_reader import FileReader
+from rootlesspy.engine.output.logs import Selection
 from rootlesspy.errors import Unsupported
 from rootlesspy.paths import Paths
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from rootlesspy.engine.log_lines import Entry
+    from rootlesspy.engine.output.log_lines import Entry
 
 CONTAINER = record._unknown("c" * 64)
 

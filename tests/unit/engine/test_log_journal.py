@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from rootlesspy.engine import log_journal_reader
-from rootlesspy.engine.log_journal import MAX_RECORD_BYTES, JournalSink
+from rootlesspy.engine.output import log_journal_reader
+from rootlesspy.engine.output.log_journal import MAX_RECORD_BYTES, JournalSink
 from rootlesspy.systemd.journal_reader import Parser
 
 TEXT = st.lists(st.sampled_from([b"a", b"\n", b"\r\n", b"\r", b"\xff\0", b"b" * 50])).map(b"".join)

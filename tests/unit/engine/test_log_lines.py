@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from rootlesspy.engine.log_lines import Entry, Lines, last, split
+from rootlesspy.engine.output.log_lines import Entry, Lines, last, split
 
 STREAMS = st.sampled_from(["stdout", "stderr"])
 TEXTS = st.lists(st.sampled_from([b"a", b"\n", b"bc", b"\r", b"\x0c", b"\n\n"])).map(b"".join)

@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from rootlesspy.engine import log_values, logging, record
+from rootlesspy.engine import record
+from rootlesspy.engine.output import log_values, logging
 from rootlesspy.errors import Unsupported, UsageError
 from rootlesspy.paths import Paths
 from rootlesspy.systemd import journal

@@ -7,7 +7,7 @@ from functools import partial
 
 import pytest
 
-from rootlesspy.engine import loop
+from rootlesspy.engine.supervision import loop
 
 
 @pytest.fixture

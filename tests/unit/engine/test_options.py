@@ -9,9 +9,9 @@ import pytest
 
 from rootlesspy.cli import argv, hot
 from rootlesspy.cli.session import Session
-from rootlesspy.engine.options import run_request
-from rootlesspy.engine.request import Device, RunRequest, TmpfsMount, Ulimit, VolumeMount
-from rootlesspy.engine.values import DEFAULT_DETACH_KEYS
+from rootlesspy.engine.inputs.options import run_request
+from rootlesspy.engine.inputs.request import Device, RunRequest, TmpfsMount, Ulimit, VolumeMount
+from rootlesspy.engine.inputs.values import DEFAULT_DETACH_KEYS
 from rootlesspy.errors import UsageError
 from rootlesspy.network.driver import NetworkRequest
 from rootlesspy.network.ports import PortMapping

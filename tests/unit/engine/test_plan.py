@@ -7,16 +7,17 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from rootlesspy.engine import definition, plan, record, toml
-from rootlesspy.engine.plan import Change
-from rootlesspy.engine.request import given
+from rootlesspy.engine import record
+from rootlesspy.engine.definitions import definition, plan, toml
+from rootlesspy.engine.definitions.plan import Change
+from rootlesspy.engine.inputs.request import given
 from rootlesspy.errors import Conflict
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
     from pathlib import Path
 
-    from rootlesspy.engine.definition import Definition
+    from rootlesspy.engine.definitions.definition import Definition
     from rootlesspy.engine.record import Container, ExitRecord
 
 DB_AND_WEB = """

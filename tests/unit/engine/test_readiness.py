@@ -7,8 +7,8 @@ import socket
 
 import pytest
 
-from rootlesspy.engine import readiness
-from rootlesspy.engine.readiness import Watch
+from rootlesspy.engine.supervision import readiness
+from rootlesspy.engine.supervision.readiness import Watch
 from rootlesspy.errors import UsageError
 
 

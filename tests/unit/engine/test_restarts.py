@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from rootlesspy.engine import record, restarts
+from rootlesspy.engine import record
 from rootlesspy.engine.record import Container
+from rootlesspy.engine.views import restarts
 from rootlesspy.errors import Unsupported
 from rootlesspy.paths import Paths
 from rootlesspy.systemd import bus

@@ -18,7 +18,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import pytest
 
-from rootlesspy.engine import capabilities, seccomp_profile
+from rootlesspy.engine import seccomp_profile
+from rootlesspy.engine.inputs import capabilities
 from rootlesspy.errors import NotFound, Unsupported, UsageError
 from rootlesspy.oci.validate import validate
 from rootlesspy.runtime import seccomp

@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from rootlesspy.engine import record, service, unit_templates
+from rootlesspy.engine import record, unit_templates
+from rootlesspy.engine.supervision import service
 from rootlesspy.paths import Paths
 
 PATHS = Paths(data="/home/a/data/rootlesspy", runtime="/run/user/1/rootlesspy", config="/home/a/c")

@@ -8,13 +8,13 @@ import sys
 
 import pytest
 
-from rootlesspy.engine import sockets
-from rootlesspy.engine.sockets import Listening
+from rootlesspy.engine.supervision import sockets
+from rootlesspy.engine.supervision.sockets import Listening
 
 _PROGRAM = """
 import os, sys
 {before}
-from rootlesspy.engine import sockets
+from rootlesspy.engine.supervision import sockets
 from rootlesspy.errors import Error
 environment = dict(LISTEN_PID=str(os.getpid()), LISTEN_FDS=sys.argv[1], LISTEN_FDNAMES="a:b", X="1")
 try:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from rootlesspy.engine import stats
+from rootlesspy.engine.views import stats
 from rootlesspy.systemd import cgroup
 
 if TYPE_CHECKING:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from rootlesspy.engine import stdio
+from rootlesspy.engine.supervision import stdio
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -9,7 +9,7 @@ import tomli
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rootlesspy.engine import toml
+from rootlesspy.engine.definitions import toml
 from rootlesspy.errors import NotFound, UsageError
 
 if TYPE_CHECKING:

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from rootlesspy.engine import stats, top
-from rootlesspy.engine.top import Ids
+from rootlesspy.engine.views import stats, top
+from rootlesspy.engine.views.top import Ids
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

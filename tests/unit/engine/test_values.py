@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from rootlesspy.engine import environment, isolation_values, mount_values, values
-from rootlesspy.engine.request import Device, TmpfsMount, Ulimit, VolumeMount
+from rootlesspy.engine.inputs import environment, isolation_values, mount_values, values
+from rootlesspy.engine.inputs.request import Device, TmpfsMount, Ulimit, VolumeMount
 from rootlesspy.errors import UsageError
 
 if TYPE_CHECKING:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, NamedTuple, TypeVar
 import pytest
 
 from rootlesspy.engine import copytree, volume, volume_store
-from rootlesspy.engine.request import VolumeMount
+from rootlesspy.engine.inputs.request import VolumeMount
 from rootlesspy.errors import Conflict, Error, ImageError, NotFound, Unsupported, UsageError
 from rootlesspy.linux import mount, userns
 from rootlesspy.linux.userns import IdMapping, IdMaps

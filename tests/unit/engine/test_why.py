@@ -8,8 +8,10 @@ from typing import Any
 
 import pytest
 
-from rootlesspy.engine import logs, record, statefile, why
+from rootlesspy.engine import record, statefile
+from rootlesspy.engine.output import logs
 from rootlesspy.engine.record import ExitRecord, LiveState
+from rootlesspy.engine.views import why
 from rootlesspy.errors import NotFound
 from rootlesspy.paths import Paths
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from rootlesspy.engine import capabilities
+from rootlesspy.engine.inputs import capabilities
 from rootlesspy.errors import RuntimeFailure
 from rootlesspy.linux import process
 from rootlesspy.runtime import caps

@@ -15,7 +15,8 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from rootlesspy.engine import capabilities, seccomp_profile
+from rootlesspy.engine import seccomp_profile
+from rootlesspy.engine.inputs import capabilities
 from rootlesspy.errors import Unsupported
 from rootlesspy.linux import process
 from rootlesspy.runtime import seccomp

@@ -1,0 +1,1 @@
+"""Containers described in TOML files."""

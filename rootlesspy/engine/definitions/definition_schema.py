@@ -1,0 +1,236 @@
+"""The keys of a definition: what each may hold, and which option of `rp run` it is.
+
+A key has the name of the long option, in the plural where the option is repeated.  Its value
+becomes the option's text, and `engine.inputs.options` parses that as it does for the command line:
+there is one set of rules.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from typing import NamedTuple
+
+from rootlesspy.errors import Error
+
+STRING, NUMBER, BOOLEAN, STRINGS = "string", "number", "boolean", "array of strings"
+TABLE, WORDS, PATH, PATHS = "table", "string or array", "path", "array of paths"
+NAMES, KEYS = "array of container names", "table of keys"
+
+_EXPECTED = {
+    STRING: "a string",
+    NUMBER: "a number or a string",
+    BOOLEAN: "true or false",
+    STRINGS: "an array of strings",
+    TABLE: "a table of strings",
+    WORDS: "a string or an array of strings",
+    PATH: "a path in quotes",
+    PATHS: "an array of paths",
+    NAMES: "an array of names of containers",
+    KEYS: "a table",
+}
+
+
+class Key(NamedTuple):
+    """One key of a table."""
+
+    name: str
+    kind: str
+    option: str = ""
+    """Destination of the option (cli.argv); empty: it is no option."""
+    keys: tuple[Key, ...] = ()
+    """What a table of keys may hold."""
+
+
+class MismatchError(Error):
+    """A value is not of its key's kind; raised with what was expected instead."""
+
+    def __init__(self, message: str, place: tuple[str | int, ...] = ()) -> None:
+        super().__init__(message)
+        self.place = place
+        """Where in the value it is."""
+
+
+HEALTHCHECK = (
+    Key("command", WORDS, "health_cmd"),
+    Key("interval", STRING, "health_interval"),
+    Key("timeout", STRING, "health_timeout"),
+    Key("retries", NUMBER, "health_retries"),
+    Key("start_period", STRING, "health_start_period"),
+    Key("start_interval", STRING, "health_start_interval"),
+    Key("on_failure", STRING, "health_on_failure"),
+    Key("max_log_count", NUMBER, "health_max_log_count"),
+    Key("max_log_size", NUMBER, "health_max_log_size"),
+    Key("startup_command", WORDS, "health_startup_cmd"),
+    Key("startup_interval", STRING, "health_startup_interval"),
+    Key("startup_timeout", STRING, "health_startup_timeout"),
+    Key("startup_retries", NUMBER, "health_startup_retries"),
+    Key("startup_success", NUMBER, "health_startup_success"),
+    Key("disable", BOOLEAN, "no_healthcheck"),
+)
+CONTAINER = (
+    Key("image", STRING, "image"),
+    Key("rootfs", PATH, "rootfs"),
+    Key("command", STRINGS, "command"),
+    Key("entrypoint", WORDS, "entrypoint"),
+    Key("env", TABLE, "env"),
+    Key("env_file", PATHS, "env_file"),
+    Key("workdir", STRING, "workdir"),
+    Key("user", NUMBER, "user"),
+    Key("group_add", STRINGS, "group_add"),
+    Key("hostname", STRING, "hostname"),
+    Key("init", BOOLEAN, "init"),
+    Key("tty", BOOLEAN, "tty"),
+    Key("interactive", BOOLEAN, "interactive"),
+    Key("umask", STRING, "umask"),
+    Key("labels", TABLE, "label"),
+    Key("label_file", PATHS, "label_file"),
+    Key("volumes", STRINGS, "volume"),
+    Key("mounts", STRINGS, "mount"),
+    Key("tmpfs", STRINGS, "tmpfs"),
+    Key("devices", STRINGS, "device"),
+    Key("read_only", BOOLEAN, "read_only"),
+    Key("shm_size", NUMBER, "shm_size"),
+    Key("network", STRING, "network"),
+    Key("ports", STRINGS, "publish"),
+    Key("add_hosts", STRINGS, "add_host"),
+    Key("dns", STRINGS, "dns"),
+    Key("dns_search", STRINGS, "dns_search"),
+    Key("dns_options", STRINGS, "dns_option"),
+    Key("memory", NUMBER, "memory"),
+    Key("memory_swap", NUMBER, "memory_swap"),
+    Key("memory_reservation", NUMBER, "memory_reservation"),
+    Key("cpus", NUMBER, "cpus"),
+    Key("cpu_shares", NUMBER, "cpu_shares"),
+    Key("cpuset_cpus", STRING, "cpuset_cpus"),
+    Key("pids_limit", NUMBER, "pids_limit"),
+    Key("ulimits", STRINGS, "ulimit"),
+    Key("properties", STRINGS, "property"),
+    Key("ignore_missing_limits", BOOLEAN, "ignore_missing_limits"),
+    Key("privileged", BOOLEAN, "privileged"),
+    Key("cap_add", STRINGS, "cap_add"),
+    Key("cap_drop", STRINGS, "cap_drop"),
+    Key("security_opts", STRINGS, "security_opt"),
+    Key("sysctls", TABLE, "sysctl"),
+    Key("userns", STRING, "userns"),
+    Key("platform", STRING, "platform"),
+    Key("pull", STRING, "pull"),
+    Key("healthcheck", KEYS, keys=HEALTHCHECK),
+    Key("restart", STRING, "restart"),
+    Key("sdnotify", STRING, "sdnotify"),
+    Key("log_driver", STRING, "log_driver"),
+    Key("log_options", TABLE, "log_opt"),
+    Key("stop_signal", NUMBER, "stop_signal"),
+    Key("stop_timeout", NUMBER, "stop_timeout"),
+    Key("after", NAMES),
+    Key("requires", NAMES),
+    Key("wants", NAMES),
+)
+VOLUME = (Key("labels", TABLE),)
+NOT_IN_DEFINITIONS = frozenset(
+    ("name", "rm", "detach", "detach_keys", "cidfile", "quiet", "cgroups")
+)
+"""Options that are about one invocation, or that a container of its own unit cannot have."""
+
+
+def leaves(keys: tuple[Key, ...] = CONTAINER) -> list[tuple[tuple[str, ...], Key]]:
+    """Return the keys that hold values, those of inner tables too, each with its path."""
+    found: list[tuple[tuple[str, ...], Key]] = []
+    for key in keys:
+        if key.kind == KEYS:
+            found += [((key.name, *path), each) for path, each in leaves(key.keys)]
+        else:
+            found.append(((key.name,), key))
+    return found
+
+
+def place_of(option: str) -> tuple[str, ...]:
+    """Return the path of the key that is an option; empty when there is none."""
+    return next((path for path, key in leaves() if key.option == option), ())
+
+
+def texts(key: Key, value: object, directory: str) -> str | bool | list[str]:
+    """Return a value as the texts of its key's option; relative paths are relative to directory.
+
+    Raises MismatchError.
+    """
+    if key.kind == BOOLEAN:
+        if not isinstance(value, bool):
+            raise _mismatch(key)
+        return value
+    if key.kind == STRING:
+        return _string(key, value)
+    if key.kind == NUMBER:
+        return _text(key, value)
+    if key.kind == PATH:
+        return _path(_string(key, value), directory)
+    if key.kind == WORDS:
+        return _string(key, value) if isinstance(value, str) else json.dumps(_list(key, value))
+    if key.kind == TABLE:
+        return [f"{name}={text}" for name, text in pairs(key, value).items()]
+    found = _list(key, value)
+    if key.kind == PATHS:
+        return [_path(each, directory) for each in found]
+    return (
+        [_security_option(each, directory) for each in found]
+        if key.option == "security_opt"
+        else found
+    )
+
+
+def pairs(key: Key, value: object) -> dict[str, str]:
+    """Return a table of strings.  Raises MismatchError."""
+    if not isinstance(value, dict):
+        raise _mismatch(key)
+    found = {}
+    for name, each in value.items():
+        if not name or "=" in name or "\0" in name:
+            raise MismatchError(f"{name!r} is not a name", (name,))
+        try:
+            found[name] = _text(key, each)
+        except MismatchError:
+            raise MismatchError("expected a string", (name,)) from None
+    return found
+
+
+def _mismatch(key: Key, place: tuple[str | int, ...] = ()) -> MismatchError:
+    return MismatchError(f"expected {_EXPECTED[key.kind]}", place)
+
+
+def _string(key: Key, value: object) -> str:
+    if not isinstance(value, str):
+        raise _mismatch(key)
+    if "\0" in value:
+        raise MismatchError("expected no NUL character")
+    return value
+
+
+def _text(key: Key, value: object) -> str:
+    """Return a string or number as text; true is not 1."""
+    if isinstance(value, (int, float)) and not isinstance(value, bool):
+        return str(value)
+    return _string(key, value)
+
+
+def _list(key: Key, value: object) -> list[str]:
+    if not isinstance(value, list):
+        raise _mismatch(key)
+    found = []
+    for index, each in enumerate(value):
+        try:
+            found.append(_text(key, each))
+        except MismatchError:
+            raise MismatchError("expected a string", (index,)) from None
+    return found
+
+
+def _path(text: str, directory: str) -> str:
+    return os.path.normpath(os.path.join(directory, text)) if text else text
+
+
+def _security_option(text: str, directory: str) -> str:
+    """Make the file of seccomp=FILE absolute."""
+    name, equals, value = text.partition("=")
+    if name != "seccomp" or not value or value == "unconfined":
+        return text
+    return f"{name}{equals}{_path(value, directory)}"

@@ -1,0 +1,1 @@
+"""What the machine lacks, and the cures."""

@@ -1,0 +1,1 @@
+"""Images made, mounted and removed, where containers have a say."""

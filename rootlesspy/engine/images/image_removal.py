@@ -1,0 +1,95 @@
+"""Removing images without taking them from under a container."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, NamedTuple
+
+from rootlesspy.engine import lifecycle, record
+from rootlesspy.engine.output import events
+from rootlesspy.errors import Conflict, NotFound
+from rootlesspy.image import usage
+from rootlesspy.image.reference import is_image_id
+from rootlesspy.image.store import Store
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from rootlesspy.image.store import Image, Removal
+    from rootlesspy.paths import Paths
+    from rootlesspy.report import Reporter
+
+
+def users(paths: Paths) -> dict[str, list[str]]:
+    """Return the names of the containers made from each image, by the image's id."""
+    names: dict[str, list[str]] = {}
+    for container in lifecycle.containers(paths):
+        names.setdefault(container.record.image_id, []).append(container.record.name)
+    return names
+
+
+def remove(paths: Paths, text: str, *, force: bool, reporter: Reporter) -> Removal:
+    """Remove an image by name or id; with force, the containers that use it first.
+
+    A name of an image that has others only goes away itself, whoever uses the image.  Raises
+    NotFound, Conflict when a container uses it.
+    """
+    store = Store(paths)
+    image = store.resolve(text)
+    names = users(paths).get(image.id, [])
+    loses_one_name = len(image.names) > 1 and not is_image_id(text) and not force
+    if names and not loses_one_name:
+        if not force:
+            raise Conflict(
+                f"image {text} is in use by container {', '.join(names)}",
+                hint=f"rp rm {' '.join(names)}, or rp rmi -f {text}",
+            )
+        lifecycle.remove(paths, names, force=True, reporter=reporter)
+    removed = store.remove(text, force=force, in_use=lambda: layers_in_use(paths))
+    for name in removed.untagged:
+        events.emit_image("untag", name, image.id)
+    if removed.deleted is not None:
+        events.emit_image("remove", image.names[0] if image.names else "", image.id)
+    return removed
+
+
+class Pruned(NamedTuple):
+    """What prune() did: images that are gone, and how much their files had on disk."""
+
+    images: tuple[Image, ...]
+    freed_bytes: int
+
+
+def prune(paths: Paths, chosen: Callable[[list[Image]], list[Image]]) -> Pruned:
+    """Remove the images that chosen picks among those that no container uses.
+
+    Raises ImageError, Error, OSError.
+    """
+    store = Store(paths)
+    used = users(paths)
+    before = usage.total_bytes(paths)
+    gone = []
+    for image in chosen([image for image in store.images() if image.id not in used]):
+        try:
+            store.forget(image)
+        except NotFound:
+            # Somebody else was faster.
+            continue
+        events.emit_image("remove", image.names[0] if image.names else "", image.id)
+        gone.append(image)
+    collect(paths)
+    return Pruned(tuple(gone), max(before - usage.total_bytes(paths), 0))
+
+
+def collect(paths: Paths) -> None:
+    """Remove what neither an image nor a container needs.  Raises ImageError, Error, OSError."""
+    Store(paths).collect(lambda: layers_in_use(paths))
+
+
+def layers_in_use(paths: Paths) -> set[str]:
+    """Return the layer directories that any container stands on."""
+    found: set[str] = set()
+    for container_id in record.ids(paths):
+        container = record.load(paths, container_id)
+        lower = container.record.storage.get("lower") if container else None
+        found.update(lower if isinstance(lower, list) else ())
+    return found

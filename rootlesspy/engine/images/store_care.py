@@ -1,0 +1,182 @@
+"""The store as a whole: how much it has on disk, what can go, whether it is sound."""
+
+from __future__ import annotations
+
+import json
+import os
+from typing import TYPE_CHECKING, NamedTuple
+
+from rootlesspy.engine import idmap, lifecycle, storage, volume_store
+from rootlesspy.engine.images import image_removal
+from rootlesspy.engine.views import disk_usage
+from rootlesspy.errors import Conflict, Error, NotFound
+from rootlesspy.image import fsck, layout, usage
+from rootlesspy.image.store import Store
+from rootlesspy.linux import userns
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from rootlesspy.engine.record import Container
+    from rootlesspy.image.fsck import Problem
+    from rootlesspy.image.store import Image
+    from rootlesspy.image.usage import Share
+    from rootlesspy.paths import Paths
+    from rootlesspy.report import Reporter
+
+_MAX_CONFIG_BYTES = 16 << 20
+
+
+class Kept(NamedTuple):
+    """A container and what it has written, in bytes."""
+
+    container: Container
+    size_bytes: int
+    volumes: frozenset[str]
+
+
+class VolumeUse(NamedTuple):
+    """A volume, its bytes, and how many containers use it."""
+
+    name: str
+    size_bytes: int
+    users: int
+
+
+class Inventory(NamedTuple):
+    """Everything that has bytes on disk."""
+
+    images: tuple[Image, ...]
+    shares: dict[str, Share]
+    image_bytes: int
+    """Blobs and unpacked layers, each once."""
+    unused_image_bytes: int
+    containers: tuple[Kept, ...]
+    volumes: tuple[VolumeUse, ...]
+
+
+def inventory(paths: Paths) -> Inventory:
+    """Measure the store.  Raises ImageError, Error, OSError."""
+    images = tuple(Store(paths).images())
+    suffix = layout.maps_suffix(paths, idmap.default_maps()) if images else ""
+    kept = tuple(
+        Kept(container, _written(paths, container), volumes_of(paths, container))
+        for container in lifecycle.containers(paths)
+    )
+    used = {each.container.record.image_id for each in kept}
+    total = usage.total_bytes(paths) if os.path.isdir(paths.images) else 0
+    needed = usage.needed_bytes(paths, [image for image in images if image.id in used], suffix)
+    return Inventory(
+        images=images,
+        shares=usage.shares(paths, images, suffix),
+        image_bytes=total,
+        unused_image_bytes=max(total - needed, 0),
+        containers=kept,
+        volumes=_volumes(paths, kept),
+    )
+
+
+def volumes_of(paths: Paths, container: Container) -> frozenset[str]:
+    """Return the names of the volumes that a container mounts."""
+    try:
+        with open(f"{paths.container(container.record.id)}/config.json", "rb") as file:
+            mounts = json.loads(file.read(_MAX_CONFIG_BYTES)).get("mounts") or []
+    except (OSError, ValueError, AttributeError):
+        return frozenset(container.record.anonymous_volumes)
+    base = f"{paths.volumes}/"
+    sources = [str(each.get("source", "")) for each in mounts if isinstance(each, dict)]
+    names = {
+        source.removeprefix(base).partition("/")[0] for source in sources if source.startswith(base)
+    }
+    return frozenset(names | set(container.record.anonymous_volumes))
+
+
+def prune_containers(
+    paths: Paths, chosen: Callable[[Container], bool], reporter: Reporter
+) -> list[str]:
+    """Remove stopped containers that are chosen; return the ids of those that are gone."""
+    gone = []
+    for container in lifecycle.containers(paths):
+        if container.state not in ("exited", "created") or not chosen(container):
+            continue
+        try:
+            lifecycle.remove(
+                paths, [container.record.id], force=False, reporter=reporter, volumes=True
+            )
+        except (Conflict, NotFound):
+            # Started or removed meanwhile.
+            continue
+        gone.append(container.record.id)
+    return gone
+
+
+def prune_volumes(paths: Paths) -> list[str]:
+    """Remove volumes that no container mounts; return their names.  Raises OSError."""
+    used = frozenset().union(
+        *(volumes_of(paths, container) for container in lifecycle.containers(paths))
+    )
+    gone = []
+    for name in _volume_names(paths):
+        if name not in used:
+            volume_store.remove(paths, name, idmap.default_maps())
+            gone.append(name)
+    return gone
+
+
+def check(paths: Paths, *, repair: bool) -> tuple[list[Problem], list[Problem]]:
+    """Check the image store; return what was wrong, and what is after the repair.
+
+    Raises Conflict when it is to be repaired while somebody works with it, OSError.
+    """
+    if not os.path.isdir(paths.layers):
+        return [], []
+    held = layout.hold(paths, exclusive=False)
+    try:
+        found = fsck.Check(paths, lambda: image_removal.layers_in_use(paths)).run()
+    finally:
+        if held is not None:
+            os.close(held)
+    if not repair or not found:
+        return found, found
+    storage.sweep(paths)
+    left = fsck.repair(
+        paths, idmap.default_maps(), found, lambda: image_removal.layers_in_use(paths)
+    )
+    return found, left
+
+
+def _written(paths: Paths, container: Container) -> int:
+    try:
+        return disk_usage.sizes(paths, container.record).SizeRw
+    except (Error, OSError):
+        # Damaged, or being removed.
+        return 0
+
+
+def _volumes(paths: Paths, kept: tuple[Kept, ...]) -> tuple[VolumeUse, ...]:
+    names = _volume_names(paths)
+    if not names:
+        return ()
+
+    def measure() -> dict[str, int]:
+        return {name: disk_usage.tree_bytes(volume_store.data_path(paths, name)) for name in names}
+
+    try:
+        sizes = userns.call_in_userns(idmap.default_maps(), measure)
+    except OSError as error:
+        raise Error(f"cannot measure volumes: {error.strerror or error}") from error
+    return tuple(
+        VolumeUse(name, sizes[name], sum(name in each.volumes for each in kept)) for name in names
+    )
+
+
+def _volume_names(paths: Paths) -> list[str]:
+    try:
+        with os.scandir(paths.volumes) as entries:
+            return sorted(
+                entry.name
+                for entry in entries
+                if entry.is_dir(follow_symlinks=False) and not entry.name.startswith(".")
+            )
+    except FileNotFoundError:
+        return []

@@ -1,0 +1,167 @@
+"""What one container is asked to be: the command line (or later a definition), parsed to types.
+
+Made by a front end, read by `engine.specgen` and `engine.run`; from config.json on nobody asks it.
+Every value is already checked by `values`, `mount_values`, `environment` or the network room's
+parsers; nothing here has been looked up on disk, except the files of --env-file and --label-file.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, NamedTuple
+
+from rootlesspy.engine.inputs.values import DEFAULT_DETACH_KEYS
+from rootlesspy.network.driver import NetworkRequest
+
+if TYPE_CHECKING:
+    from rootlesspy.engine.inputs.health_values import HealthRequest
+    from rootlesspy.network.ports import PortMapping
+
+DEFINITION = "io.rootlesspy.definition"
+"""Begins the labels of containers that a definition made."""
+LABEL_HASH, LABEL_FILE, LABEL_NAME = (f"{DEFINITION}.{each}" for each in ("hash", "file", "name"))
+
+
+class VolumeMount(NamedTuple):
+    """One directory or file that is mounted into the container (-v, --mount)."""
+
+    source: str
+    """Absolute host path (bind), volume name (volume) or empty (anonymous)."""
+    target: str
+    """Absolute path inside the container, lexically clean."""
+    kind: str = "bind"
+    """bind, volume or anonymous."""
+    options: tuple[str, ...] = ()
+    """As -v spells them: ro, z, Z, U, noexec, rslave…"""
+
+
+class TmpfsMount(NamedTuple):
+    """One tmpfs inside the container (--tmpfs, --mount type=tmpfs)."""
+
+    target: str
+    options: tuple[str, ...] = ()
+    """As tmpfs(5) spells them, and tmpcopyup, notmpcopyup, U."""
+
+
+class Ulimit(NamedTuple):
+    """One resource limit of the payload."""
+
+    name: str
+    """setrlimit(2)'s name, lower case, without RLIMIT_."""
+    soft: int
+    """-1: unlimited."""
+    hard: int
+
+
+class Device(NamedTuple):
+    """One device node of the host that appears in the container."""
+
+    host: str
+    container: str
+    access: str = "rwm"
+
+
+class RunRequest(NamedTuple):
+    """Everything that `rp run` was asked; every field has the default of a bare `rp run IMAGE`."""
+
+    image: str
+    """Reference as typed; empty with rootfs."""
+    command: tuple[str, ...] = ()
+    rootfs: str | None = None
+    name: str | None = None
+    remove: bool = False
+    interactive: bool = False
+    tty: bool = False
+    detach_keys: bytes = DEFAULT_DETACH_KEYS
+    """Empty: detaching by keys is off."""
+    env: tuple[str, ...] = ()
+    """KEY=VALUE each, no KEY twice."""
+    volumes: tuple[VolumeMount, ...] = ()
+    tmpfs: tuple[TmpfsMount, ...] = ()
+    workdir: str | None = None
+    user: str | None = None
+    entrypoint: tuple[str, ...] | None = None
+    """None: the image's.  ("",): none at all."""
+    hostname: str | None = None
+    labels: tuple[tuple[str, str], ...] = ()
+    read_only: bool = False
+    pull: str = "missing"
+    """always, missing, never or newer."""
+    network: NetworkRequest = NetworkRequest()
+    publish: tuple[PortMapping, ...] = ()
+    memory_bytes: int | None = None
+    memory_swap_bytes: int | None = None
+    """Memory and swap together; -1: unlimited swap."""
+    memory_reservation_bytes: int | None = None
+    cpu_quota_us: int | None = None
+    """Microseconds of CPU per second of time."""
+    cpu_shares: int | None = None
+    cpuset_cpus: str | None = None
+    pids_limit: int | None = None
+    """None: the default.  0 or less: unlimited."""
+    properties: tuple[str, ...] = ()
+    """KEY=VALUE as systemd-run takes them, verbatim."""
+    stop_signal: int | None = None
+    stop_timeout_s: int | None = None
+    init: bool = False
+    privileged: bool = False
+    cap_add: tuple[str, ...] = ()
+    """CAP_… or ALL."""
+    cap_drop: tuple[str, ...] = ()
+    security_opts: tuple[str, ...] = ()
+    userns: str = "host-map"
+    """host-map, keep-id or keep-id:uid=N,gid=N."""
+    add_hosts: tuple[tuple[str, str], ...] = ()
+    """Name and address; the address may be host-gateway."""
+    dns: tuple[str, ...] = ()
+    """Addresses, or ("none",): the image's resolv.conf stays."""
+    dns_search: tuple[str, ...] = ()
+    """(".",): no search list at all."""
+    dns_options: tuple[str, ...] = ()
+    ulimits: tuple[Ulimit, ...] = ()
+    shm_size_bytes: int | None = None
+    devices: tuple[Device, ...] = ()
+    sysctls: tuple[tuple[str, str], ...] = ()
+    platform: str | None = None
+    quiet: bool = False
+    cidfile: str | None = None
+    ignore_missing_limits: bool = False
+    cgroups: str = "enabled"
+    """enabled or disabled (no scope)."""
+    group_add: tuple[str, ...] = ()
+    umask: int | None = None
+    debug: bool = False
+    detach: bool = False
+    restart: str = "no"
+    """no, always, unless-stopped, on-failure or on-failure:N."""
+    sdnotify: str = "runner"
+    """Who says that it is ready: runner, container, healthy, port:N or log:REGEX."""
+    health: HealthRequest | None = None
+    """None: the image's own check."""
+    after: tuple[str, ...] = ()
+    """Names of containers that are started before this one, when both are (a definition's)."""
+    requires: tuple[str, ...] = ()
+    """Names of containers without which this one is not started, and with which it is stopped."""
+    wants: tuple[str, ...] = ()
+    """Names of containers that are started with this one, and may fail."""
+    log_driver: str = ""
+    """journald, json-file, none or passthrough; empty: the default of how it is started."""
+    log_options: tuple[tuple[str, str], ...] = ()
+    """max-size, max-file, path, tag: engine.output.log_values."""
+
+
+_OF_THE_INVOCATION = frozenset(
+    ("name", "remove", "detach", "detach_keys", "quiet", "cidfile", "debug")
+)
+
+
+def given(request: RunRequest) -> dict[str, object]:
+    """Return what was asked beyond a bare `rp run IMAGE`, as JSON takes it.
+
+    What concerns one invocation alone, and the name, is left out.
+    """
+    defaults = RunRequest._field_defaults
+    return {
+        field: value
+        for field, value in request._asdict().items()
+        if field not in _OF_THE_INVOCATION and value != defaults.get(field)
+    }

@@ -1,0 +1,1 @@
+"""What containers print and what happens to them: written, kept, read again."""

@@ -1,0 +1,1 @@
+"""What stands beside a running container: its start, its supervisor, the supervisor's clients."""

@@ -1,0 +1,403 @@
+"""The payload's stdin, stdout and stderr, between it, its log and its clients.
+
+An attached container without a log has the caller's own descriptors, and nothing is copied
+(`Shared`); otherwise the supervisor keeps the streams (`Relay`).  The client that started the
+container is waited for when it reads slowly, as a pipe would wait; another one that cannot keep up
+is dropped, so that nobody's window stops a service.
+"""
+
+from __future__ import annotations
+
+import os
+import select
+import socket
+from typing import TYPE_CHECKING, Protocol
+
+from rootlesspy.engine.supervision import loop as poll
+from rootlesspy.errors import Conflict
+from rootlesspy.runtime import terminal
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from rootlesspy.engine.output.logging import Sink
+
+_CHUNK_BYTES = 65536
+_BUFFER_BYTES = 1024 * 1024
+# How long the end of a container waits for a client that reads nothing.
+_FLUSH_S = 10.0
+_TICK = "log"
+
+
+class Streams(Protocol):
+    """What the supervisor does with the payload's streams."""
+
+    def begin(self, master_fd: int) -> None:
+        """Take care of them from now on; master_fd is the container's terminal, or -1."""
+
+    def attach(self, *, stdin: bool, first: bool) -> tuple[Listener | None, tuple[int, ...]]:
+        """Add a client; return it and the descriptors to give it.  Raises Conflict."""
+
+    def detach(self, listener: Listener) -> None:
+        """Forget a client."""
+
+    def resize(self, rows: int, columns: int) -> None:
+        """Tell the container's terminal how large its client's is."""
+
+    def finish(self) -> str:
+        """Pass on the last words of an ended payload; return what of its output is lost."""
+
+
+class Shared:
+    """The payload has the caller's own streams, or a terminal whose master one client reads."""
+
+    def __init__(self, loop: poll.Loop, *, tty: bool, interactive: bool) -> None:
+        self._loop = loop
+        self._tty = tty
+        self._master_fd = -1
+        self._reader: Listener | None = None
+        if not interactive:
+            redirect(0)
+
+    def begin(self, master_fd: int) -> None:
+        """Let go of the caller's streams: they belong to the payload alone now."""
+        redirect(0, 1, 2)
+        self._master_fd = master_fd
+
+    def attach(self, *, stdin: bool, first: bool) -> tuple[Listener | None, tuple[int, ...]]:
+        """Give the terminal's master to a client; without a terminal only the first has any."""
+        if not self._tty:
+            if first:
+                return None, ()
+            raise Conflict(
+                "its input and output are those of the rp run that started it",
+                hint="run it with --log-driver=journald or -d to attach to it later",
+            )
+        if self._reader is not None:
+            raise Conflict("its terminal is attached elsewhere", hint="detach there first")
+        if self._master_fd < 0:
+            raise Conflict("its terminal is closed")
+        self._loop.forget(self._master_fd)
+        self._reader = Listener(stdin=stdin, patient=True, keeps_fds=True)
+        return self._reader, (self._master_fd,)
+
+    def detach(self, listener: Listener) -> None:
+        """Read the terminal while nobody does, so that the payload does not block on a full one."""
+        if listener is self._reader:
+            self._reader = None
+            if self._master_fd >= 0:
+                self._loop.watch(self._master_fd, self._drain)
+
+    def resize(self, rows: int, columns: int) -> None:
+        """Set the size of the terminal; its reader does that itself."""
+
+    def finish(self) -> str:
+        """Nothing passes through here."""
+        return ""
+
+    def _drain(self) -> None:
+        try:
+            os.read(self._master_fd, _CHUNK_BYTES)
+        except OSError:
+            # EIO: no process has the terminal open any more, and none will.
+            self._loop.forget(self._master_fd)
+            os.close(self._master_fd)
+            self._master_fd = -1
+
+
+class Relay:
+    """Copies between the payload and whoever listens."""
+
+    def __init__(
+        self,
+        loop: poll.Loop,
+        sink: Sink,
+        *,
+        tty: bool,
+        interactive: bool,
+        tap: Callable[[bytes], None] | None = None,
+    ) -> None:
+        """tap is shown all output too."""
+        self._loop = loop
+        self._sink = sink
+        self._tap = tap
+        self._sources: dict[int, str] = {}
+        self._paused = False
+        self._input_fd = -1
+        self._pending = b""
+        self._listeners: list[Listener] = []
+        self.tty = tty
+        if not tty:
+            self._open_pipes(interactive)
+
+    def begin(self, master_fd: int) -> None:
+        """Begin to copy; master_fd is the container's terminal, or -1."""
+        redirect(0, 1, 2)
+        if master_fd >= 0:
+            self._sources[master_fd] = "stdout"
+            self._input_fd = master_fd
+        for fd in {*self._sources, self._input_fd} - {-1}:
+            os.set_blocking(fd, False)
+        self._resume()
+
+    def attach(self, *, stdin: bool, first: bool) -> tuple[Listener | None, tuple[int, ...]]:
+        """Add a client; return it and the descriptors to give it: output (and input), errors.
+
+        The caller closes them when they are sent.  The payload waits for the first one.
+        """
+        listener = Listener(stdin=stdin, patient=first)
+        theirs = [listener.open("stdout")]
+        if not self.tty:
+            theirs.append(listener.open("stderr"))
+        self._listeners.append(listener)
+        if stdin:
+            self._watch(listener)
+        return listener, tuple(theirs)
+
+    def detach(self, listener: Listener) -> None:
+        """Forget a client; doing it twice is harmless."""
+        if listener in self._listeners:
+            self._listeners.remove(listener)
+            for end in listener.ends.values():
+                self._loop.forget(end.fileno())
+            listener.close()
+            self._resume()
+
+    def resize(self, rows: int, columns: int) -> None:
+        """Tell the container's terminal how large its client's is."""
+        if self.tty and self._input_fd >= 0 and rows > 0 and columns > 0:
+            terminal.set_size(self._input_fd, rows & 0xFFFF, columns & 0xFFFF)
+
+    def finish(self) -> str:
+        """Take the last words of an ended payload, log them and see them read."""
+        self._paused = False
+        for fd in list(self._sources):
+            while fd in self._sources and self._copy(fd):
+                pass
+        self._sink.close()
+        for listener in list(self._listeners):
+            listener.flush(_FLUSH_S)
+            self.detach(listener)
+        return self._sink.lost
+
+    def _open_pipes(self, interactive: bool) -> None:
+        """Put pipes (or /dev/null) in the place of 0, 1 and 2, for the payload to inherit."""
+        if interactive:
+            reader, self._input_fd = os.pipe2(os.O_CLOEXEC)
+        else:
+            reader = os.open("/dev/null", os.O_RDONLY | os.O_CLOEXEC)
+        ends = {0: reader}
+        for number, stream in ((1, "stdout"), (2, "stderr")):
+            source, ends[number] = os.pipe2(os.O_CLOEXEC)
+            self._sources[source] = stream
+        for number, fd in ends.items():
+            os.dup2(fd, number)
+            os.close(fd)
+
+    def _resume(self) -> None:
+        """Read from the payload again, unless its log or a patient client is full."""
+        self._paused = self._is_full()
+        for fd in self._sources:
+            if self._paused:
+                self._loop.forget(fd)
+            else:
+                self._watch_source(fd)
+
+    def _watch_source(self, fd: int) -> None:
+        writes = poll.WRITE if self._pending and fd == self._input_fd else 0
+        self._loop.watch(fd, lambda: self._serve_source(fd), poll.READ | writes)
+
+    def _serve_source(self, fd: int) -> None:
+        if self._pending and fd == self._input_fd:
+            self._write_input()
+        self._copy(fd)
+
+    def _copy(self, fd: int) -> bool:
+        """Copy one chunk of output; say whether there may be more."""
+        try:
+            chunk = os.read(fd, _CHUNK_BYTES)
+        except BlockingIOError:
+            return False
+        except OSError:
+            # EIO: the last process that had the terminal open is gone.
+            chunk = b""
+        stream = self._sources[fd]
+        if not chunk:
+            self._loop.forget(fd)
+            del self._sources[fd]
+            if fd == self._input_fd:
+                self._input_fd = -1
+            os.close(fd)
+            return False
+        self._sink.write(stream, chunk)
+        self._schedule()
+        if self._tap is not None:
+            self._tap(chunk)
+        for listener in list(self._listeners):
+            if listener.push(stream, chunk):
+                self._watch(listener)
+            else:
+                self.detach(listener)
+        if self._is_full():
+            self._resume()
+        return True
+
+    def _is_full(self) -> bool:
+        return self._sink.full() or any(each.patient and each.is_full() for each in self._listeners)
+
+    def _schedule(self) -> None:
+        timeout_ms = self._sink.timeout_ms()
+        if timeout_ms >= 0:
+            self._loop.after(_TICK, timeout_ms / 1000, self._tick)
+
+    def _tick(self) -> None:
+        self._sink.tick()
+        self._schedule()
+        if self._paused:
+            self._resume()
+
+    def _watch(self, listener: Listener) -> None:
+        """Watch a client's sockets for what they can do now."""
+        for stream, end in listener.ends.items():
+            events = poll.WRITE if listener.waiting[stream] else 0
+            if stream == "stdout" and listener.stdin and not self._pending:
+                events |= poll.READ
+            if events:
+                self._loop.watch(end.fileno(), lambda: self._serve(listener), events)
+            else:
+                self._loop.forget(end.fileno())
+
+    def _serve(self, listener: Listener) -> None:
+        if listener not in self._listeners:
+            return
+        try:
+            was_full = listener.is_full()
+            listener.write()
+            if listener.stdin and not self._pending:
+                self._take_input(listener)
+        except OSError:
+            self.detach(listener)
+            return
+        self._watch(listener)
+        if was_full and not listener.is_full():
+            self._resume()
+
+    def _take_input(self, listener: Listener) -> None:
+        try:
+            chunk = listener.ends["stdout"].recv(_CHUNK_BYTES)
+        except BlockingIOError:
+            return
+        if not chunk:
+            listener.stdin = False
+            # Half-closed: the end of the client's input, and so of the payload's.  A client that
+            # has gone altogether says nothing about that.
+            if not listener.is_gone():
+                self._end_input()
+            return
+        self._pending = chunk
+        self._write_input()
+
+    def _end_input(self) -> None:
+        if not self.tty and self._input_fd >= 0:
+            self._loop.forget(self._input_fd)
+            os.close(self._input_fd)
+            self._input_fd = -1
+
+    def _write_input(self) -> None:
+        if self._input_fd < 0:
+            self._pending = b""
+            return
+        try:
+            self._pending = self._pending[os.write(self._input_fd, self._pending) :]
+        except BlockingIOError:
+            pass
+        except OSError:
+            self._pending = b""
+        self._watch_input()
+        for listener in self._listeners:
+            self._watch(listener)
+
+    def _watch_input(self) -> None:
+        fd = self._input_fd
+        if fd in self._sources:
+            if not self._paused:
+                self._watch_source(fd)
+        elif self._pending:
+            self._loop.watch(fd, self._write_input, poll.WRITE)
+        else:
+            self._loop.forget(fd)
+
+
+class Listener:
+    """One attached client: a stream socket for stdin and stdout, another for stderr."""
+
+    def __init__(self, *, stdin: bool, patient: bool, keeps_fds: bool = False) -> None:
+        self.stdin = stdin
+        self.keeps_fds = keeps_fds
+        self.patient = patient
+        self.ends: dict[str, socket.socket] = {}
+        self.waiting: dict[str, bytearray] = {}
+
+    def open(self, stream: str) -> int:
+        """Make the socket of a stream; return the client's end as a descriptor."""
+        ours, theirs = socket.socketpair()
+        ours.setblocking(False)
+        self.ends[stream] = ours
+        self.waiting[stream] = bytearray()
+        return theirs.detach()
+
+    def is_full(self) -> bool:
+        """Say whether more waits for this client than is kept for it."""
+        return any(len(each) > _BUFFER_BYTES for each in self.waiting.values())
+
+    def push(self, stream: str, chunk: bytes) -> bool:
+        """Pass output on; False when the client is gone or, not being patient, too slow."""
+        self.waiting[stream if stream in self.ends else "stdout"] += chunk
+        try:
+            self.write()
+        except OSError:
+            return False
+        return self.patient or not self.is_full()
+
+    def write(self) -> None:
+        """Write as much as the client takes now.  Raises OSError when it is gone."""
+        for stream, end in self.ends.items():
+            waiting = self.waiting[stream]
+            while waiting:
+                try:
+                    del waiting[: end.send(waiting)]
+                except BlockingIOError:
+                    break
+
+    def is_gone(self) -> bool:
+        """Say whether the client has closed its end, not only its output."""
+        poller = select.poll()
+        poller.register(self.ends["stdout"].fileno(), 0)
+        return bool(poller.poll(0))
+
+    def flush(self, limit_s: float) -> None:
+        """Wait until the client has read everything, is gone, or reads nothing for limit_s."""
+        while any(self.waiting.values()):
+            poller = select.poll()
+            for stream, end in self.ends.items():
+                if self.waiting[stream]:
+                    poller.register(end.fileno(), select.POLLOUT)
+            if not poller.poll(limit_s * 1000):
+                return
+            try:
+                self.write()
+            except OSError:
+                return
+
+    def close(self) -> None:
+        """Close the sockets."""
+        for end in self.ends.values():
+            end.close()
+
+
+def redirect(*numbers: int) -> None:
+    """Put /dev/null in the place of descriptors."""
+    null = os.open("/dev/null", os.O_RDWR | os.O_CLOEXEC)
+    for number in numbers:
+        os.dup2(null, number)
+    os.close(null)

@@ -1,0 +1,479 @@
+"""The process beside a container: starts it, waits for it, records its end, cleans up.
+
+A child of the CLI in a session of its own (attached), or the main process of rp-NAME.service; its
+clients may come, die and go without harm.  It is never inside the container's namespaces or scope.
+One poll loop, no threads.  If it is killed the payload dies with it: by the parent-death signal,
+and the scope is bound to the service.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from typing import TYPE_CHECKING, NoReturn
+
+from rootlesspy.engine import record, storage
+from rootlesspy.engine.output import events
+from rootlesspy.engine.supervision import (
+    cancel,
+    control,
+    exec_server,
+    failure,
+    job,
+    loop,
+    payload_signal,
+    start,
+    stdio,
+    tty,
+)
+from rootlesspy.engine.supervision.announcer import Announcer
+from rootlesspy.engine.supervision.clients import Clients
+from rootlesspy.engine.supervision.sessions import Sessions
+from rootlesspy.errors import Conflict, Error
+from rootlesspy.linux import process
+from rootlesspy.systemd import cgroup as cgroups
+from rootlesspy.systemd import notify, scope
+
+if TYPE_CHECKING:
+    import socket
+
+    from rootlesspy.engine.supervision.clients import Client
+    from rootlesspy.engine.supervision.control import Message
+    from rootlesspy.engine.supervision.health_runner import HealthRunner
+    from rootlesspy.systemd import cgroup
+
+
+def main(task: job.Job, client: socket.socket) -> NoReturn:
+    """Be the supervisor of one attached container until it has ended; never returns."""
+    status = 125
+    try:
+        os.setsid()
+        supervise(task, client)
+        status = 0
+    except Error:
+        # The client knows.
+        pass
+    except BaseException as error:  # noqa: BLE001 - the child's last line
+        control.tell(
+            client,
+            "failed",
+            exit_code=125,
+            message=f"internal error in the supervisor: {type(error).__name__}: {error}",
+        )
+    finally:
+        os._exit(status)
+
+
+def supervise(task: job.Job, client: socket.socket | None) -> record.ExitRecord:
+    """Start a container, attend it and record its end; client is who started it, if anybody.
+
+    Raises Error when it could not be started: then nothing is left but the record, and not even
+    that for --rm.  The client has been told.
+    """
+    process.set_child_subreaper()
+    # Before the client makes the caller's terminal raw.
+    guard = tty.Guard(0) if task.record.tty and not task.service else None
+    undo = start.Undo()
+    undo.push(lambda: storage.release(task.paths, task.record))
+    turns = loop.Loop()
+    try:
+        announcer = _announcer(task, turns, undo)
+        streams = _open_streams(task, turns, announcer)
+        listener = control.listen(task.paths, task.record.id, control.CONTROL)
+        undo.push(listener.close)
+        running = start.start(task, undo, cancel.Cancellation())
+    except BaseException as error:
+        cancel.ignore_signals()
+        undo.unwind(error)
+        service = bool(task.service)
+        raise failure.report(task.paths, task.record, client, error, service=service) from error
+    supervision = _Supervision(task, turns, streams, running, guard, announcer)
+    supervision.serve(client, listener)
+    undo.unwind()
+    return supervision.finish()
+
+
+def _announcer(task: job.Job, turns: loop.Loop, undo: start.Undo) -> Announcer:
+    relay = None
+    if task.record.sdnotify == "container":
+        relay = notify.Relay(f"{task.paths.container_runtime(task.record.id)}/notify")
+        undo.push(relay.close)
+    return Announcer(task, turns, relay)
+
+
+def _open_streams(task: job.Job, turns: loop.Loop, announcer: Announcer) -> stdio.Streams:
+    """Put what the payload is to have in the place of descriptors 0, 1 and 2."""
+    found = task.record
+    if not job.relays(found, task.service):
+        return stdio.Shared(turns, tty=found.tty, interactive=found.interactive)
+    from rootlesspy.engine.output import logging
+
+    sink = logging.open_sink(task.paths, found, unit=found.unit)
+    return stdio.Relay(
+        turns,
+        sink,
+        tty=found.tty,
+        interactive=found.interactive,
+        tap=announcer.output if found.sdnotify.startswith("log:") else None,
+    )
+
+
+class _Supervision:
+    """The time from execve to the end of the payload."""
+
+    def __init__(
+        self,
+        task: job.Job,
+        turns: loop.Loop,
+        streams: stdio.Streams,
+        running: start.Running,
+        guard: tty.Guard | None,
+        announcer: Announcer,
+    ) -> None:
+        self._job = task
+        self._loop = turns
+        self._streams = streams
+        self._running = running
+        self._clients = Clients(turns, self, streams)
+        self._sessions = Sessions(task, turns, running)
+        self._announcer = announcer
+        self._health = self._health_runner()
+        self._first: Client | None = None
+        self._terminal = guard
+        self._bus_fd = -1
+        self._emulated = 0
+        self._error = ""
+        self._reason = ""
+        self._ended = False
+        self._network_fd = -1
+        self._exit_code = record.LOST_EXIT_CODE
+        self._signal_number = 0
+        self._usage: cgroup.Usage | None = None
+        self._record = record.lost()
+
+    def serve(self, client: socket.socket | None, listener: socket.socket) -> None:
+        """Wait for the payload's end, obeying systemd, clients and signals meanwhile."""
+        running, turns = self._running, self._loop
+        self._streams.begin(running.master_fd)
+        wakeup = self._catch_signals()
+        turns.watch(wakeup, lambda: self._serve_signals(wakeup))
+        turns.watch(running.init.pidfd, self._notice_end)
+        self._watch_network()
+        if running.connection is not None:
+            running.connection.on_request_stop(self._job.record.unit, self._stop_by_systemd)
+        if running.meter is not None and running.meter.fileno() >= 0:
+            turns.watch(running.meter.fileno(), self._read_meter, loop.PRIORITY)
+        # Before anybody is told: what they do next comes after it.
+        events.emit("start", self._job.record)
+        if client is not None:
+            self._first = self._clients.add(client)
+            stdin = self._job.record.interactive
+            self._clients.attach(self._first, stdin=stdin, first=True)
+        self._clients.listen(listener)
+        self._announcer.begin(running.init.pid, self._control_group())
+        if self._health is not None:
+            self._health.begin()
+        while not self._ended:
+            self._watch_bus()
+            turns.turn()
+        self._reap()
+        if self._health is not None:
+            self._health.end()
+        self._sessions.end()
+        # The network helper too: a restarted one is not on the list of what is undone.
+        self._running.pending.cancel()
+        lost = self._streams.finish()
+        self._error = self._error or lost
+        # While the bus still answers.
+        self._record = self._exit_record()
+
+    def finish(self) -> record.ExitRecord:
+        """Write the record of the end, tell everybody, and return it."""
+        task, ended = self._job, self._record
+        # Before anybody can see the end: readers of its log take this for the last of it.
+        if ended.oom_killed:
+            events.emit("oom", task.record)
+        events.emit("died", task.record, exit_code=ended.exit_code, reason=ended.reason)
+        if task.record.remove:
+            storage.remove(task.paths, task.record)
+        else:
+            directory = task.paths.container(task.record.id)
+            record.write_exit_record(directory, ended, durable=True)
+        self._clients.tell_all("exited", exit_code=ended.exit_code, message=ended.error)
+        return ended
+
+    # --- what clients ask for: clients.Duties -----------------------------------------------
+
+    def stop(self, reason: str, timeout_s: float | None = None) -> None:
+        """Ask the payload to end: its stop signal to PID 1 alone, SIGKILL after the timeout.
+
+        Asked again it gets no second signal; a shorter timeout counts.
+        """
+        if not self._reason:
+            self._reason = reason
+            self._announcer.stopping()
+            # The cgroup may be gone before its end is seen here.
+            self._read_meter()
+            self._signal(self._job.record.stop_signal)
+        limit_s = self._job.record.stop_timeout_s if timeout_s is None else timeout_s
+        if limit_s > self._job.record.stop_timeout_s:
+            # systemd would give up before.
+            self._announcer.extend_stop(limit_s)
+        self._loop.after_at_most("stop", max(0.0, limit_s), self._kill)
+
+    def signal(self, number: int, reason: str = "") -> None:
+        """Signal the payload; with a reason it is meant to end it."""
+        if reason and number in (signal.SIGKILL, self._job.record.stop_signal):
+            self._reason = self._reason or reason
+        self._signal(number)
+
+    def started_fields(self) -> dict[str, object]:
+        """Say what runs."""
+        found = self._job.record
+        return {"pid": self._running.init.pid, "tty": found.tty, "unit": found.unit}
+
+    def serve_other(self, client: Client, message: Message) -> None:
+        """Run one more process, or refuse what this version does not know."""
+        try:
+            if message.kind == "exec" and not self._ended:
+                exec_server.serve(self._sessions, client, message, self._job.record)
+                return
+            if message.kind == "check":
+                self._check_health(client)
+                return
+        except Error as error:
+            self._clients.refuse(client, error)
+            return
+        finally:
+            message.close()
+        unknown = Error(f"the container's supervisor knows no request {message.kind!r}")
+        self._clients.refuse(client, unknown)
+
+    def client_left(self, client: Client, *, said_bye: bool) -> None:
+        """End its exec session; give a terminal back if its owner died with it in raw mode."""
+        if client.session is not None:
+            if said_bye:
+                self._sessions.detach(client.session)
+            else:
+                exec_server.hang_up(self._sessions, client.session, self._loop)
+        if client is not self._first or self._terminal is None:
+            return
+        if not said_bye:
+            self._terminal.restore()
+        # A terminal that is held open never hangs up: its window could not close.
+        self._terminal.close()
+
+    def _check_health(self, client: Client) -> None:
+        if self._health is None:
+            raise Conflict(f"container {self._job.record.name} has no health check")
+        self._health.request(
+            lambda code, status: client.tell("checked", exit_code=code, status=status)
+        )
+
+    # --- what happens ---------------------------------------------------------------------------
+
+    def _notice_end(self) -> None:
+        # At once: systemd removes the cgroup as soon as it is empty.
+        self._read_meter()
+        self._ended = True
+
+    def _health_runner(self) -> HealthRunner | None:
+        """Load what runs health checks, for a container that has one."""
+        if self._job.record.health is None:
+            return None
+        from rootlesspy.engine.supervision.health_runner import HealthRunner
+
+        return HealthRunner(
+            self._job.paths.container(self._job.record.id),
+            self._job.record,
+            self._loop,
+            self._sessions,
+            self._running,
+            act=self._act_on_health,
+            changed=self._announcer.health,
+        )
+
+    def _act_on_health(self, action: str) -> None:
+        """Do what --health-on-failure says; a restart is systemd's, an attached one only ends."""
+        connection, service = self._running.connection, self._job.service
+        if action == "kill":
+            self._reason = self._reason or "unhealthy"
+            self._error = "killed: its health check failed"
+            self._kill()
+        elif action == "restart" and service and connection is not None:
+            self._reason = "restart"
+            connection.send("RestartUnit", "ss", service, "replace")
+            self._signal(self._job.record.stop_signal)
+            self._loop.after_at_most("stop", self._job.record.stop_timeout_s, self._kill)
+        else:
+            self.stop("unhealthy")
+
+    def _control_group(self) -> str:
+        """Return the cgroup below which the payload is, "" without a scope."""
+        if not self._job.record.unit:
+            return ""
+        try:
+            return cgroups.control_group(self._running.init.pid)
+        except (Error, OSError):
+            return ""
+
+    def _stop_by_systemd(self) -> None:
+        running = self._running
+        if running.connection is not None and cgroups.is_frozen(running.init.pid):
+            # A paused payload hears no signal.
+            try:
+                running.connection.send("ThawUnit", "s", self._job.record.unit)
+            except Error:
+                # Then it is killed when its time is up.
+                pass
+        self.stop("systemctl")
+
+    def _watch_bus(self) -> None:
+        connection = self._running.connection
+        if connection is None:
+            return
+        if connection.poll_events():
+            self._bus_fd = connection.fileno()
+            self._loop.watch(self._bus_fd, connection.process, connection.poll_events())
+            timeout_ms = connection.timeout_ms()
+            if timeout_ms >= 0:
+                self._loop.after("bus", timeout_ms / 1000, connection.process)
+        elif self._bus_fd >= 0:
+            # At logout the broker may go first.  The library has closed the descriptor: soon its
+            # number is something else's.
+            self._loop.forget(self._bus_fd)
+            self._bus_fd = -1
+
+    def _read_meter(self) -> None:
+        if self._running.meter is not None:
+            self._usage = self._running.meter.read()
+
+    def _watch_network(self) -> None:
+        helper = self._running.network.helper
+        if helper is not None:
+            self._network_fd = helper.pidfd
+            self._loop.watch(self._network_fd, self._restart_network)
+
+    def _restart_network(self) -> None:
+        """Start the network helper again in the same namespace, with the same ports.
+
+        The container goes on in any case; if it has to go on without network its record says so.
+        """
+        task, running = self._job, self._running
+        self._loop.forget(self._network_fd)
+        running.pending.cancel()
+        try:
+            pending = start.start_network(task, running.init.pid)
+            network = pending.wait()
+        except (Error, OSError) as error:
+            self._error = f"network lost: {running.network.driver} died: {error}"
+            return
+        self._running = running._replace(pending=pending, network=network)
+        self._watch_network()
+        start.record_start(task, self._running)
+
+    def _serve_signals(self, wakeup: int) -> None:
+        """Signals to the supervisor itself: systemd's or a logout's SIGTERM means a clean stop.
+
+        SIGINT is the client's, typed at the moment when the payload began.
+        """
+        for number in os.read(wakeup, 64):
+            if number == signal.SIGTERM:
+                self._stop_by_systemd()
+            elif number == signal.SIGINT:
+                self._signal(signal.SIGINT)
+
+    def _kill(self) -> None:
+        try:
+            signal.pidfd_send_signal(self._running.init.pidfd, signal.SIGKILL)
+        except ProcessLookupError:
+            return
+
+    def _signal(self, number: int) -> None:
+        init = self._running.init
+        if payload_signal.send(init.pid, init.pidfd, number):
+            self._emulated = number
+
+    def _reap(self) -> None:
+        _, status = os.waitpid(self._running.init.pid, 0)
+        os.close(self._running.init.pidfd)
+        code = os.waitstatus_to_exitcode(status)
+        if code == -signal.SIGKILL and self._emulated:
+            code = -self._emulated
+        self._signal_number = max(0, -code)
+        self._exit_code = code if code >= 0 else 128 - code
+
+    def _exit_record(self) -> record.ExitRecord:
+        usage = self._final_usage()
+        oom_killed = bool(usage and usage.oom_kills)
+        if oom_killed and not self._error:
+            limit = self._job.spec["linux"].get("resources", {}).get("memory", {}).get("limit")
+            self._error = "out of memory" + (f": the limit is {limit} bytes" if limit else "")
+        return record.ExitRecord(
+            exit_code=self._exit_code,
+            finished_s=time.time(),
+            started_s=self._running.started_s,
+            oom_killed=oom_killed,
+            error=self._error,
+            memory_peak_bytes=usage.memory_peak_bytes if usage else None,
+            cpu_usage_us=usage.cpu_usage_us if usage else None,
+            reason=self._final_reason(),
+            signal=self._signal_number,
+            usage={
+                name: value
+                for name, value in (usage._asdict() if usage else {}).items()
+                if value is not None
+            },
+        )
+
+    def _final_usage(self) -> cgroup.Usage | None:
+        """Return what the payload used; systemd's totals where its cgroup was gone too soon."""
+        usage, connection = self._usage, self._running.connection
+        meter = self._running.meter
+        if usage is None or connection is None or meter is None or not meter.is_late:
+            return usage
+        if self._job.record.remove:
+            # Nobody will ever read it.
+            return usage
+        try:
+            shown = scope.show(connection, self._job.record.unit)
+        except Error:
+            return usage
+        if shown is None:
+            return usage
+        cpu_usage_us = None if shown.cpu_usage_ns is None else shown.cpu_usage_ns // 1000
+        return usage._replace(
+            cpu_usage_us=max(filter(None, (cpu_usage_us, usage.cpu_usage_us)), default=None),
+            memory_peak_bytes=max(
+                filter(None, (shown.memory_peak_bytes, usage.memory_peak_bytes)), default=None
+            ),
+        )
+
+    def _final_reason(self) -> str:
+        """Say who ended it: SIGKILL after a stop that asked for another signal is its timeout."""
+        killed = self._signal_number == signal.SIGKILL != self._job.record.stop_signal
+        if self._reason in ("stop", "systemctl") and killed:
+            return "timeout"
+        if self._reason == "systemctl" and self._manager_is_stopping():
+            return "shutdown"
+        return self._reason
+
+    def _manager_is_stopping(self) -> bool:
+        connection = self._running.connection
+        try:
+            return (
+                connection is not None and connection.manager_property("SystemState") == "stopping"
+            )
+        except Error:
+            # A manager that does not answer any more is on its way out.
+            return True
+
+    def _catch_signals(self) -> int:
+        reader, writer = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, lambda *_: None)
+        signal.signal(signal.SIGHUP, signal.SIG_IGN)
+        signal.set_wakeup_fd(writer, warn_on_full_buffer=False)
+        cancel.release()
+        return reader
