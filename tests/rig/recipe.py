@@ -18,12 +18,17 @@ PACKAGES = (
     # What rp uses.
     "python3", "python3-pystemd", "python3-pyroute2", "python3-typer", "python3-tomli",
     "python3-rich", "python3-urllib3", "python3-zstandard", "libseccomp2", "ca-certificates",
+    "python3-dnspython", "python3-cryptography", "gpg", "mmdebstrap",
     "uidmap", "passt", "slirp4netns", "fuse-overlayfs", "catatonit",
     # Peers: to compare with, and to prove that what we write is read by others.
     "podman", "crun", "bubblewrap", "skopeo", "umoci", "docker-registry",
     # Instruments of the tests.
     "kmod", "busybox-static", "strace", "tmux", "procps", "psmisc", "iproute2", "openssl",
 )
+_ONLY_IN = {
+    # More peers, and real servers: what is asked of them does not depend on the suite.
+    "trixie": ("runc", "containerd", "buildah", "nginx-light", "postgresql", "iperf3"),
+}
 
 # Work that a fresh machine would begin by itself and no test wants.
 MASKED_UNITS = (
@@ -34,6 +39,7 @@ MASKED_UNITS = (
     "e2scrub_all.timer", "e2scrub_reap.service", "systemd-tmpfiles-clean.timer",
     "podman.service", "podman.socket", "podman-restart.service", "podman-auto-update.timer",
     "podman-auto-update.service", "podman-clean-transient.service", "netavark-dhcp-proxy.socket",
+    "containerd.service", "nginx.service", "postgresql.service", "iperf3.service",
 )
 
 # In namespaces, what would reach out of them: sysctls, kernel modules and binfmt entries belong
@@ -46,6 +52,11 @@ MASKED_IN_NAMESPACES = (
     "sys-fs-fuse-connections.mount", "dev-hugepages.mount", "dev-mqueue.mount", "tmp.mount",
 )
 # fmt: on
+
+
+def packages(suite: str) -> tuple[str, ...]:
+    """Return the Debian packages of a suite's rig."""
+    return PACKAGES + _ONLY_IN.get(suite, ())
 
 
 class User(NamedTuple):

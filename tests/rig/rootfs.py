@@ -32,7 +32,7 @@ def ensure(suite: str, say: Callable[[str], None]) -> Path:
     """
     if suite not in recipe.SUITES:
         raise RigError(f"suite {suite!r} is unknown (one of {', '.join(recipe.SUITES)})")
-    finished = location.cache() / f"rootfs-{suite}-{_key(suite, recipe.PACKAGES)}"
+    finished = location.cache() / f"rootfs-{suite}-{_key(suite, recipe.packages(suite))}"
     with locked(location.cache() / f"{suite}.lock"):
         if finished.is_dir():
             os.utime(finished)
@@ -40,7 +40,7 @@ def ensure(suite: str, say: Callable[[str], None]) -> Path:
         started_s = time.monotonic()
         _remove_stale(suite)
         half = location.cache() / f"half-{finished.name}"
-        bootstrap(suite, recipe.PACKAGES, half)
+        bootstrap(suite, recipe.packages(suite), half)
         half.rename(finished)
         say(f"root file system {suite} built in {time.monotonic() - started_s:.0f} s")
     return finished
