@@ -21,9 +21,7 @@ from rootlesspy.runtime import rootfs, sync
 if TYPE_CHECKING:
     from rootlesspy.runtime.rootfs import FuseOverlay
 
-_TIMEOUT_MS = 10_000
-# Seen on a busy machine: it says nothing and mounts nothing, and the next one does.
-_ATTEMPTS = 3
+_TIMEOUT_MS = 60_000
 _MOUNTED = b"MOUNTED"
 
 
@@ -45,17 +43,8 @@ class Server(NamedTuple):
 def start(root: FuseOverlay, merged: str, init_pid: int) -> Server:
     """Start fuse-overlayfs for the container of init and wait for its mount.
 
-    Raises RuntimeFailure with the program's words, of the last of several attempts.
+    Raises RuntimeFailure with the program's words.
     """
-    for _ in range(_ATTEMPTS - 1):
-        try:
-            return _start(root, merged, init_pid)
-        except RuntimeFailure:
-            continue
-    return _start(root, merged, init_pid)
-
-
-def _start(root: FuseOverlay, merged: str, init_pid: int) -> Server:
     user_fd = os.open(f"/proc/{init_pid}/ns/user", os.O_RDONLY | os.O_CLOEXEC)
     words_reader, words_writer = os.pipe2(os.O_CLOEXEC)
     ours, theirs = sync.channel_pair()
@@ -97,9 +86,11 @@ def _serve(
         mount.mount(None, b"/", None, mount.MS_REC | mount.MS_PRIVATE, None)
         # Before the server looks at it: it remembers what it saw.
         rootfs.own(root)
+        # Before there are two of us: the server may have mounted when the other one first looks.
+        before = os.stat(merged).st_dev
         server = os.getpid()
         if os.fork() == 0:
-            _hand_over(os.fsencode(merged), server, channel)
+            _hand_over(os.fsencode(merged), before, server, channel)
         process.set_parent_death_signal(signal.SIGKILL)
         signal.pthread_sigmask(signal.SIG_SETMASK, ())
         lower = ":".join(reversed(root.lower))
@@ -113,10 +104,9 @@ def _serve(
         os._exit(127)
 
 
-def _hand_over(merged: bytes, server: int, channel: sync.Channel) -> NoReturn:
-    """Wait for the mount, or for the server's end, and send a clone of the mount."""
+def _hand_over(merged: bytes, before: int, server: int, channel: sync.Channel) -> NoReturn:
+    """Wait until the mount point has another device, or for the server's end; send a clone of it."""
     try:
-        before = os.stat(merged).st_dev
         watcher = os.open("/proc/self/mountinfo", os.O_RDONLY | os.O_CLOEXEC)
         pidfd = os.pidfd_open(server)
         poller = select.poll()
