@@ -19,6 +19,7 @@ from rootlesspy.linux.libc import (
 )
 
 # <linux/sched.h>
+CLONE_NEWTIME = 0x80
 CLONE_NEWNS = 0x20000
 CLONE_NEWCGROUP = 0x2000000
 CLONE_NEWUTS = 0x4000000
@@ -27,6 +28,7 @@ CLONE_NEWUSER = 0x10000000
 CLONE_NEWPID = 0x20000000
 CLONE_NEWNET = 0x40000000
 CLONE_PARENT = 0x8000
+_CLONE_PARENT_SETTID = 0x100000
 _CLONE_PIDFD = 0x1000
 _CLONE_INTO_CGROUP = 0x200000000
 
@@ -70,11 +72,12 @@ class _CloneArgs(ctypes.Structure):
     )
 
 
-def clone3(flags: int, *, cgroup_fd: int = -1) -> tuple[int, int]:
+def clone3(flags: int, *, cgroup_fd: int = -1, tid: ctypes.c_int | None = None) -> tuple[int, int]:
     """Fork with clone3(2): return (pid, pidfd) in the parent and (0, -1) in the child.
 
     flags are CLONE_NEW* flags, and CLONE_PARENT for a sibling; with cgroup_fd the child is born in
-    that cgroup.  The caller must be single-threaded.  Raises OSError.
+    that cgroup.  The kernel writes the pid to tid before the child begins.  The caller must be
+    single-threaded.  Raises OSError.
     """
     pidfd = ctypes.c_int(-1)
     arguments = _CloneArgs(
@@ -86,6 +89,9 @@ def clone3(flags: int, *, cgroup_fd: int = -1) -> tuple[int, int]:
     if cgroup_fd >= 0:
         arguments.flags |= _CLONE_INTO_CGROUP
         arguments.cgroup = cgroup_fd
+    if tid is not None:
+        arguments.flags |= _CLONE_PARENT_SETTID
+        arguments.parent_tid = ctypes.addressof(tid)
     # The three hooks are what os.fork() itself runs around fork(2).
     ctypes.pythonapi.PyOS_BeforeFork()
     pid = _holding_gil.syscall(

@@ -2,11 +2,11 @@
 
     supervisor                          child (clone3, born in the payload's cgroup)
       PLACED                  ──▶         joins the namespaces, looks up the user, opens the pty
-                              ◀──       JOINED(pid) (+ its pidfd)
+                              ◀──       JOINED (+ the pidfd of the sibling)
                               ◀──       with a terminal TERMINAL (+ the pty's master)
                                           the child's sibling, in the PID namespace: execve
                               ◀──       end of file: exec succeeded
-                              ◀──       FAILED, at any time
+                              ◀──       FAILED, at any time: the sibling's may overtake JOINED
 
 setns(2) moves only children into a PID namespace, so the process that joins makes a second one, by
 CLONE_PARENT a child of the supervisor too, and ends.  Nothing is imported after the namespaces are
@@ -15,19 +15,24 @@ joined, and files of the container are opened below its root alone (SECURITY.md 
 
 from __future__ import annotations
 
+import ctypes
 import errno
 import os
 import signal
+import sys
 from typing import TYPE_CHECKING, NamedTuple, NoReturn
 
 from rootlesspy.linux import process
 from rootlesspy.runtime import payload, sync, terminal, user
 
 if TYPE_CHECKING:
+    import mmap
+
     from rootlesspy.oci.runtime_spec import LinuxIDMapping, Process
 
 JOINED = b"JOINED"
 TERMINAL = b"TERMINAL"
+_PID_BYTES = 4
 _FLAGS = {
     "user": process.CLONE_NEWUSER,
     "mount": process.CLONE_NEWNS,
@@ -62,6 +67,12 @@ class Joining(NamedTuple):
     pidfd: int
     channel: sync.Channel
     born_in_cgroup: bool
+    slot: mmap.mmap
+    """Shared memory to which the kernel writes the sibling's pid."""
+
+    def sibling(self) -> int:
+        """Return the pid of the process that is to run in the container, 0 before it exists."""
+        return int.from_bytes(self.slot[:_PID_BYTES], sys.byteorder)
 
 
 def launch(plan: Plan, container_pidfd: int, cgroup_fd: int) -> Joining:
@@ -70,8 +81,11 @@ def launch(plan: Plan, container_pidfd: int, cgroup_fd: int) -> Joining:
     cgroup_fd: the cgroup to be born in, or -1.  Where the kernel refuses that (the caller is in
     another part of the tree) it is born beside the caller.  Raises OSError.
     """
+    import mmap
+
     ours, theirs = sync.channel_pair()
     try:
+        slot = mmap.mmap(-1, _PID_BYTES)
         pid, pidfd, born = _fork(cgroup_fd)
     except OSError:
         ours.close()
@@ -79,9 +93,9 @@ def launch(plan: Plan, container_pidfd: int, cgroup_fd: int) -> Joining:
         raise
     if pid == 0:
         ours.close()
-        _join(plan, container_pidfd, theirs)
+        _join(plan, container_pidfd, theirs, slot)
     theirs.close()
-    return Joining(pid, pidfd, ours, born)
+    return Joining(pid, pidfd, ours, born, slot)
 
 
 def _fork(cgroup_fd: int) -> tuple[int, int, bool]:
@@ -95,11 +109,11 @@ def _fork(cgroup_fd: int) -> tuple[int, int, bool]:
     return (*process.clone3(0), False)
 
 
-def _join(plan: Plan, container_pidfd: int, channel: sync.Channel) -> NoReturn:
+def _join(plan: Plan, container_pidfd: int, channel: sync.Channel, slot: mmap.mmap) -> NoReturn:
     """Become a member of the container's namespaces, or report why not; never returns."""
     step = _Step()
     try:
-        _enter(plan, container_pidfd, channel, step)
+        _enter(plan, container_pidfd, channel, step, ctypes.c_int.from_buffer(slot))
     except sync.FailedError:
         # The supervisor is gone or gave up: there is nobody to tell.
         pass
@@ -115,7 +129,9 @@ def _join(plan: Plan, container_pidfd: int, channel: sync.Channel) -> NoReturn:
         os._exit(125)
 
 
-def _enter(plan: Plan, container_pidfd: int, channel: sync.Channel, step: _Step) -> NoReturn:
+def _enter(
+    plan: Plan, container_pidfd: int, channel: sync.Channel, step: _Step, tid: ctypes.c_int
+) -> NoReturn:
     process.set_parent_death_signal(signal.SIGKILL)
     step("wait to be placed in the container's cgroup")
     channel.expect(sync.PLACED)
@@ -140,11 +156,11 @@ def _enter(plan: Plan, container_pidfd: int, channel: sync.Channel, step: _Step)
     prepared = payload.prepare(plan.process, who, set_groups=plan.set_groups, program=plan.filter)
     payload.close_imports()
     step("fork into the PID namespace")
-    pid, pidfd = process.clone3(process.CLONE_PARENT)
+    pid, pidfd = process.clone3(process.CLONE_PARENT, tid=tid)
     if pid == 0:
         os.setsid()
         payload.become(prepared, step, slave)
-    channel.send(JOINED + b" %d" % pid, passed_fd=pidfd)
+    channel.send(JOINED, passed_fd=pidfd)
     if master >= 0:
         channel.send(TERMINAL, passed_fd=master)
     os._exit(0)

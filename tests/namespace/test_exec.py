@@ -233,6 +233,17 @@ def test_many_at_once(rig: Machine, box: str, leaves_nothing: None) -> None:
     assert sorted(map(int, rig.run(["sh", "-c", loop]).stdout.split())) == list(range(1, 21))
 
 
+def test_many_that_fail_leave_no_zombie(rig: Machine, box: str, leaves_nothing: None) -> None:
+    """One nobody reaps would also keep the container's first process from ending."""
+    loop = "for n in $(seq 40); do rp exec box nosuch 2>/dev/null & done; wait"
+    rig.run(["sh", "-c", loop])
+    # Its descriptors too: what the sessions had is closed.
+    listing = ["sh", "-c", "ls /proc/$(systemctl --user show -P MainPID rp-box)/fd | wc -l"]
+    before = rig.run(listing).stdout
+    rig.run(["sh", "-c", loop])
+    until(lambda: rig.run(listing).stdout == before, "descriptors are left open")
+
+
 @pytest.mark.parametrize(
     "options",
     [

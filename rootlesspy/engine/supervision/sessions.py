@@ -7,6 +7,7 @@ Nothing here waits: the hand-shake of runtime.join is followed from the poll loo
 from __future__ import annotations
 
 import os
+import select
 import signal
 from typing import TYPE_CHECKING
 
@@ -46,6 +47,7 @@ class Session:
         self.pidfd = -1
         self.master_fd = -1
         self.running = False
+        self.failure: Error | None = None
         self.tell_started, self.tell_failed, self.tell_ended = started, failed, ended
 
     def signal(self, number: int) -> None:
@@ -95,6 +97,7 @@ class Sessions:
             joining.channel.send(sync.PLACED)
         except (Error, OSError):
             signal.pidfd_send_signal(joining.pidfd, signal.SIGKILL)
+            self._forget(session)
             raise
         return session
 
@@ -113,10 +116,13 @@ class Sessions:
     def end(self) -> None:
         """Reap what the end of the PID namespace has killed."""
         for session in list(self._sessions):
-            if session.pidfd >= 0:
+            # What was said before the end counts.
+            while session in self._sessions and not session.running and _has_said_more(session):
+                self._shake_hands(session)
+            if session.running:
                 self._notice_end(session)
             else:
-                self._give_up(session, Error("the container has ended"))
+                self._give_up(session, session.failure or Error("the container has ended"))
 
     def _plan(self, wish: Wish, stdio: tuple[int, int, int]) -> join.Plan:
         spec, plan = self._job.spec, self._job.plan
@@ -149,14 +155,17 @@ class Sessions:
         try:
             message, fd = channel.receive()
         except sync.FailedError as error:
-            self._give_up(session, create.explain(error.failed, session.wish.args[0]))
+            # The new process may be faster than the one that says JOINED: both end, and with them
+            # the channel.
+            session.failure = create.explain(error.failed, session.wish.args[0])
             return
-        if message.startswith(join.JOINED):
-            session.pid, session.pidfd = int(message[len(join.JOINED) :]), fd
+        if message == join.JOINED:
+            session.pid, session.pidfd = session.joining.sibling(), fd
         elif message == join.TERMINAL:
             session.master_fd = fd
-        elif session.pidfd < 0:
-            self._give_up(session, RuntimeFailure("it was killed while it began", step="join"))
+        elif session.failure is not None or session.pidfd < 0:
+            killed = RuntimeFailure("it was killed while it began", step="join")
+            self._give_up(session, session.failure or killed)
         else:
             self._loop.forget(channel.fileno())
             channel.close()
@@ -167,17 +176,22 @@ class Sessions:
     def _give_up(self, session: Session, error: Error) -> None:
         if session not in self._sessions:
             return
-        self._sessions.remove(session)
-        channel = session.joining.channel
-        self._loop.forget(channel.fileno())
-        channel.close()
+        self._forget(session)
         if session.pidfd >= 0:
             os.close(session.pidfd)
             session.pidfd = -1
         self.close_terminal(session)
-        if session.pid:
-            os.waitpid(session.pid, 0)
+        if pid := session.joining.sibling():
+            # It may live: without a free descriptor there is no pidfd of it.
+            os.kill(pid, signal.SIGKILL)
+            os.waitpid(pid, 0)
         session.tell_failed(error)
+
+    def _forget(self, session: Session) -> None:
+        self._sessions.remove(session)
+        channel = session.joining.channel
+        self._loop.forget(channel.fileno())
+        channel.close()
 
     def _drain(self, session: Session) -> None:
         try:
@@ -204,6 +218,12 @@ class Sessions:
         self.close_terminal(session)
         code = os.waitstatus_to_exitcode(status)
         session.tell_ended(code if code >= 0 else 128 - code)
+
+
+def _has_said_more(session: Session) -> bool:
+    poller = select.poll()
+    poller.register(session.joining.channel.fileno(), select.POLLIN)
+    return bool(poller.poll(0))
 
 
 def _process(container: Process, wish: Wish) -> Process:
