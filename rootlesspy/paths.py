@@ -49,6 +49,11 @@ class Paths(NamedTuple):
         return f"{self.data}/volumes"
 
     @property
+    def networks(self) -> str:
+        """One file per user-defined network."""
+        return f"{self.data}/networks"
+
+    @property
     def cache(self) -> str:
         """What can be made again at any time: compiled seccomp programs."""
         return f"{self.data}/cache"
@@ -73,6 +78,13 @@ class Paths(NamedTuple):
         Raises Unsupported when the user has no runtime directory.
         """
         return f"{self.require_runtime()}/{container_id}"
+
+    def network_runtime(self, name: str) -> str:
+        """What exists of a network while containers are in it: its service's socket, leases.
+
+        Raises Unsupported when the user has no runtime directory.
+        """
+        return f"{self.require_runtime()}/networks/{name}"
 
     def require_runtime(self) -> str:
         """The runtime directory; raises Unsupported when the user has none."""

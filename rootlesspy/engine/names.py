@@ -57,10 +57,15 @@ def new_name() -> str:
     return f"{_FIRST[first % len(_FIRST)]}_{_SECOND[second % len(_SECOND)]}"
 
 
+def is_valid(name: str) -> bool:
+    """Say whether a container, a network and their units can have this name."""
+    fits = 0 < len(name) <= _LONGEST and name[0] in _ALPHANUMERIC
+    return fits and all(character in _ALLOWED for character in name)
+
+
 def check_name(name: str) -> str:
     """Return name, or raise UsageError when it cannot name a container (and its unit)."""
-    fits = 0 < len(name) <= _LONGEST and name[0] in _ALPHANUMERIC
-    if not fits or any(character not in _ALLOWED for character in name):
+    if not is_valid(name):
         raise UsageError(
             f"name {name!r} is not valid",
             hint=f"1 to {_LONGEST} of letters, digits, '_', '.', '-', beginning with one of the "

@@ -1,0 +1,208 @@
+"""Who has which address of a network now: one file per container, no counters.
+
+    $XDG_RUNTIME_DIR/rootlesspy/networks/NAME/leases/ID.json
+
+A lease is made before the container is, counts as long as somebody holds the lock of the
+container's directory, and is removed with the container's other runtime files; what a killed
+supervisor left is removed by the next one who asks for an address.  Addresses are given out under
+flock on the directory.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from rootlesspy.engine import names, record, statefile
+from rootlesspy.errors import Conflict, Error, UsageError
+from rootlesspy.network import networks
+from rootlesspy.paths import private_directory
+
+if TYPE_CHECKING:
+    from rootlesspy.network.driver import Attachment
+    from rootlesspy.network.networks import Network
+    from rootlesspy.paths import Paths
+
+_SUFFIX = ".json"
+# Locally administered, unicast; then the address, as podman, docker and others make it.
+_MAC_BYTES = 6
+
+
+class Lease(NamedTuple):
+    """A container's place in one network."""
+
+    container: str
+    """Its id."""
+    name: str
+    aliases: tuple[str, ...]
+    addresses: tuple[str, ...]
+    """ADDRESS/LENGTH each, IPv4 first."""
+    mac: str
+    interface: str
+    """Its name in the container: eth0, eth1…"""
+    pid: int = 0
+    """PID 1 of the container once it is there, and its start in clock ticks after boot."""
+    start: int = 0
+
+    def known_as(self) -> tuple[str, ...]:
+        """Return all names that DNS answers with its addresses: name, short id, aliases."""
+        return (self.name, names.short_id(self.container), *self.aliases)
+
+    def plain_addresses(self) -> tuple[str, ...]:
+        """Return its addresses without the lengths."""
+        return tuple(each.partition("/")[0] for each in self.addresses)
+
+
+def reserve(
+    paths: Paths,
+    network: Network,
+    wanted: Attachment,
+    *,
+    container_id: str,
+    name: str,
+    interface: str,
+) -> Lease:
+    """Give a container its addresses in a network; one that it has already is replaced.
+
+    Raises UsageError (outside of the subnets), Conflict (taken, or none is free), OSError.
+    """
+    fd = lock(paths, network.name)
+    try:
+        others = [
+            each
+            for each in living(paths, network.name, purge=True)
+            if each.container != container_id
+        ]
+        taken = {address for each in others for address in each.plain_addresses()}
+        addresses = _addresses(network, wanted, taken)
+        mac = wanted.mac.lower() or _free_mac(others)
+        if any(each.mac == mac for each in others):
+            raise Conflict(f"MAC address {mac} is in use in network {network.name}")
+        lease = Lease(
+            container=container_id,
+            name=name,
+            aliases=wanted.aliases,
+            addresses=addresses,
+            mac=mac,
+            interface=interface,
+        )
+        save(paths, network.name, lease)
+        return lease
+    finally:
+        os.close(fd)
+
+
+def lock(paths: Paths, network: str) -> int:
+    """Wait for the lock of a network's leases; closing the returned descriptor releases it.
+
+    Whoever holds it may start the service, or end it.
+    """
+    directory = paths.network_runtime(network)
+    private_directory(paths.require_runtime())
+    os.makedirs(f"{directory}/leases", 0o700, exist_ok=True)
+    fd = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    fcntl.flock(fd, fcntl.LOCK_EX)
+    return fd
+
+
+def living(paths: Paths, network: str, *, purge: bool = False) -> list[Lease]:
+    """Return the leases of containers that run or are being started, in no order.
+
+    purge: remove the others; the caller holds the lock.
+    """
+    found = []
+    for container_id in _ids(paths, network):
+        if record.is_locked(paths.container(container_id)):
+            lease = load(paths, network, container_id)
+            if lease is not None:
+                found.append(lease)
+        elif purge:
+            release(paths, network, container_id)
+    return found
+
+
+def load(paths: Paths, network: str, container_id: str) -> Lease | None:
+    """Return a container's lease; None when it has none (or a damaged one)."""
+    try:
+        value: dict[str, Any] = statefile.read(_path(paths, network, container_id))
+        known = {key: value[key] for key in Lease._fields if key in value}
+        known["aliases"], known["addresses"] = tuple(known["aliases"]), tuple(known["addresses"])
+        return Lease(**known)
+    except (OSError, Error, KeyError, TypeError):
+        return None
+
+
+def save(paths: Paths, network: str, lease: Lease) -> None:
+    """Write a lease.  Raises OSError."""
+    statefile.write(_path(paths, network, lease.container), lease._asdict(), durable=False)
+
+
+def release(paths: Paths, network: str, container_id: str) -> None:
+    """Give a container's addresses back; doing it twice is harmless."""
+    try:
+        os.unlink(_path(paths, network, container_id))
+    except FileNotFoundError:
+        return
+
+
+def _ids(paths: Paths, network: str) -> list[str]:
+    try:
+        files = os.listdir(f"{paths.network_runtime(network)}/leases")
+    except FileNotFoundError:
+        return []
+    return [
+        each.removesuffix(_SUFFIX)
+        for each in files
+        if each.endswith(_SUFFIX) and names.is_id_prefix(each.removesuffix(_SUFFIX))
+    ]
+
+
+def _path(paths: Paths, network: str, container_id: str) -> str:
+    return f"{paths.network_runtime(network)}/leases/{container_id}{_SUFFIX}"
+
+
+def _addresses(network: Network, wanted: Attachment, taken: set[str]) -> tuple[str, ...]:
+    """Return one address per IP version that the network has, IPv4 first."""
+    asked = {}
+    for text in filter(None, (wanted.ip, wanted.ip6)):
+        version = 6 if ":" in text else 4
+        asked[version] = text, networks.subnet_of(network, text)
+    found = []
+    for version in (4, 6):
+        of_version = [each for each in network.subnets if (":" in each.subnet) == (version == 6)]
+        if version in asked:
+            text, subnet = asked[version]
+            given = networks.give_address(subnet, taken, text)
+            found.append(networks.with_length(subnet, given))
+        elif of_version:
+            found.append(_lowest(of_version, taken))
+    return tuple(found)
+
+
+def _lowest(subnets: list[networks.Subnet], taken: set[str]) -> str:
+    """Return the first free address of several subnets.  Raises Conflict."""
+    for subnet in subnets[:-1]:
+        try:
+            return networks.with_length(subnet, networks.give_address(subnet, taken))
+        except Conflict:
+            continue
+    return networks.with_length(subnets[-1], networks.give_address(subnets[-1], taken))
+
+
+def _free_mac(others: list[Lease]) -> str:
+    while True:
+        raw = bytearray(os.urandom(_MAC_BYTES))
+        raw[0] = raw[0] & 0xFC | 0x02
+        mac = raw.hex(":")
+        if all(each.mac != mac for each in others):
+            return mac
+
+
+def parse_mac(text: str) -> str:
+    """Parse a MAC address of an interface: six bytes, not multicast.  Raises UsageError."""
+    parts = text.lower().replace("-", ":").split(":")
+    hexadecimal = all(len(each) == 2 and set(each) <= set("0123456789abcdef") for each in parts)
+    if len(parts) != _MAC_BYTES or not hexadecimal or int(parts[0], 16) & 1:
+        raise UsageError(f"MAC address {text!r} is not six bytes of an interface")
+    return ":".join(parts)
