@@ -1,8 +1,10 @@
-"""One layer, from its registry to its place in the store, as a stream through three processes.
+"""One layer, from its registry to its place in the store, as a stream through processes.
 
-    fetch: registry ──▶ size, digest ──▶ blob file        │
-                    └─▶ pipe ──▶ decompress: diff ID ──▶ pipe ──▶ unpack (in the user namespace)
+    fetch: registry ──▶ size, digest ──▶ blob file
+                    └─▶ pipe ──▶ decompress ──▶ pipe ──▶ unpack (in the user namespace)
+                                            └─▶ pipe ──▶ diff ID
 
+A layer that is not compressed (its diff ID is its digest) goes from the first to the last at once.
 Everything is made in a locked directory below tmp/.  Only when digest, size and diff ID are right,
 and what was written is on disk, are blob and layer renamed to where others see them.  A killed
 pull leaves nothing but garbage in tmp/, which the next one removes.
@@ -11,7 +13,6 @@ pull leaves nothing but garbage in tmp/, which the next one removes.
 from __future__ import annotations
 
 import errno
-import hashlib
 import json
 import os
 from typing import TYPE_CHECKING, NamedTuple, cast
@@ -20,6 +21,7 @@ from rootlesspy.errors import Error, ImageError, Unsupported
 from rootlesspy.image import children, layout, locks
 from rootlesspy.image.decompress import Reader
 from rootlesspy.image.events import Events
+from rootlesspy.image.hashing import Hasher
 from rootlesspy.image.transfer import File, Transfer, pipe, write_all
 from rootlesspy.image.unpack import unpack
 from rootlesspy.linux import userns
@@ -44,6 +46,11 @@ class Job(NamedTuple):
     descriptor: Descriptor
     diff_id: str
     vouched: bool
+
+    @property
+    def is_plain(self) -> bool:
+        """Say whether the layer is promised to come uncompressed."""
+        return self.descriptor.digest == self.diff_id
 
     @property
     def id(self) -> str:
@@ -145,7 +152,11 @@ class _Pipeline:
             else:
                 self._events.phase("unpacking" if self._unpacks else "verifying")
                 compressed_fd = os.open(blob, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
-            workers.append(self._start_decompressing(compressed_fd))
+            if blob is None and self._unpacks and self._job.is_plain:
+                # What the first process hashes is what the diff ID is of, too.
+                self._plain_fd = compressed_fd
+            else:
+                workers.append(self._start_decompressing(compressed_fd))
             unpacked = self._unpack() if self._unpacks else {}
             outcomes = [_outcome(workers.pop(0)) for _ in tuple(workers)]
         except BaseException:
@@ -190,14 +201,14 @@ class _Pipeline:
 
     def _decompress(self, compressed_fd: int, out_fd: int | None) -> object:
         """Run the second process: returns the diff ID of what came."""
-        algorithm = self._job.diff_id.partition(":")[0]
-        digest = hashlib.new(algorithm)
+        held = (compressed_fd,) if out_fd is None else (compressed_fd, out_fd)
+        hasher = Hasher(self._job.diff_id.partition(":")[0], held_fds=held)
         reader = Reader(File(compressed_fd))
         while data := reader.read(_CHUNK):
-            digest.update(data)
+            hasher.update(data)
             if out_fd is not None:
                 write_all(out_fd, data)
-        return f"{algorithm}:{digest.hexdigest()}"
+        return hasher.result()
 
     def _unpack(self) -> object:
         """Run the third process; return its value or its error, which another's may have caused."""
