@@ -36,10 +36,12 @@ DOORS: dict[str, str | tuple[str, ...]] = {
     "rich": "cli/",
     "pystemd": "systemd/bus.py",
     "pyroute2": "network/bridge.py",
+    "dns": "network/names/answers.py",
     "tomli": ("settings.py", "engine/definitions/toml.py"),
     "urllib3": "image/transport.py",
     "zstandard": "image/",
     "isal": "image/",
+    "cryptography": "image/trust/",
 }
 
 # Modules that `rp run` and the supervisor load. What each would cost is in PERFORMANCE.md.
@@ -55,7 +57,7 @@ COLD_IMPORTS = {
     "dataclasses", "enum", "re", "subprocess", "pathlib", "logging", "contextlib", "argparse",
     "shutil", "tempfile", "inspect", "asyncio", "threading", "multiprocessing", "uuid", "http",
     "ssl", "typer", "click", "pystemd", "pyroute2", "rich", "urllib3", "zstandard", "tomli",
-    "tomllib",
+    "tomllib", "cryptography",
 }  # fmt: skip
 
 
