@@ -15,7 +15,7 @@ from rootlesspy.cli.moment import parse_moment
 from rootlesspy.cli.operations import is_stopped
 from rootlesspy.cli.question import agreed
 from rootlesspy.cli.removal import Removal
-from rootlesspy.engine import lifecycle
+from rootlesspy.engine import ending, lifecycle
 from rootlesspy.errors import Conflict, Error, NotFound, UsageError
 
 if TYPE_CHECKING:
@@ -82,7 +82,7 @@ def prune(
     for container in chosen(lifecycle.containers(paths), asked, paths):
         container_id = container.record.id
         try:
-            lifecycle.remove(paths, [container_id], force=False, reporter=session.reporter)
+            ending.remove(paths, [container_id], force=False, reporter=session.reporter)
         except (NotFound, Conflict):
             # Removed, or started, by somebody else meanwhile.
             continue

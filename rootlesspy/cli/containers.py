@@ -85,7 +85,7 @@ def rm(
 
     Exit code 1: one did not exist; 2: one is running; 125: anything else.
     """
-    from rootlesspy.engine import lifecycle
+    from rootlesspy.engine import ending, lifecycle
 
     session = context.obj
     paths = session.paths()
@@ -100,7 +100,7 @@ def rm(
     removal = Removal(session.reporter)
     for name in chosen:
         try:
-            lifecycle.remove(
+            ending.remove(
                 paths, [name], force=force, reporter=session.reporter, volumes=volumes,
                 timeout_s=limit_s,
             )  # fmt: skip

@@ -129,7 +129,7 @@ def start(given: Values, session: Session) -> int:
 def stop(given: Values, session: Session) -> int:
     """Stop containers."""
     from rootlesspy.cli import operations
-    from rootlesspy.engine import lifecycle
+    from rootlesspy.engine import ending
 
     limit_s = stop_time(given.value("time"))
     found = operations.chosen(
@@ -145,7 +145,7 @@ def stop(given: Values, session: Session) -> int:
     return operations.each(
         session,
         found,
-        lambda name: lifecycle.stop(session.paths(), name, limit_s, session.reporter),
+        lambda name: ending.stop(session.paths(), name, limit_s, session.reporter),
         ignore_missing=given.flag("ignore"),
     )
 

@@ -13,7 +13,7 @@ from rootlesspy.cli import argv, completion, hot, operations
 from rootlesspy.cli.click_command import Help, table_options
 from rootlesspy.cli.run import HELPS as RUN_HELPS
 from rootlesspy.cli.run import PANELS as RUN_PANELS
-from rootlesspy.engine import lifecycle
+from rootlesspy.engine import ending, lifecycle
 from rootlesspy.engine.inputs.values import DEFAULT_DETACH_KEYS, parse_detach_keys, parse_signal
 from rootlesspy.errors import UsageError
 
@@ -132,7 +132,7 @@ def restart(
     limit_s = hot.stop_time(time)
 
     def again(name: str) -> None:
-        lifecycle.restart(session.paths(), name, limit_s, session.reporter)
+        ending.restart(session.paths(), name, limit_s, session.reporter)
 
     return operations.each(session, found, again)
 

@@ -69,14 +69,14 @@ def disable(
 
     The unit file stays, for systemctl --user start and rp start; --delete removes it.
     """
-    from rootlesspy.engine import autostart, lifecycle
+    from rootlesspy.engine import autostart, ending
 
     session: Session = context.obj
     paths = session.paths()
 
     def one(found: ContainerRecord) -> None:
         if now:
-            lifecycle.stop(paths, found.id, None, session.reporter)
+            ending.stop(paths, found.id, None, session.reporter)
         autostart.disable(paths, found, delete=delete)
 
     return _for_each(session, names, one)

@@ -1,4 +1,7 @@
-"""What users do with containers that exist: list, start, stop, signal, pause and remove them."""
+"""What users do with containers that exist: find, start, attach to, signal, await and pause them.
+
+engine.ending stops and removes them.
+"""
 
 from __future__ import annotations
 
@@ -19,11 +22,9 @@ if TYPE_CHECKING:
     from rootlesspy.report import Reporter
     from rootlesspy.systemd.bus import Bus
 
-_KILL_TIMEOUT_S = 10.0
 # What a supervisor needs beyond the stop timeout to record the end and to clean up.
 _STOP_MARGIN_S = 10.0
 _POLL_S = 0.1
-_BRIEF_S = 0.02
 
 
 def containers(paths: Paths) -> list[Container]:
@@ -149,7 +150,7 @@ def attached(
     end = running(paths, found)
     interactive = interactive and found.record.interactive
     control.tell(end, "attach", stdin=int(interactive))
-    _tell("attach", found)
+    tell("attach", found)
     try:
         return attach.Client(
             end,
@@ -163,38 +164,6 @@ def attached(
         end.close()
 
 
-def stop(
-    paths: Paths, text: str, timeout_s: float | None, reporter: Reporter, reason: str = "stop"
-) -> bool:
-    """Stop a container: its stop signal, SIGKILL after timeout_s (None: its own timeout).
-
-    Say whether it ran.  Raises Error when it does not end.
-    """
-    found = get(paths, text)
-    limit_s = found.record.stop_timeout_s if timeout_s is None else timeout_s
-    end = _supervisor(paths, found)
-    if end is None:
-        return _stop_unattended(paths, found, reporter)
-    try:
-        thaw(paths, found)
-        reporter.step(f"stop {found.record.name}")
-        control.tell(end, "stop", timeout_s=limit_s, reason=reason)
-        _await_end(end, found, limit_s + _STOP_MARGIN_S)
-    finally:
-        end.close()
-    _tell("stop", found)
-    ended = record.wait_unlocked(paths.container(found.record.id), _STOP_MARGIN_S)
-    _call_off_restart(paths, found)
-    return ended
-
-
-def restart(paths: Paths, text: str, timeout_s: float | None, reporter: Reporter) -> None:
-    """Stop a container, if it runs, and start it.  Raises Error as stop() and start()."""
-    stop(paths, text, timeout_s, reporter)
-    start(paths, text, reporter)
-    _tell("restart", get(paths, text))
-
-
 def signal(paths: Paths, text: str, number: int) -> None:
     """Send a signal to the first process of a running container.  Raises Conflict."""
     found = get(paths, text)
@@ -206,7 +175,7 @@ def signal(paths: Paths, text: str, number: int) -> None:
         control.receive(end)
     finally:
         end.close()
-    _tell("kill", found, signal=number)
+    tell("kill", found, signal=number)
 
 
 def wait(paths: Paths, text: str) -> int:
@@ -247,7 +216,7 @@ def pause(paths: Paths, text: str) -> None:
     if is_paused(paths, found):
         raise Conflict(f"container {found.record.name} is already paused")
     _on_scope(paths, found, freeze=True)
-    _tell("pause", found)
+    tell("pause", found)
 
 
 def unpause(paths: Paths, text: str) -> None:
@@ -256,7 +225,7 @@ def unpause(paths: Paths, text: str) -> None:
     if found.state != "running" or not is_paused(paths, found):
         raise Conflict(f"container {found.record.name} is not paused")
     _on_scope(paths, found, freeze=False)
-    _tell("unpause", found)
+    tell("unpause", found)
 
 
 def is_paused(paths: Paths, found: Container) -> bool:
@@ -286,101 +255,11 @@ def running(paths: Paths, found: Container) -> socket.socket:
     return end
 
 
-def remove(
-    paths: Paths,
-    names: list[str],
-    *,
-    force: bool,
-    reporter: Reporter,
-    volumes: bool = False,
-    timeout_s: float | None = None,
-) -> None:
-    """Remove containers by name, id or unique id prefix; force ends running ones first.
-
-    volumes: their anonymous volumes too.  timeout_s: how long forced ones may take to stop; None:
-    they are killed at once.
-
-    Raises NotFound, Conflict for a running one without force.
-    """
-    from rootlesspy.engine import storage
-
-    for name in names:
-        container_id = record.find(paths, name)
-        found = record.load(paths, container_id)
-        if found is None or found.state == "broken":
-            _remove_broken(paths, container_id, force=force)
-            continue
-        if found.state == "running" or record.is_locked(paths.container(container_id)):
-            if not force:
-                raise Conflict(
-                    f"container {found.record.name} is running",
-                    hint=f"stop it first, or: rp rm -f {found.record.name}",
-                )
-            _end(paths, found, timeout_s, reporter)
-        _call_off_restart(paths, found)
-        lock_fd = _lock_to_remove(paths, found)
-        if lock_fd is not None:
-            # First: a unit that starts a container which is gone would fail at each login.
-            _forget_unit(paths, found, reporter)
-            storage.remove(paths, found.record, volumes=volumes)
-            os.close(lock_fd)
-            _forget_service(paths, found)
-
-
-def _tell(kind: str, found: Container, **attributes: object) -> None:
+def tell(kind: str, found: Container, **attributes: object) -> None:
+    """Write an event to the journal."""
     from rootlesspy.engine.output import events
 
     events.emit(kind, found.record, **attributes)
-
-
-def _call_off_restart(paths: Paths, found: Container) -> bool:
-    """Stop the service of a container that has ended, should systemd start it again; say whether.
-
-    It may have ended by itself just before it was asked to.
-    """
-    from rootlesspy.engine.supervision import service
-    from rootlesspy.systemd import bus, scope
-
-    if found.record.restart == "no":
-        return False
-    name = service.unit_name(found.record.name)
-    try:
-        connection = _bus(paths)
-    except Error:
-        # Without a manager nobody restarts it.
-        return False
-    try:
-        state = connection.unit_properties(name, bus.UNIT, ("ActiveState",)).get("ActiveState")
-        limit_s = found.record.stop_timeout_s + _STOP_MARGIN_S
-        return state not in ("inactive", "failed") and scope.stop(connection, name, limit_s)
-    finally:
-        connection.close()
-
-
-def _forget_unit(paths: Paths, found: Container, reporter: Reporter) -> None:
-    """Remove the unit file of a container that is removed, and say so."""
-    from rootlesspy.engine import autostart
-
-    if autostart.forget(paths, found.record):
-        reporter.notice(f"the unit file of container {found.record.name} is removed too")
-
-
-def _forget_service(paths: Paths, found: Container) -> None:
-    """Take a failed service of a removed container out of systemd's list."""
-    from rootlesspy.engine.supervision import service
-    from rootlesspy.systemd import service as unit
-
-    if found.exit is None or found.exit.exit_code == 0:
-        return
-    try:
-        connection = _bus(paths)
-        try:
-            unit.reset_failed(connection, service.unit_name(found.record.name))
-        finally:
-            connection.close()
-    except Error:
-        # Without a manager there is no list.
-        return
 
 
 def _lock_to_start(paths: Paths, text: str) -> tuple[Container, int | None]:
@@ -401,95 +280,11 @@ def _lock_to_start(paths: Paths, text: str) -> tuple[Container, int | None]:
     raise Conflict(f"container {found.record.name} is being started, stopped or removed")
 
 
-def _lock_to_remove(paths: Paths, found: Container) -> int | None:
-    """Take the lock of a container that is to go; None when it is gone.
-
-    Raises Conflict when somebody started it meanwhile.
-    """
-    try:
-        lock_fd = record.lock(paths.container(found.record.id))
-    except FileNotFoundError:
-        return None
-    if lock_fd is None:
-        raise Conflict(f"container {found.record.name} was started meanwhile")
-    return lock_fd
-
-
-def _supervisor(paths: Paths, found: Container) -> socket.socket | None:
-    """Connect to a container's supervisor, which may only be about to listen.
-
-    None: nobody holds the container, or whoever does so is no supervisor.
-    """
-    directory = paths.container(found.record.id)
-    limit_s = time.monotonic() + _STOP_MARGIN_S
-    while True:
-        end = control.connect(paths, found.record.id)
-        if end is not None or not record.is_locked(directory) or time.monotonic() > limit_s:
-            return end
-        time.sleep(_BRIEF_S)
-
-
-def _stop_unattended(paths: Paths, found: Container, reporter: Reporter) -> bool:
-    """Stop a container without a supervisor that answers: it has ended, most likely."""
-    directory = paths.container(found.record.id)
-    if not record.is_locked(directory):
-        return _call_off_restart(paths, found)
-    _kill(paths, found, reporter)
-    return True
-
-
-def _await_end(end: socket.socket, found: Container, limit_s: float) -> None:
-    end.settimeout(limit_s)
-    try:
-        while control.receive(end) is not None:
-            pass
-    except TimeoutError:
-        raise Error(
-            f"container {found.record.name} does not end",
-            hint="a process in uninterruptible sleep? see: ps -eo pid,stat,wchan,cmd",
-        ) from None
-
-
-def _end(paths: Paths, found: Container, timeout_s: float | None, reporter: Reporter) -> None:
-    """End a running container, politely when there is time."""
-    if timeout_s:
-        stop(paths, found.record.id, timeout_s, reporter)
-        return
-    end = _supervisor(paths, found)
-    if end is None:
-        _kill(paths, found, reporter)
-        return
-    try:
-        thaw(paths, found)
-        control.tell(end, "stop", timeout_s=0, reason="kill")
-        _await_end(end, found, _KILL_TIMEOUT_S)
-    finally:
-        end.close()
-    record.wait_unlocked(paths.container(found.record.id), _KILL_TIMEOUT_S)
-
-
-def _kill(paths: Paths, found: Container, reporter: Reporter) -> None:
-    """Kill a container and wait until its supervisor has cleaned up.
-
-    Raises Error when that does not happen in time.
-    """
-    from rootlesspy.engine import storage
-
-    reporter.step(f"kill {found.record.name}")
-    directory = paths.container(found.record.id)
-    storage.kill_payload(directory)
-    if not record.wait_unlocked(directory, _KILL_TIMEOUT_S):
-        raise Error(
-            f"container {found.record.name} does not end",
-            hint="a process in uninterruptible sleep? see: ps -eo pid,stat,wchan,cmd",
-        )
-
-
 def _on_scope(paths: Paths, found: Container, *, freeze: bool) -> None:
     """Freeze or thaw the container's scope."""
     from rootlesspy.systemd import scope
 
-    connection = _bus(paths)
+    connection = user_bus(paths)
     live = record.live_state(paths.container(found.record.id))
     try:
         if live is None or not live.unit:
@@ -499,17 +294,8 @@ def _on_scope(paths: Paths, found: Container, *, freeze: bool) -> None:
         connection.close()
 
 
-def _bus(paths: Paths) -> Bus:
+def user_bus(paths: Paths) -> Bus:
+    """Connect to the user manager.  Raises Error without one."""
     from rootlesspy.systemd import bus
 
     return bus.connect(os.path.dirname(paths.require_runtime()))
-
-
-def _remove_broken(paths: Paths, container_id: str, *, force: bool) -> None:
-    from rootlesspy.engine import storage
-
-    if not force:
-        raise Conflict(
-            f"container {container_id[:12]} is damaged", hint=f"rp rm -f {container_id[:12]}"
-        )
-    storage.remove_damaged(paths, container_id)

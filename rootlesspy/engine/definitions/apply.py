@@ -14,7 +14,7 @@ import os
 import time
 from typing import TYPE_CHECKING, NamedTuple
 
-from rootlesspy.engine import idmap, lifecycle, root, run, volume_store
+from rootlesspy.engine import ending, idmap, lifecycle, root, run, volume_store
 from rootlesspy.engine.definitions import definition_export, plan, replacement
 from rootlesspy.engine.definitions.plan import (
     CHANGE,
@@ -222,7 +222,7 @@ class _Work:
         root.find(request, self._paths, maps, self._reporter, self._make_progress).release()
 
     def _stop(self, wanted: ContainerDefinition) -> None:
-        stop = functools.partial(lifecycle.stop, self._paths, wanted.name, None, self._reporter)
+        stop = functools.partial(ending.stop, self._paths, wanted.name, None, self._reporter)
         if not self._try(self._plan.of(wanted.name).subject, stop):
             self._left.add(wanted.name)
 

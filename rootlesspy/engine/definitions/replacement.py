@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from rootlesspy.engine import autostart, lifecycle, record, run
+from rootlesspy.engine import autostart, ending, lifecycle, record, run
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -38,7 +38,7 @@ def replace(
 
 def remove(paths: Paths, name: str, reporter: Reporter, *, volumes: bool = False) -> None:
     """Stop a container politely and remove it, its unit file too.  Raises Error."""
-    lifecycle.stop(paths, name, None, reporter)
+    ending.stop(paths, name, None, reporter)
     found = lifecycle.get(paths, name)
     autostart.forget(paths, found.record)
-    lifecycle.remove(paths, [found.record.id], force=True, reporter=reporter, volumes=volumes)
+    ending.remove(paths, [found.record.id], force=True, reporter=reporter, volumes=volumes)

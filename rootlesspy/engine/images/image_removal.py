@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, NamedTuple
 
-from rootlesspy.engine import lifecycle, record
+from rootlesspy.engine import ending, lifecycle, record
 from rootlesspy.engine.output import events
 from rootlesspy.errors import Conflict, NotFound
 from rootlesspy.image import usage
@@ -43,7 +43,7 @@ def remove(paths: Paths, text: str, *, force: bool, reporter: Reporter) -> Remov
                 f"image {text} is in use by container {', '.join(names)}",
                 hint=f"rp rm {' '.join(names)}, or rp rmi -f {text}",
             )
-        lifecycle.remove(paths, names, force=True, reporter=reporter)
+        ending.remove(paths, names, force=True, reporter=reporter)
     removed = store.remove(text, force=force, in_use=lambda: layers_in_use(paths))
     for name in removed.untagged:
         events.emit_image("untag", name, image.id)

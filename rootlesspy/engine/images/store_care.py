@@ -6,7 +6,7 @@ import json
 import os
 from typing import TYPE_CHECKING, NamedTuple
 
-from rootlesspy.engine import idmap, lifecycle, storage, volume_store
+from rootlesspy.engine import ending, idmap, lifecycle, storage, volume_store
 from rootlesspy.engine.images import image_removal
 from rootlesspy.engine.views import disk_usage
 from rootlesspy.errors import Conflict, Error, NotFound
@@ -100,7 +100,7 @@ def prune_containers(
         if container.state not in ("exited", "created") or not chosen(container):
             continue
         try:
-            lifecycle.remove(
+            ending.remove(
                 paths, [container.record.id], force=False, reporter=reporter, volumes=True
             )
         except (Conflict, NotFound):
