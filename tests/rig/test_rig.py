@@ -106,8 +106,8 @@ def test_terminal_has_size_and_job_control(rig: Machine) -> None:
         terminal.send("stty size; tty\r")
         terminal.expect(r"24 80.*/dev/pts/\d+")
         terminal.resize(30, 100)
-        terminal.send("stty size\r")
-        terminal.expect("30 100")
+        terminal.send("while [ \"$(stty size)\" != '30 100' ]; do sleep 0.1; done; echo si''ze\r")
+        terminal.expect("size\r")
         # No shell: for a moment after its fork dash, and the program it has not become yet, would
         # only take note of an interrupt.
         terminal.send("python3 -c 'import time; print(1 + 1, \"started\"); time.sleep(100)'\r")
