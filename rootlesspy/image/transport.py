@@ -29,7 +29,7 @@ from urllib3.exceptions import (
 )
 
 from rootlesspy import __version__
-from rootlesspy.errors import RegistryError, UsageError
+from rootlesspy.errors import NotFound, RegistryError, UsageError
 from rootlesspy.image import auth, http_rules, tls
 from rootlesspy.image.body import Body, finish, reason
 from rootlesspy.image.http_rules import origin
@@ -98,7 +98,7 @@ class Transport:
     def fetch(self, url: str) -> Body:
         """Open what a URL that somebody typed leads to, without any credentials.
 
-        Raises UsageError for what is no URL of a server, RegistryError.
+        Raises UsageError for what is no URL of a server, NotFound, RegistryError.
         """
         parts = urlsplit(url) if url.isascii() and url.isprintable() else None
         if parts is None or parts.scheme not in ("http", "https") or not parts.hostname:
@@ -112,7 +112,8 @@ class Transport:
         if response.status != 200:
             status = response.status
             finish(response)
-            raise RegistryError(f"{parts.netloc} answers {status} to {parts.path}")
+            kind = NotFound if status == 404 else RegistryError
+            raise kind(f"{parts.netloc} answers {status} to {parts.path}")
         return Body(response, urlsplit(answered).netloc, 0)
 
     def _follow(
