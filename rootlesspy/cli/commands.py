@@ -9,6 +9,7 @@ PANELS = (CONTAINERS, IMAGES, SYSTEM)
 GROUPS = {
     "container": "Commands for containers; each is a command of rp too.",
     "image": "Commands for images.",
+    "manifest": "Commands for manifest lists: one name for the images of several platforms.",
     "healthcheck": "Check whether containers are healthy.",
     "system": "Commands for this machine and the store.",
 }
@@ -87,6 +88,14 @@ COMMANDS = (
     Entry("image exists", "image_names", "exists", IMAGES),
     Entry("image inspect", "image_inspect", "inspect", IMAGES),
     Entry("image prune", "image_prune", "prune", IMAGES),
+    Entry("manifest create", "manifest", "create", IMAGES),
+    Entry("manifest add", "manifest", "add", IMAGES),
+    Entry("manifest annotate", "manifest", "annotate", IMAGES),
+    Entry("manifest inspect", "manifest", "inspect", IMAGES),
+    Entry("manifest push", "manifest", "push", IMAGES),
+    Entry("manifest remove", "manifest", "remove", IMAGES),
+    Entry("manifest rm", "manifest", "rm", IMAGES),
+    Entry("manifest exists", "manifest", "exists", IMAGES),
     Entry("image tree", "image_history", "tree", IMAGES),
     Entry("image ls", "images", "images", IMAGES),
     Entry("image list", "images", "images", IMAGES),

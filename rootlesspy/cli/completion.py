@@ -31,3 +31,16 @@ def images(incomplete: str) -> list[str]:
     names = {name for image in found for name in image.names}
     names |= {name.removeprefix("docker.io/library/") for name in names}
     return sorted(name for name in names if name.startswith(incomplete))
+
+
+def manifest_lists(incomplete: str) -> list[str]:
+    """Offer the names of manifest lists."""
+    from rootlesspy.image.lists import all_lists
+
+    try:
+        found = all_lists(paths.from_environment(os.environ))
+    except (Error, OSError):
+        return []
+    names = {name for each in found for name in each.names}
+    names |= {name.removeprefix("localhost/") for name in names}
+    return sorted(name for name in names if name.startswith(incomplete))

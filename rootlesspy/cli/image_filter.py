@@ -119,6 +119,11 @@ def _dangling(value: str) -> Callable[[Line], bool]:
     return lambda line: asked is (not line.image.names)
 
 
+def _manifest(value: str) -> Callable[[Line], bool]:
+    asked = parse_boolean(value, "--filter manifest")
+    return lambda line: asked is (not line.image.platform)
+
+
 def _id(value: str) -> Callable[[Line], bool]:
     plain = hexadecimal(value)
     return lambda line: hexadecimal(line.image.id).startswith(plain)
@@ -137,6 +142,7 @@ _TESTS: dict[str, Callable[[str], Callable[[Line], bool]]] = {
     "intermediate": _intermediate,
     "label": _label,
     "label!": _lacks_label,
+    "manifest": _manifest,
     "readonly": _read_only,
     "reference": reference,
 }

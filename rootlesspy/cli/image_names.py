@@ -24,10 +24,14 @@ def tag(
 ) -> int:  # fmt: skip
     """Give an image more names."""
     from rootlesspy.engine.output import events
-    from rootlesspy.image import naming
+    from rootlesspy.image import lists, naming
     from rootlesspy.image.store import Store
 
     paths = context.obj.paths()
+    if (found := lists.named(paths, name)) is not None:
+        for given in lists.tag(paths, found, names):
+            events.emit_image("tag", given, found.id)
+        return 0
     image = Store(paths).resolve(name)
     for given in naming.tag(paths, image, names):
         events.emit_image("tag", given, image.id)
@@ -47,10 +51,14 @@ def untag(
 ) -> int:  # fmt: skip
     """Take names from an image, which stays."""
     from rootlesspy.engine.output import events
-    from rootlesspy.image import naming
+    from rootlesspy.image import lists, naming
     from rootlesspy.image.store import Store
 
     paths = context.obj.paths()
+    if (found := lists.named(paths, name)) is not None:
+        for taken in lists.untag(paths, found, names or ()):
+            events.emit_image("untag", taken, found.id)
+        return 0
     image = Store(paths).resolve(name)
     for taken in naming.untag(paths, image, names or ()):
         events.emit_image("untag", taken, image.id)
@@ -65,10 +73,13 @@ def exists(
     ),
 ) -> int:  # fmt: skip
     """Say by the exit code whether an image is here: 0 yes, 1 no."""
+    from rootlesspy.image import lists
     from rootlesspy.image.store import Store
 
+    paths = context.obj.paths()
     try:
-        Store(context.obj.paths()).resolve(name)
+        if lists.named(paths, name) is None:
+            Store(paths).resolve(name)
     except NotFound:
         return 1
     return 0

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from rootlesspy.image.registry import Client
 
 _LEVELS = {"gzip": range(10), "zstd": range(1, 23)}
-_FORMAT_HELP = "Kind of manifest: oci or v2s2; default: the one that the image has."
+FORMAT_HELP = "Kind of manifest: oci or v2s2; default: the one that the image has."
 
 
 def push(
@@ -56,7 +56,7 @@ def push(
         None, "--digestfile", metavar="PATH", help="Write the digest there.", show_default=False
     ),
     form: Optional[str] = typer.Option(
-        None, "--format", "-f", metavar="KIND", help=_FORMAT_HELP, show_default=False
+        None, "--format", "-f", metavar="KIND", help=FORMAT_HELP, show_default=False
     ),
     quiet: bool = typer.Option(
         False, "--quiet", "-q", help="Do not show progress.", show_default=False
@@ -74,14 +74,14 @@ def push(
     image = Store(session.paths()).resolve(name)
     target = place.parse_place(destination or _own_name(name, image.names), plain=place.REGISTRY)
     client = registry_access.client(session, authfile=authfile, creds=creds, cert_dir=cert_dir)
-    trip = _trip(session, client, quiet=quiet, form=form)._replace(
+    journey = trip(session, client, quiet=quiet, form=form)._replace(
         insecure=registry_access.insecure(tls_verify),
-        compression=_compression(compression, level, force=force),
+        compression=compression_of(compression, level, force=force),
     )
-    digest = copy.copy(place.Place(place.STORE, "", name), target, trip)
+    digest = copy.copy(place.Place(place.STORE, "", name), target, journey)
     events.emit_image("push", str(target).removeprefix("docker://"), image.id)
     if digestfile is not None:
-        _write(digestfile, digest)
+        write_digest(digestfile, digest)
     return 0
 
 
@@ -126,7 +126,34 @@ def copy(
         None, "--digestfile", metavar="PATH", help="Write the digest there.", show_default=False
     ),
     form: Optional[str] = typer.Option(
-        None, "--format", "-f", metavar="KIND", help=_FORMAT_HELP, show_default=False
+        None, "--format", "-f", metavar="KIND", help=FORMAT_HELP, show_default=False
+    ),
+    everything: bool = typer.Option(
+        False, "--all", "-a", help="Of an index, copy the images of all platforms.",
+        show_default=False,
+    ),
+    multi_arch: Optional[str] = typer.Option(
+        None, "--multi-arch", metavar="WHICH", show_default=False,
+        help="Of an index: system (this platform's image), all, or index-only.",
+    ),
+    preserve: bool = typer.Option(
+        False, "--preserve-digests", help="Refuse to copy what would get another digest.",
+        show_default=False,
+    ),
+    compress: bool = typer.Option(
+        False, "--dest-compress", help="Compress plain layers in a directory too.",
+        show_default=False,
+    ),
+    decompress: bool = typer.Option(
+        False, "--dest-decompress", help="Decompress layers.", show_default=False
+    ),
+    compression: Optional[str] = typer.Option(
+        None, "--dest-compress-format", metavar="FORMAT", show_default=False,
+        help="Compress layers as gzip or zstd, those too that are in another form.",
+    ),
+    level: Optional[int] = typer.Option(
+        None, "--dest-compress-level", metavar="N", help="How hard to compress.",
+        show_default=False,
     ),
     platform: Optional[str] = typer.Option(
         None, "--platform", metavar="OS/ARCH", help="Platform, such as linux/arm64.",
@@ -134,6 +161,10 @@ def copy(
     ),
     quiet: bool = typer.Option(
         False, "--quiet", "-q", help="Do not show progress.", show_default=False
+    ),
+    signature_policy: Optional[str] = typer.Option(
+        None, "--signature-policy", metavar="PATH", show_default=False,
+        help=registry_access.SIGNATURE_POLICY_HELP,
     ),
 ) -> int:  # fmt: skip
     """Copy an image between registries, archives, layouts and the store."""
@@ -145,21 +176,25 @@ def copy(
         parse_platform(platform, "--platform")
     there, here = place.parse_place(source), place.parse_place(destination)
     client = registry_access.client(session, authfile=authfile, creds=creds, cert_dir=cert_dir)
-    trip = _trip(session, client, quiet=quiet, form=form)._replace(
+    journey = trip(session, client, quiet=quiet, form=form)._replace(
         source_client=registry_access.client(
             session, authfile=authfile, creds=source_creds, cert_dir=source_cert_dir
         ),
         insecure_source=registry_access.insecure(source_tls_verify),
         insecure=registry_access.insecure(tls_verify),
         platform=platform,
+        signature_policy=signature_policy,
+        compression=_written_as(compression, level, compress=compress, decompress=decompress),
+        multi_arch=_multi_arch(multi_arch, everything=everything),
+        preserve=preserve,
     )
-    digest = copying.copy(there, here, trip)
+    digest = copying.copy(there, here, journey)
     if digestfile is not None:
-        _write(digestfile, digest)
+        write_digest(digestfile, digest)
     return 0
 
 
-def _trip(session: Session, client: Client, *, quiet: bool, form: str | None) -> Trip:
+def trip(session: Session, client: Client, *, quiet: bool, form: str | None) -> Trip:
     from rootlesspy import settings
     from rootlesspy.engine import idmap
     from rootlesspy.image.copy import Trip
@@ -177,10 +212,36 @@ def _trip(session: Session, client: Client, *, quiet: bool, form: str | None) ->
     )
 
 
-def _compression(form: str, level: int | None, *, force: bool) -> Compression:
+def _multi_arch(which: str | None, *, everything: bool) -> str:
+    from rootlesspy.image import copy
+
+    if which is None:
+        return copy.ALL if everything else copy.SYSTEM
+    if everything and which != copy.ALL:
+        raise UsageError(f"--all and --multi-arch={which} exclude each other")
+    return parse_choice(which, "--multi-arch", copy.MULTI_ARCH)
+
+
+def _written_as(
+    form: str | None, level: int | None, *, compress: bool, decompress: bool
+) -> Compression:
+    from rootlesspy.image.compress import NONE
+
+    if decompress:
+        if form or compress or level is not None:
+            raise UsageError("--dest-decompress and --dest-compress exclude each other")
+        return compression_of("", None, force=True)._replace(form=NONE)
+    return compression_of(form or ("gzip" if compress else ""), level, force=form is not None)
+
+
+def compression_of(form: str, level: int | None, *, force: bool) -> Compression:
     from rootlesspy.image.copy import Compression
 
-    parse_choice(form, "--compression-format", tuple(_LEVELS))
+    """Parse how layers are to be compressed; form "" leaves it to the destination."""
+    if form:
+        parse_choice(form, "--compression-format", tuple(_LEVELS))
+    elif level is not None:
+        form = "gzip"
     if level is not None and level not in _LEVELS[form]:
         allowed = _LEVELS[form]
         raise UsageError(f"--compression-level {level}: {form} knows {allowed[0]} to {allowed[-1]}")
@@ -198,7 +259,7 @@ def _own_name(typed: str, names: tuple[str, ...]) -> str:
     raise UsageError(f"image {typed} is to be pushed, but where", hint=f"rp push {typed} NAME")
 
 
-def _write(path: str, digest: str) -> None:
+def write_digest(path: str, digest: str) -> None:
     try:
         with open(path, "w", encoding="ascii") as file:
             file.write(digest)

@@ -71,10 +71,12 @@ def row(line: Line, now_s: float, users: int, *, full: bool) -> Record:
 def json_row(image: Image, users: int) -> dict[str, Any]:
     """Return one element of `--format json`."""
     operating_system, _, architecture = str(image.platform).partition("/")
+    # A manifest list has no platform.
+    is_image = bool(image.platform)
     return {
         "Id": hexadecimal(image.id),
         "ParentId": "",
-        "RepoTags": list(image.names) or None,
+        "RepoTags": (list(image.names) if is_image else None) or None,
         "RepoDigests": repo_digests(image),
         "Size": image.size_bytes,
         "SharedSize": 0,

@@ -63,6 +63,10 @@ def pull(
     quiet: bool = typer.Option(
         False, "--quiet", "-q", help="Do not show progress.", show_default=False
     ),
+    signature_policy: Optional[str] = typer.Option(
+        None, "--signature-policy", metavar="PATH", show_default=False,
+        help=registry_access.SIGNATURE_POLICY_HELP,
+    ),
     tls_verify: Optional[bool] = typer.Option(
         None, "--tls-verify/--no-tls-verify", help=registry_access.TLS_HELP, show_default=False
     ),
@@ -99,6 +103,7 @@ def pull(
             reporter=session.reporter,
             client=client,
             insecure=insecure,
+            signature_policy=signature_policy,
         )
         emit_image("pull", image.names[0] if image.names else name, image.id)
         sys.stdout.write(f"{hexadecimal(image.id)}\n")
@@ -141,11 +146,12 @@ def images(
 ) -> int:  # fmt: skip
     """List images."""
     from rootlesspy.engine.images.image_removal import users
+    from rootlesspy.image.lists import all_lists
     from rootlesspy.image.store import Store
 
     paths = context.obj.paths()
     asked = (*(filters or ()), *((f"reference={name}",) if name else ()))
-    known = Store(paths).images()
+    known = [*Store(paths).images(), *(each.as_image() for each in all_lists(paths))]
     found = matching(image_rows.lines(known), asked, known=known, used=lambda: users(paths))
     _sort_lines(found, parse_choice(sort, "--sort", _SORT))
     if form:
@@ -180,6 +186,7 @@ def rmi(
     Exit code 1: one did not exist; 2: one is in use by a container; 125: anything else.
     """
     from rootlesspy.engine.images.image_removal import remove
+    from rootlesspy.image.lists import all_lists
     from rootlesspy.image.store import Store
 
     session = context.obj
@@ -188,7 +195,8 @@ def rmi(
         raise UsageError("rp rmi: name the images, or say --all", hint="rp rmi --help")
     chosen = list(names or ())
     if everything:
-        chosen = [image.id for image in Store(paths).images()]
+        found = all_lists(paths)
+        chosen = [*(each.id for each in found), *(each.id for each in Store(paths).images())]
     removal = Removal(session.reporter)
     deleted = []
     for name in chosen:

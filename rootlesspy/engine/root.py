@@ -67,7 +67,7 @@ def find(
         present = _present(store, request.image, maps)
     if present is None:
         _pull_in_child(request, paths, maps, reporter, make_progress)
-        present = _present(store, request.image, maps)
+        present = _present(store, request.image, maps, request.platform)
     if present is None:
         raise NotFound(f"image {request.image} was removed while it was pulled")
     image, layers, hold_fd = present
@@ -81,14 +81,14 @@ def find(
 
 
 def _present(
-    store: Store, reference: str, maps: IdMaps
+    store: Store, reference: str, maps: IdMaps, platform: str | None = None
 ) -> tuple[Image, tuple[str, ...], int] | None:
     """Return an image of the store with its layers and a hold on them; None if not all there."""
     hold_fd = store.hold()
     if hold_fd is None:
         return None
     try:
-        image = store.resolve(reference)
+        image = store.resolve(reference, platform)
         layers = store.layers(image, maps)
     except NotFound:
         os.close(hold_fd)

@@ -1,4 +1,4 @@
-"""Compressing layers on their way to a registry."""
+"""Compressing layers on their way to another place, or decompressing them."""
 
 from __future__ import annotations
 
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from rootlesspy.settings import Source
 
 FORMATS = ("gzip", "zstd")
+NONE = "none"
 _GZIP_LEVEL = 6
 _ISAL_LEVEL = 2
 _ZSTD_LEVEL = 3
@@ -34,14 +35,16 @@ def compressed(
 ) -> Copyable:
     """Return an image whose layers are compressed; with force those that are in another form too.
 
+    form "none", which needs force, decompresses.
+
     What is made lies in unlinked files of the store.  Raises ImageError, OSError.
     """
     manifest = image.original.manifest
     made: dict[str, Extent] = {}
     layers = []
     for layer, diff_id in zip(manifest.layers, image.original.diff_ids, strict=True):
-        is_plain = not layer.media_type.endswith(FORMATS)
-        if is_plain or (force and not layer.media_type.endswith(form)):
+        old = next((each for each in FORMATS if layer.media_type.endswith(each)), NONE)
+        if old != form and (force or old == NONE):
             descriptor, extent = _compress(paths, image, layer, diff_id, form, level)
             made[descriptor.digest] = extent
             layers.append(descriptor)
@@ -101,11 +104,13 @@ def _compress(
     fd = os.open(paths.tmp, flags, 0o600)
     digest, size = hashlib.sha256(), 0
     pieces = plain(image, layer, diff_id)
-    for piece in _gzip(pieces, level) if form == "gzip" else _zstd(pieces, level):
+    if form != NONE:
+        pieces = _gzip(pieces, level) if form == "gzip" else _zstd(pieces, level)
+    for piece in pieces:
         digest.update(piece)
         size += len(piece)
         write_all(fd, piece)
-    media_type = f"application/vnd.oci.image.layer.v1.tar+{form}"
+    media_type = "application/vnd.oci.image.layer.v1.tar" + (f"+{form}" if form != NONE else "")
     return (
         Descriptor(media_type, f"sha256:{digest.hexdigest()}", size),
         Extent(fd, 0, size),

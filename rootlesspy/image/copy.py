@@ -15,6 +15,7 @@ from rootlesspy.image.place import REGISTRY, STORE, Place
 from rootlesspy.image.reference import parse, parse_local
 from rootlesspy.image.store import Store
 from rootlesspy.image.tarwrite import TarWriter
+from rootlesspy.image.trust import gate
 from rootlesspy.image.writer import Writer, jobs_for
 from rootlesspy.oci import image_spec
 from rootlesspy.settings import Source
@@ -22,22 +23,33 @@ from rootlesspy.settings import Source
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from rootlesspy.image.files import Files
     from rootlesspy.image.progress import Progress
     from rootlesspy.image.reference import Reference
     from rootlesspy.image.registry import Client
     from rootlesspy.image.save import Copyable
+    from rootlesspy.image.saved import Original
     from rootlesspy.linux.userns import IdMaps
     from rootlesspy.paths import Paths
     from rootlesspy.report import Reporter
     from rootlesspy.settings import Settings
 
 
-class Compression(NamedTuple):
-    """How layers are sent to a registry: plain ones always compressed, others only with force."""
+SYSTEM, ALL, INDEX_ONLY = MULTI_ARCH = ("system", "all", "index-only")
 
-    form: str = "gzip"
+
+class Compression(NamedTuple):
+    """How layers are written: plain ones compressed, others only with force.
+
+    form "" is gzip for a registry and nothing elsewhere; "none" decompresses.
+    """
+
+    form: str = ""
     level: int | None = None
     force: bool = False
+
+
+_OCI = ("oci", "oci-archive")
 
 
 class Trip(NamedTuple):
@@ -45,6 +57,9 @@ class Trip(NamedTuple):
 
     insecure: whether TLS may fail, None as registries.conf says, for source and destination.
     manifest: "oci", "v2s2" or "" for the kind that the source has.
+    multi_arch: of an index the image for the platform, all of it, or the index alone.
+    preserve: whether a digest that would change is an error.
+    signature_policy: a file in place of the policy.json that is configured.
     """
 
     paths: Paths
@@ -59,6 +74,9 @@ class Trip(NamedTuple):
     platform: str | None = None
     manifest: str = ""
     compression: Compression = Compression()
+    multi_arch: str = SYSTEM
+    preserve: bool = False
+    signature_policy: str | None = None
 
 
 def copy(source: Place, destination: Place, trip: Trip) -> str:
@@ -68,25 +86,63 @@ def copy(source: Place, destination: Place, trip: Trip) -> str:
     """
     with contextlib.ExitStack() as stack:
         writer = stack.enter_context(Writer(trip.paths, trip.maps, trip.reporter, trip.progress))
-        image = stack.enter_context(_opened(source, trip))
-        if trip.manifest:
-            convert = save.as_oci if trip.manifest == "oci" else save.as_docker
-            image = image._replace(original=convert(image.original))
+        if trip.multi_arch != SYSTEM:
+            from rootlesspy.image import copy_all
+
+            digest = copy_all.copy(writer, source, destination, trip)
+            if digest is not None:
+                return digest
+        image = stack.enter_context(opened(source, trip))
+        made = _made(image, destination, trip)
+        if trip.preserve:
+            check_preserved(image.original.digest, made.original.digest, made_up=made.original)
         if destination.transport == STORE:
-            return _to_store(writer, image, destination)
+            return _to_store(writer, made, destination)
         if destination.transport == REGISTRY:
-            return _to_registry(image, destination, trip)
-        return _to_files(image, destination)
+            return _to_registry(made, destination, trip)
+        return _to_files(made, destination)
+
+
+def check_preserved(old: str, new: str, *, made_up: Original | None = None) -> None:
+    """Refuse to change a digest.  Raises UsageError."""
+    if old != new or (made_up is not None and made_up.is_made_up):
+        raise UsageError(
+            f"--preserve-digests: {old} would become another manifest",
+            hint="leave out --format and compression, or choose another kind of destination",
+        )
+
+
+def _made(image: Copyable, destination: Place, trip: Trip) -> Copyable:
+    """Return the image as it is to be written: its kind of manifest, its compression."""
+    if trip.manifest or destination.transport in _OCI:
+        if trip.manifest == "v2s2" and destination.transport in _OCI:
+            raise UsageError(f"--format v2s2: {destination.transport}: holds OCI images only")
+        convert = save.as_docker if trip.manifest == "v2s2" else save.as_oci
+        image = image._replace(original=convert(image.original))
+    form, level, force = compression_for(destination, trip.compression)
+    if not form:
+        return image
+    return compress.compressed(trip.paths, image, form, level, force=force)
+
+
+def compression_for(destination: Place, asked: Compression) -> Compression:
+    """Return how layers are written at a place.  Raises UsageError."""
+    if asked.form and destination.transport in (STORE, "docker-archive"):
+        raise UsageError(f"{destination}: layers are not compressed anew there")
+    if not asked.form and destination.transport == REGISTRY:
+        return asked._replace(form="gzip")
+    return asked
 
 
 @contextlib.contextmanager
-def _opened(place: Place, trip: Trip) -> Iterator[Copyable]:
+def opened(place: Place, trip: Trip) -> Iterator[Copyable]:
     """Find the image of a place.  Raises NotFound, ImageError, UsageError, RegistryError."""
     if place.transport == STORE:
-        yield save.stored(trip.paths, Store(trip.paths).resolve(place.name))
+        image = Store(trip.paths).resolve(place.name, trip.platform)
+        yield save.stored(trip.paths, image)
         return
     if place.transport == REGISTRY:
-        yield _remote(place, trip)
+        yield admit(_remote(place, trip), place, trip)
         return
     with files.Opened(trip.paths, place.path) as opened:
         found = saved.images(opened.files, trip.platform, place.name or None)
@@ -96,7 +152,20 @@ def _opened(place: Place, trip: Trip) -> Iterator[Copyable]:
                 f"{place} holds {len(found)} images", hint=f"name one: {', '.join(names)}"
             )
         origin = files.Saved(opened.files, found[0].blobs)
-        yield save.Copyable(found[0], origin, (Source(place.path, "", False),))
+        image = save.Copyable(found[0], origin, (Source(place.path, "", False),))
+        yield admit(image, place, trip, opened.files)
+
+
+def admit(image: Copyable, place: Place, trip: Trip, archive: Files | None = None) -> Copyable:
+    """Return an image that the signature policy accepts from its place.  Raises ImageError, …"""
+    trust = gate.load(trip.paths, trip.reporter, trip.signature_policy)
+    data, digest = image.original.data, image.original.digest
+    if archive is not None:
+        trust.admit_files(place.transport, place.path, archive, data, digest)
+    else:
+        source = image.sources[0]
+        trust.admit_remote(parse(place.name), trip.source_client, source, data, digest)
+    return image
 
 
 def _remote(place: Place, trip: Trip) -> Copyable:
@@ -125,8 +194,6 @@ def _to_store(writer: Writer, image: Copyable, destination: Place) -> str:
 def _to_registry(image: Copyable, destination: Place, trip: Trip) -> str:
     reference = parse(destination.name)
     target = target_of(reference, trip.settings, trip.insecure)
-    form, level, force = trip.compression
-    image = compress.compressed(trip.paths, image, form, level, force=force)
     if reference.digest not in (None, image.original.digest):
         raise UsageError(
             f"{destination}: the image's digest is {image.original.digest}",
@@ -169,6 +236,13 @@ def _to_files(image: Copyable, destination: Place) -> str:
 
 def _to_layout(image: Copyable, path: str, names: list[str]) -> None:
     """Write to an OCI layout, beside the images that it holds."""
+    old = layout_entries(path)
+    target = save.DirectoryTarget(path, add=bool(old))
+    save.oci_layout(target, [(image, names)], old=old)
+
+
+def layout_entries(path: str) -> list[dict[str, object]]:
+    """Return what the index of a layout lists; nothing where there is none.  Raises ImageError."""
     old: list[dict[str, object]] = []
     index = os.path.join(path, "index.json")
     if os.path.exists(os.path.join(path, "oci-layout")) and os.path.exists(index):
@@ -179,5 +253,4 @@ def _to_layout(image: Copyable, path: str, names: list[str]) -> None:
             old = json.loads(data)["manifests"]
         except image_spec.MalformedError as error:
             raise ImageError(f"{index}: {error}") from error
-    target = save.DirectoryTarget(path, add=bool(old))
-    save.oci_layout(target, [(image, names)], old=old)
+    return old

@@ -24,8 +24,8 @@ if TYPE_CHECKING:
     from rootlesspy.paths import Paths
 
 _CHUNK = 1 << 20
-_INDEX, _IMAGE, _BLOB, _LAYER, _ORPHAN, _HALF_MADE = (
-    "index", "image", "blob", "layer", "orphan", "half-made",
+_INDEX, _IMAGE, _LIST, _BLOB, _LAYER, _ORPHAN, _HALF_MADE = (
+    "index", "image", "list", "blob", "layer", "orphan", "half-made",
 )  # fmt: skip
 
 
@@ -47,6 +47,8 @@ class Check:
         self._in_use = in_use
         self._blobs: dict[str, str] = {}
         self._diff_ids: set[str] = set()
+        self._wanted: set[str] = set()
+        """Diff IDs that need not be unpacked: those of images in manifest lists."""
 
     def run(self) -> list[Problem]:
         """Return all problems.  Raises OSError."""
@@ -59,6 +61,10 @@ class Check:
             why = self._image(entry)
             if why is not None:
                 problems.append(Problem(_IMAGE, entry["digest"], why))
+        for entry in layout.read_lists(self._paths):
+            why = self._list(entry)
+            if why is not None:
+                problems.append(Problem(_LIST, entry["digest"], why))
         return [*problems, *self._blob_problems(), *self._layer_problems(), *self._half_made()]
 
     def _image(self, entry: IndexEntry) -> str | None:
@@ -76,6 +82,22 @@ class Check:
         for layer in manifest.layers:
             self._blobs[layer.digest] = name
         self._diff_ids.update(config["rootfs"]["diff_ids"])
+        return None
+
+    def _list(self, entry: IndexEntry) -> str | None:
+        """Note what a manifest list needs; return what is wrong with its documents."""
+        name = entry.get("annotations", {}).get(image_spec.REF_NAME) or entry["digest"]
+        self._blobs[entry["digest"]] = name
+        try:
+            self._document(entry["digest"])
+            for each in removal.listed_images(self._paths, entry):
+                self._wanted.update(each.diff_ids)
+                for digest in each.blobs:
+                    self._blobs.setdefault(digest, name)
+        except ImageError as error:
+            return error.message
+        except image_spec.MalformedError as error:
+            return str(error)
         return None
 
     def _document(self, digest: str) -> bytes:
@@ -110,7 +132,7 @@ class Check:
             why = _layer_fault(path, diff_id)
             if why is not None:
                 problems.append(Problem(_LAYER, path, why, size))
-            elif diff_id not in self._diff_ids and path not in used:
+            elif diff_id not in self._diff_ids | self._wanted and path not in used:
                 problems.append(Problem(_ORPHAN, path, "no image needs it", size))
         unpacked = {
             f"{os.path.basename(os.path.dirname(path))}:{os.path.basename(path)}" for path in sizes
@@ -137,14 +159,15 @@ def repair(
     if held is None:
         raise Conflict("somebody pulls an image or starts a container now", hint="try again")
     try:
-        damaged = {problem.name for problem in problems if problem.kind == _IMAGE}
+        damaged = {problem.name for problem in problems if problem.kind in (_IMAGE, _LIST)}
         if any(problem.kind == _INDEX for problem in problems):
             _make_index(paths)
         if damaged:
-            layout.update_index(
-                paths,
-                lambda entries: [entry for entry in entries if entry["digest"] not in damaged],
-            )
+            for update in (layout.update_index, layout.update_lists):
+                update(
+                    paths,
+                    lambda entries: [entry for entry in entries if entry["digest"] not in damaged],
+                )
         used = {os.path.dirname(path) for path in in_use()}
         for problem in problems:
             if problem.kind == _BLOB:

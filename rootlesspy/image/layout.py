@@ -28,6 +28,8 @@ if TYPE_CHECKING:
 SIZE = "rootlesspy.size"
 INDEX_DIGEST = "rootlesspy.index"
 ALIAS = "rootlesspy.alias"
+LIST_ID = "rootlesspy.list"
+LIST_CREATED = "rootlesspy.created"
 
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
 _NO_FOLLOW = os.O_NOFOLLOW | os.O_CLOEXEC
@@ -126,22 +128,76 @@ def read_index(paths: Paths) -> list[IndexEntry]:
     return [entry for entry in entries if _is_entry(entry)]
 
 
-def update_index(paths: Paths, change: Callable[[list[IndexEntry]], list[IndexEntry]]) -> None:
-    """Replace the entries of index.json by what change makes of them, under its lock.
+def read_lists(paths: Paths) -> list[IndexEntry]:
+    """Return the entries of index.json that are indexes themselves.  Raises ImageError."""
+    entries = _index_document(paths).get("manifests")
+    if not isinstance(entries, list):
+        raise _broken_index(paths, "manifests is not a list")
+    return [entry for entry in entries if _is_list(entry)]
 
-    Members and entries that rp does not understand are kept.  Raises ImageError, OSError.
+
+def update_index(paths: Paths, change: Callable[[list[IndexEntry]], list[IndexEntry]]) -> None:
+    """Replace the images of index.json by what change makes of them, under its lock.
+
+    Members and entries that rp does not understand are kept; an index loses a name that an image
+    gets.  Raises ImageError, OSError.
     """
+    _update(paths, _is_entry, change)
+
+
+def update_lists(paths: Paths, change: Callable[[list[IndexEntry]], list[IndexEntry]]) -> None:
+    """Do what update_index() does for the entries that are indexes themselves."""
+    _update(paths, _is_list, change)
+
+
+def _update(
+    paths: Paths,
+    is_meant: Callable[[object], bool],
+    change: Callable[[list[IndexEntry]], list[IndexEntry]],
+) -> None:
     lock = _locked(paths.images)
     try:
         document = _index_document(paths)
         entries = document.get("manifests")
         if not isinstance(entries, list):
             raise _broken_index(paths, "manifests is not a list")
-        others = [entry for entry in entries if not _is_entry(entry)]
-        document["manifests"] = change([entry for entry in entries if _is_entry(entry)]) + others
+        old = [entry for entry in entries if is_meant(entry)]
+        new = change(list(old))
+        taken = _names(new) - _names(old)
+        others = _without_names([entry for entry in entries if not is_meant(entry)], taken)
+        document["manifests"] = new + others
         write_file(f"{paths.images}/index.json", json.dumps(document).encode())
     finally:
         os.close(lock)
+
+
+def _names(entries: list[IndexEntry]) -> set[str]:
+    names = (entry.get("annotations", {}).get(image_spec.REF_NAME) for entry in entries)
+    return {name for name in names if name}
+
+
+def _without_names(entries: list[IndexEntry], taken: set[str]) -> list[IndexEntry]:
+    """Take names away; what has no other one stays without."""
+    kept: list[IndexEntry] = []
+    for entry in entries:
+        if not (_is_entry(entry) or _is_list(entry)) or not _names([entry]) & taken:
+            kept.append(entry)
+        elif not any(_is_same(entry, each) for each in [*kept, *entries] if each is not entry):
+            annotations = {
+                key: value
+                for key, value in entry["annotations"].items()
+                if key not in (image_spec.REF_NAME, ALIAS)
+            }
+            kept.append({**entry, "annotations": annotations})
+    return kept
+
+
+def _is_same(one: IndexEntry, other: IndexEntry) -> bool:
+    """Say whether two entries name one thing."""
+    if not (_is_entry(other) or _is_list(other)) or one["digest"] != other["digest"]:
+        return False
+    ids = (each.get("annotations", {}).get(LIST_ID) for each in (one, other))
+    return len(set(ids)) == 1
 
 
 def with_entry(entries: list[IndexEntry], new: IndexEntry) -> list[IndexEntry]:
@@ -271,6 +327,15 @@ def _is_entry(entry: object) -> bool:
     return (
         isinstance(entry, dict)
         and entry.get("mediaType") in image_spec.MANIFEST_TYPES
+        and image_spec.is_digest(entry.get("digest"))
+        and isinstance(entry.get("annotations", {}), dict)
+    )
+
+
+def _is_list(entry: object) -> bool:
+    return (
+        isinstance(entry, dict)
+        and entry.get("mediaType") in image_spec.INDEX_TYPES
         and image_spec.is_digest(entry.get("digest"))
         and isinstance(entry.get("annotations", {}), dict)
     )

@@ -52,11 +52,7 @@ class Finder:
 
     def look_up(self, reference: Reference, platform: str | None) -> Remote:
         """Find the manifest of one platform and its configuration.  Raises NotFound, …"""
-        wanted = reference.digest or reference.tag or ""
-        sources = self._settings.sources(reference.name, by_digest=reference.digest is not None)
-        if self._insecure is not None:
-            sources = tuple(each._replace(insecure=self._insecure) for each in sources)
-        document, sources = self._first_manifest(sources, wanted, reference)
+        document, sources = self.top(reference)
         index_digest = None
         try:
             if document.media_type in image_spec.INDEX_TYPES:
@@ -64,11 +60,11 @@ class Finder:
                     image_spec.parse_index(document.data, document.media_type), platform, reference
                 )
                 index_digest = document.digest
-                document, sources = self._first_manifest(sources, entry.digest, reference)
+                document, sources = self.first_document(sources, entry.digest, reference)
                 if (document.media_type, len(document.data)) != (entry.media_type, entry.size):
                     raise ImageError(f"{reference}: its index describes another manifest")
             manifest = image_spec.parse_manifest(document.data, document.media_type)
-            config_data = self._config_data(sources, manifest.config)
+            config_data = self.config_data(sources, manifest.config)
             config = image_spec.parse_config(config_data)
         except image_spec.MalformedError as error:
             raise ImageError(f"image {reference} from {sources[0].registry}: {error}") from error
@@ -79,7 +75,18 @@ class Finder:
             document.data, document.digest, manifest, config_data, config, index_digest, sources
         )
 
-    def _first_manifest(
+    def top(self, reference: Reference) -> tuple[Document, tuple[Source, ...]]:
+        """Return what a name leads to, image or index, and the sources from that one on.
+
+        Raises NotFound, RegistryError.
+        """
+        wanted = reference.digest or reference.tag or ""
+        sources = self._settings.sources(reference.name, by_digest=reference.digest is not None)
+        if self._insecure is not None:
+            sources = tuple(each._replace(insecure=self._insecure) for each in sources)
+        return self.first_document(sources, wanted, reference)
+
+    def first_document(
         self, sources: tuple[Source, ...], wanted: str, reference: Reference
     ) -> tuple[Document, tuple[Source, ...]]:
         """Ask one source after the other; return the answer and the sources from there on."""
@@ -100,7 +107,7 @@ class Finder:
         last = failures[-1]
         raise RegistryError(f"image {reference.familiar()}: {last.message}{others}", hint=last.hint)
 
-    def _config_data(self, sources: tuple[Source, ...], descriptor: Descriptor) -> bytes:
+    def config_data(self, sources: tuple[Source, ...], descriptor: Descriptor) -> bytes:
         """Return the configuration document, verified.  Raises ImageError, RegistryError."""
         if descriptor.size > image_spec.MAX_DOCUMENT_BYTES:
             raise ImageError(f"image configuration is {descriptor.size} bytes long")

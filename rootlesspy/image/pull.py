@@ -11,11 +11,12 @@ import os
 from typing import TYPE_CHECKING
 
 from rootlesspy.errors import NotFound, RegistryError
-from rootlesspy.image import layout, platforms
+from rootlesspy.image import layout, lists, platforms
 from rootlesspy.image.documents import Described
 from rootlesspy.image.lookup import Finder
 from rootlesspy.image.reference import Reference, is_image_id, parse
 from rootlesspy.image.store import Image, Store, find_typed
+from rootlesspy.image.trust import gate
 from rootlesspy.image.writer import Writer, jobs_for
 from rootlesspy.oci import image_spec
 
@@ -40,16 +41,18 @@ def ensure(
     reporter: Reporter,
     client: Client | None = None,
     insecure: bool | None = None,
+    signature_policy: str | None = None,
 ) -> Image:
     """Return an image whose layers are all unpacked for maps, pulling it as policy says.
 
     policy is always, missing, newer or never; platform is os/architecture[/variant], None for this
-    machine's.  client and insecure are what was said about passwords and TLS on the command line.
+    machine's.  client and insecure are what was said about passwords and TLS on the command line,
+    signature_policy is a file in place of the policy.json that is configured.
     Raises NotFound, RegistryError, ImageError, UsageError, Unsupported, Error.
     """
     with Writer(paths, maps, reporter, progress) as writer:
         work = _Pull(paths, settings, maps, writer, reporter, client, insecure)
-        return work.ensure(reference_text, policy, platform)
+        return work.ensure(reference_text, policy, platform, signature_policy)
 
 
 def newest(
@@ -92,7 +95,9 @@ class _Pull:
         self._reporter = reporter
         self._store = Store(paths)
 
-    def ensure(self, text: str, policy: str, platform: str | None) -> Image:
+    def ensure(
+        self, text: str, policy: str, platform: str | None, signature_policy: str | None
+    ) -> Image:
         """See ensure()."""
         present = self._find(text, platform)
         if present is not None and (policy in ("missing", "never") or not self._is_name(text)):
@@ -106,8 +111,9 @@ class _Pull:
             )
         reference = parse(self._settings.resolve_alias(text))
         client = self._registry_client()
+        trust = gate.load(self._paths, self._reporter, signature_policy)
         try:
-            return self._pull(client, reference, parse(text), platform)
+            return self._pull(client, reference, parse(text), platform, trust)
         except (NotFound, RegistryError):
             if policy == "newer" and present is not None:
                 return self._complete(present)
@@ -135,9 +141,15 @@ class _Pull:
         )
 
     def _pull(
-        self, client: Client, reference: Reference, typed: Reference, platform: str | None
+        self,
+        client: Client,
+        reference: Reference,
+        typed: Reference,
+        platform: str | None,
+        trust: gate.Gate,
     ) -> Image:
         remote = self._finder(client).look_up(reference, platform)
+        trust.admit_remote(reference, client, remote.sources[0], remote.data, remote.digest)
         diff_ids = remote.config["rootfs"]["diff_ids"]
         jobs = jobs_for(remote.manifest.layers, diff_ids, self._writer.vouched())
         self._writer.make_layers(jobs, client, remote.sources)
@@ -162,10 +174,13 @@ class _Pull:
         """Return the image that is here under this name, alias or id, if it fits the platform."""
         for name in dict.fromkeys((text, self._settings.resolve_alias(text))):
             try:
-                image = self._store.resolve(name)
+                image = self._store.resolve(name, platform)
             except NotFound:
                 continue
             if platform is None or platforms.fits(image.platform, platform):
+                return image
+            if lists.named(self._paths, name) is not None:
+                # What the list says of an image counts.
                 return image
         return None
 
@@ -173,7 +188,7 @@ class _Pull:
         """Say whether text names an image, rather than being an id of one that is here."""
         if is_image_id(text):
             return False
-        entries = layout.read_index(self._paths)
+        entries = [*layout.read_index(self._paths), *layout.read_lists(self._paths)]
         names = (text, self._settings.resolve_alias(text))
         return any(find_typed(entries, name) is not None for name in names)
 

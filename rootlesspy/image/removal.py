@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import os
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from rootlesspy.errors import Conflict, Error, ImageError
 from rootlesspy.image import layout, locks
@@ -104,7 +104,46 @@ def _needed(paths: Paths) -> tuple[set[str], set[str]]:
         blobs.add(manifest.config.digest)
         blobs.update(layer.digest for layer in manifest.layers)
         diff_ids.update(config["rootfs"]["diff_ids"])
+    for entry in layout.read_lists(paths):
+        blobs.add(entry["digest"])
+        for each in listed_images(paths, entry):
+            blobs.update(each.blobs)
+            diff_ids.update(each.diff_ids)
     return blobs, diff_ids
+
+
+class ListedImage(NamedTuple):
+    """An image of a manifest list that is here: what it needs."""
+
+    blobs: tuple[str, ...]
+    diff_ids: tuple[str, ...]
+
+
+def listed_images(paths: Paths, entry: IndexEntry) -> list[ListedImage]:
+    """Return what the images of a manifest list need that are here.
+
+    Raises ImageError for a damaged one: it might need anything.
+    """
+    try:
+        found = image_spec.parse_index(layout.read_blob(paths, entry["digest"]))
+        return [
+            _listed_image(paths, each.digest)
+            for each in found
+            if os.path.exists(layout.blob_path(paths, each.digest))
+        ]
+    except image_spec.MalformedError as error:
+        raise ImageError(f"blob of list {entry['digest']} is damaged: {error}") from error
+
+
+def _listed_image(paths: Paths, digest: str) -> ListedImage:
+    manifest = image_spec.parse_any_manifest(layout.read_blob(paths, digest))
+    blobs = (digest, manifest.config.digest, *(layer.digest for layer in manifest.layers))
+    try:
+        config = image_spec.parse_config(layout.read_blob(paths, manifest.config.digest))
+    except image_spec.MalformedError:
+        # An artifact's configuration says nothing of layers.
+        return ListedImage(blobs, ())
+    return ListedImage(blobs, tuple(config["rootfs"]["diff_ids"]))
 
 
 def remove_layer(paths: Paths, path: str) -> None:

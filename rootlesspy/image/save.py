@@ -127,17 +127,7 @@ def oci_layout(
     entries: list[dict[str, object]] = []
     for image, names in images:
         original = as_oci(image.original)
-        for layer in original.manifest.layers:
-            if layer.digest not in written:
-                written.add(layer.digest)
-                target.add_stream(_blob_name(layer.digest), layer.size, image.blob(layer))
-        config = original.manifest.config
-        for digest, data in (
-            (config.digest, original.config_data), (original.digest, original.data)
-        ):  # fmt: skip
-            if digest not in written:
-                written.add(digest)
-                target.add(_blob_name(digest), data)
+        add_to_layout(target, image, original, written)
         entry: dict[str, object] = {
             "mediaType": image_spec.MANIFEST,
             "digest": original.digest,
@@ -145,7 +135,31 @@ def oci_layout(
         }
         named = [{**entry, "annotations": {image_spec.REF_NAME: name}} for name in names]
         entries += named or [entry]
-    # The index last, as it promises the rest.
+    finish_layout(target, entries, old)
+
+
+def add_to_layout(target: Target, image: Copyable, original: Original, written: set[str]) -> None:
+    """Write the blobs of an image that are not written yet, its manifest last.
+
+    Raises ImageError, Error, OSError.
+    """
+    for layer in original.manifest.layers:
+        if layer.digest not in written:
+            written.add(layer.digest)
+            target.add_stream(_blob_name(layer.digest), layer.size, image.blob(layer))
+    config = original.manifest.config
+    for digest, data in (
+        (config.digest, original.config_data), (original.digest, original.data)
+    ):  # fmt: skip
+        if digest not in written:
+            written.add(digest)
+            target.add(_blob_name(digest), data)
+
+
+def finish_layout(
+    target: Target, entries: Sequence[dict[str, object]], old: Sequence[dict[str, object]]
+) -> None:
+    """Write the index of a layout, last, as it promises the rest."""
     entries = [*(each for each in old if not _is_replaced(each, entries)), *entries]
     target.add("oci-layout", b'{"imageLayoutVersion":"1.0.0"}')
     index = {"schemaVersion": 2, "mediaType": image_spec.INDEX, "manifests": entries}
@@ -175,10 +189,21 @@ def directory(target: Target, image: Copyable, *, docker: bool | None = None) ->
     if docker is not None:
         original = as_docker(original) if docker else as_oci(original)
     target.add("version", b"Directory Transport Version: 1.1\n")
-    for layer in dict.fromkeys(original.manifest.layers):
-        target.add_stream(_hex(layer.digest), layer.size, image.blob(layer))
-    target.add(_hex(original.manifest.config.digest), original.config_data)
+    add_to_directory(target, image, original, set())
     target.add("manifest.json", original.data)
+
+
+def add_to_directory(
+    target: Target, image: Copyable, original: Original, written: set[str]
+) -> None:
+    """Write the blobs of an image that are not written yet.  Raises ImageError, Error, OSError."""
+    for layer in original.manifest.layers:
+        if layer.digest not in written:
+            written.add(layer.digest)
+            target.add_stream(_hex(layer.digest), layer.size, image.blob(layer))
+    if original.manifest.config.digest not in written:
+        written.add(original.manifest.config.digest)
+        target.add(_hex(original.manifest.config.digest), original.config_data)
 
 
 def as_oci(original: Original) -> Original:

@@ -97,7 +97,7 @@ def _layout(files: Files, platform: str | None, wanted: str | None) -> list[Orig
         index_digest = None
         if entry.media_type in image_spec.INDEX_TYPES:
             index_digest = entry.digest
-            data = _blob(files, entry)
+            data = document(files, entry)
             chosen = platforms.choose_from(
                 image_spec.parse_index(data, entry.media_type), platform, files.where
             )
@@ -110,10 +110,10 @@ def _layout(files: Files, platform: str | None, wanted: str | None) -> list[Orig
 
 
 def _original(files: Files, entry: Descriptor, index_digest: str | None) -> Original:
-    data = _blob(files, entry)
+    data = document(files, entry)
     manifest = image_spec.parse_manifest(data, entry.media_type)
-    config_data = _blob(files, manifest.config)
-    blobs = {each.digest: _blob_name(each.digest) for each in (manifest.config, *manifest.layers)}
+    config_data = document(files, manifest.config)
+    blobs = {each.digest: blob_name(each.digest) for each in (manifest.config, *manifest.layers)}
     return _checked(
         Original(
             data,
@@ -128,9 +128,9 @@ def _original(files: Files, entry: Descriptor, index_digest: str | None) -> Orig
     )
 
 
-def _blob(files: Files, entry: Descriptor) -> bytes:
+def document(files: Files, entry: Descriptor) -> bytes:
     """Return a document of a layout, verified.  Raises ImageError."""
-    data = read_document(files, _blob_name(entry.digest))
+    data = read_document(files, blob_name(entry.digest))
     if data is None:
         raise ImageError(f"{files.where} lacks blob {entry.digest}")
     if len(data) != entry.size or not has_digest(data, entry.digest):
@@ -138,7 +138,7 @@ def _blob(files: Files, entry: Descriptor) -> bytes:
     return data
 
 
-def _blob_name(digest: str) -> str:
+def blob_name(digest: str) -> str:
     return f"blobs/{digest.replace(':', '/')}"
 
 

@@ -54,17 +54,21 @@ class Store:
     def __init__(self, paths: Paths) -> None:
         self._paths = paths
 
-    def resolve(self, text: str) -> Image:
+    def resolve(self, text: str, platform: str | None = None) -> Image:
         """Return the image that a name, digest, id or unique beginning of an id means.
 
-        Raises NotFound; UsageError for an ambiguous id or what cannot be a name; ImageError where
-        the store is damaged.
+        Of a manifest list it is the one for platform, this machine's when None.  Raises NotFound;
+        UsageError for an ambiguous id or what cannot be a name; ImageError where the store is
+        damaged or a list has no such image.
         """
         entries = layout.read_index(self._paths)
         if not is_image_id(text):
             entry = find_typed(entries, text)
             if entry is not None:
                 return self._load(entry, entries)
+        listed = self._of_list(text, platform, entries)
+        if listed is not None:
+            return listed
         prefix = text.removeprefix("sha256:")
         if _is_hex(prefix) and len(prefix) >= _MIN_ID_PREFIX:
             found = self._find_by_id(entries, prefix)
@@ -173,6 +177,21 @@ class Store:
         if len(found) > 1:
             raise UsageError(f"image id {prefix} is ambiguous: {', '.join(sorted(found))}")
         return next(iter(found.values()), None)
+
+    def _of_list(self, text: str, platform: str | None, entries: list[IndexEntry]) -> Image | None:
+        """Return the image of a manifest list for a platform; None when text means no list."""
+        if not layout.read_lists(self._paths):
+            return None
+        from rootlesspy.image import lists  # cold: no list is here, mostly
+
+        found = lists.find(self._paths, text)
+        if found is None:
+            return None
+        chosen = lists.chosen(found, platform)
+        entry: IndexEntry = {"mediaType": chosen.media_type, "digest": chosen.digest}
+        return self._load(
+            next((each for each in entries if each["digest"] == chosen.digest), entry), entries
+        )
 
     def _manifest(self, digest: str) -> image_spec.Manifest:
         try:

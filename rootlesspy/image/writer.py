@@ -158,7 +158,7 @@ class Writer:
             raise ImageError(f"image {described.digest}: layers and diff IDs differ in number")
         self.put_document(manifest.config.digest, described.config_data)
         self.put_document(described.digest, described.data)
-        self._sync()
+        self.sync()
         annotations = {layout.SIZE: str(self._size(config["rootfs"]["diff_ids"]))}
         if index_digest is not None:
             annotations[layout.INDEX_DIGEST] = index_digest
@@ -288,7 +288,7 @@ class Writer:
             layout.layer_size(self._paths, diff_id, suffix) for diff_id in dict.fromkeys(diff_ids)
         )
 
-    def _sync(self) -> None:
+    def sync(self) -> None:
         """Wait once for everything that the index is about to promise, renames included."""
         held = os.open(self._paths.images, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         try:

@@ -181,13 +181,25 @@ def media_type_of(document: dict[str, object], content_type: str | None) -> str:
 
 def parse_manifest(data: bytes, content_type: str | None = None) -> Manifest:
     """Parse an OCI or Docker schema 2 image manifest.  Raises MalformedError."""
+    manifest = parse_any_manifest(data, content_type)
+    if manifest.config.media_type not in CONFIG_TYPES:
+        raise MalformedError(f"not a container image: its config is {manifest.config.media_type!r}")
+    for layer in manifest.layers:
+        if layer.media_type not in LAYER_TYPES:
+            raise MalformedError(f"layer type {layer.media_type!r} is not supported")
+    return manifest
+
+
+def parse_any_manifest(data: bytes, content_type: str | None = None) -> Manifest:
+    """Parse the manifest of an image or of an artifact: its blobs may be of any type.
+
+    For what is only copied.  Raises MalformedError, also for content that lies elsewhere.
+    """
     document = parse_document(data, "manifest")
     media_type = media_type_of(document, content_type)
     if media_type not in MANIFEST_TYPES:
         raise MalformedError("manifest: found an index where an image was expected")
     config = _descriptor(document.get("config"), "manifest: config")
-    if config.media_type not in CONFIG_TYPES:
-        raise MalformedError(f"not a container image: its config is {config.media_type!r}")
     layers = document.get("layers")
     if not isinstance(layers, list):
         raise MalformedError("manifest: layers is not a list")
@@ -197,7 +209,7 @@ def parse_manifest(data: bytes, content_type: str | None = None) -> Manifest:
         _descriptor(layer, f"manifest: layer {number}") for number, layer in enumerate(layers)
     )
     for layer in parsed:
-        if layer.media_type not in LAYER_TYPES:
+        if any(word in layer.media_type for word in ("foreign", "nondistributable")):
             raise MalformedError(f"layer type {layer.media_type!r} is not supported")
     return Manifest(media_type, config, parsed)
 

@@ -7,14 +7,15 @@ from typing import TYPE_CHECKING, NamedTuple
 from rootlesspy.engine import ending, lifecycle, record
 from rootlesspy.engine.output import events
 from rootlesspy.errors import Conflict, NotFound
-from rootlesspy.image import usage
-from rootlesspy.image.reference import is_image_id
-from rootlesspy.image.store import Store
+from rootlesspy.image import lists, usage
+from rootlesspy.image.reference import candidates, is_image_id
+from rootlesspy.image.store import Removal, Store
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from rootlesspy.image.store import Image, Removal
+    from rootlesspy.image.lists import ManifestList
+    from rootlesspy.image.store import Image
     from rootlesspy.paths import Paths
     from rootlesspy.report import Reporter
 
@@ -34,6 +35,8 @@ def remove(paths: Paths, text: str, *, force: bool, reporter: Reporter) -> Remov
     NotFound, Conflict when a container uses it.
     """
     store = Store(paths)
+    if (found := lists.named(paths, text)) is not None:
+        return remove_list(paths, found, text, force=force)
     image = store.resolve(text)
     names = users(paths).get(image.id, [])
     loses_one_name = len(image.names) > 1 and not is_image_id(text) and not force
@@ -52,6 +55,34 @@ def remove(paths: Paths, text: str, *, force: bool, reporter: Reporter) -> Remov
     return removed
 
 
+def remove_list(paths: Paths, found: ManifestList, text: str, *, force: bool) -> Removal:
+    """Remove a manifest list by name or id; what only it needs goes with it.
+
+    Raises Conflict for an id when it has several names and force is not given.
+    """
+    name = next((each for each in _full(text) if each in found.names), None)
+    if len(found.names) > 1 and not force:
+        if name is None:
+            raise Conflict(
+                f"manifest list {text} has several names: {', '.join(found.names)}",
+                hint=f"rp rmi {' '.join(found.names)}, or rp rmi -f {text}",
+            )
+        untagged = lists.remove(paths, found, [name])
+        left = True
+    else:
+        untagged, left = lists.remove(paths, found), False
+    collect(paths)
+    for each in untagged:
+        events.emit_image("untag", each, found.id)
+    if not left:
+        events.emit_image("remove", found.names[0] if found.names else "", found.id)
+    return Removal(tuple(untagged), None if left else found.id)
+
+
+def _full(text: str) -> list[str]:
+    return [] if is_image_id(text) else [str(each) for each in candidates(text)]
+
+
 class Pruned(NamedTuple):
     """What prune() did: images that are gone, and how much their files had on disk."""
 
@@ -66,11 +97,16 @@ def prune(paths: Paths, chosen: Callable[[list[Image]], list[Image]]) -> Pruned:
     """
     store = Store(paths)
     used = users(paths)
+    named = {found.id: found for found in lists.all_lists(paths)}
     before = usage.total_bytes(paths)
     gone = []
-    for image in chosen([image for image in store.images() if image.id not in used]):
+    unused = [image for image in store.images() if image.id not in used]
+    for image in chosen([*unused, *(found.as_image() for found in named.values())]):
         try:
-            store.forget(image)
+            if image.id in named:
+                lists.remove(paths, named[image.id])
+            else:
+                store.forget(image)
         except NotFound:
             # Somebody else was faster.
             continue

@@ -161,7 +161,7 @@ def test_a_full_disk_is_told_with_its_cure(paths: Paths, monkeypatch: pytest.Mon
     assert os.listdir(paths.tmp) == []
 
 
-@pytest.mark.parametrize("step", ["add_layer", "put_document", "_sync"])
+@pytest.mark.parametrize("step", ["add_layer", "put_document", "sync"])
 def test_P1_a_killed_writer_leaves_a_store_that_works(
     paths: Paths, monkeypatch: pytest.MonkeyPatch, step: str
 ) -> None:
