@@ -59,11 +59,11 @@ class Streams:
             try:
                 connection, address = listener.accept()
             except BlockingIOError:
-                return
+                break
             except OSError:
-                # ECONNABORTED, or out of descriptors: one is freed, and the next one asks again.
+                # ECONNABORTED, or out of descriptors: one is freed for the next turn.
                 self._make_room(1)
-                return
+                break
             connection.setblocking(False)
             client = str(address[0])
             self._make_room(MAX_PER_CLIENT, client)
