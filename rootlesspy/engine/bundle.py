@@ -16,7 +16,9 @@ from rootlesspy.engine import (
     idmap,
     names,
     record,
+    reservation,
     seccomp_profile,
+    spec_mounts,
     specgen,
     storage,
     storage_driver,
@@ -114,7 +116,7 @@ def _record(
     made_by: str,
 ) -> ContainerRecord:
     config = root.config
-    name = names.check_name(request.name) if request.name else record.free_name(paths)
+    name = names.check_name(request.name) if request.name else reservation.free_name(paths)
     stop_signal = request.stop_signal
     if stop_signal is None:
         stop_signal = values.parse_signal(
@@ -176,10 +178,10 @@ def _health(request: RunRequest, config: ContainerConfig) -> dict[str, object] |
     return health_values.resolve(request.health, config.get("Healthcheck"), config.get("Shell"))
 
 
-def _files(request: RunRequest, found: ContainerRecord, paths: Paths) -> specgen.Files:
+def _files(request: RunRequest, found: ContainerRecord, paths: Paths) -> spec_mounts.Files:
     """Name the files of engine.supervision.etc_files, which every start writes."""
     directory = paths.container_runtime(found.id)
-    return specgen.Files(
+    return spec_mounts.Files(
         hosts=f"{directory}/hosts",
         resolv_conf="" if request.dns == ("none",) else f"{directory}/resolv.conf",
         hostname=f"{directory}/hostname",

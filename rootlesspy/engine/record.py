@@ -13,13 +13,12 @@ the kernel releases it on death, so a free lock proves that nobody is there.
 
 from __future__ import annotations
 
-import errno
 import fcntl
 import os
 import time
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from rootlesspy.engine import names, statefile
+from rootlesspy.engine import names, reservation, statefile
 from rootlesspy.errors import Conflict, NotFound
 from rootlesspy.paths import private_directory
 
@@ -29,7 +28,6 @@ if TYPE_CHECKING:
     from rootlesspy.paths import Paths
 
 LOST_EXIT_CODE = -1
-_NAME_ATTEMPTS = 20
 
 
 class ContainerRecord(NamedTuple):
@@ -145,47 +143,24 @@ def create(paths: Paths, record: ContainerRecord, *, durable: bool) -> int:
     lock_fd = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     fcntl.flock(lock_fd, fcntl.LOCK_EX)
     try:
-        reserve(paths, record.name, record.id)
+        reservation.reserve(paths, record.name, record.id)
         statefile.write(f"{directory}/record.json", record._asdict(), durable=durable)
     except BaseException:
-        release_name(paths, record.name, record.id)
+        reservation.release_name(paths, record.name, record.id)
         _forget(directory)
         os.close(lock_fd)
         raise
     return lock_fd
 
 
-def free_name(paths: Paths) -> str:
-    """Return a random name that is not in use now."""
-    for _ in range(_NAME_ATTEMPTS):
-        name = names.new_name()
-        if not os.path.lexists(f"{paths.names}/{name}"):
-            return name
-    return f"{names.new_name()}_{os.urandom(3).hex()}"
-
-
 def release_names(paths: Paths, record: ContainerRecord) -> None:
     """Free the name of a container, also one that it was given since its record was read."""
-    if release_name(paths, record.name, record.id):
+    if reservation.release_name(paths, record.name, record.id):
         return
     try:
-        release_name(paths, load_record(paths.container(record.id)).name, record.id)
+        reservation.release_name(paths, load_record(paths.container(record.id)).name, record.id)
     except (OSError, statefile.DamagedError):
         return
-
-
-def release_name(paths: Paths, name: str, container_id: str) -> bool:
-    """Free a name if it is this container's and say whether it was."""
-    link = f"{paths.names}/{name}"
-    try:
-        if os.readlink(link) != container_id:
-            return False
-        os.unlink(link)
-    except OSError as error:
-        if error.errno not in (errno.ENOENT, errno.EINVAL):
-            raise
-        return False
-    return True
 
 
 def find(paths: Paths, text: str) -> str:
@@ -346,45 +321,6 @@ def _fields(known: Iterable[str], defaults: Mapping[str, object], path: str) -> 
         if name not in found and name not in defaults:
             raise statefile.DamagedError(f"{path} lacks {name!r}")
     return found
-
-
-def reserve(paths: Paths, name: str, container_id: str) -> None:
-    """Take a name for a container.  Raises Conflict when another one has it."""
-    link = f"{paths.names}/{name}"
-    for _ in range(_NAME_ATTEMPTS):
-        try:
-            os.symlink(container_id, link)
-        except FileExistsError:
-            holder = _holder(link)
-            if holder and os.path.lexists(paths.container(holder)):
-                raise Conflict(
-                    f"name {name!r} is in use by container {names.short_id(holder)}",
-                    hint=f"rp rm {name}, or choose another --name",
-                ) from None
-            _drop_stale(paths, link, holder)
-        else:
-            return
-    raise Conflict(f"name {name!r} cannot be reserved", hint=f"remove {link}")
-
-
-def _holder(link: str) -> str:
-    try:
-        return os.readlink(link)
-    except OSError:
-        return ""
-
-
-def _drop_stale(paths: Paths, link: str, holder: str) -> None:
-    """Remove a name whose container is gone, one process at a time."""
-    fd = os.open(paths.names, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        fcntl.flock(fd, fcntl.LOCK_EX)
-        if _holder(link) == holder and not (holder and os.path.lexists(paths.container(holder))):
-            os.unlink(link)
-    except FileNotFoundError:
-        return
-    finally:
-        os.close(fd)
 
 
 def _forget(directory: str) -> None:

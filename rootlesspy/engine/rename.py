@@ -11,7 +11,7 @@ import fcntl
 import os
 from typing import TYPE_CHECKING
 
-from rootlesspy.engine import autostart, lifecycle, names, record, statefile
+from rootlesspy.engine import autostart, lifecycle, names, record, reservation, statefile
 from rootlesspy.engine.output import events
 from rootlesspy.errors import Conflict, NotFound
 
@@ -53,13 +53,13 @@ def _rename(paths: Paths, found: ContainerRecord, new: str) -> ContainerRecord:
             f"container {found.name} has a unit of that name",
             hint=f"rp disable --delete {found.name}",
         )
-    record.reserve(paths, new, found.id)
+    reservation.reserve(paths, new, found.id)
     renamed = found._replace(name=new, unit=f"rp-{new}.scope" if found.unit else "")
     try:
         path = f"{paths.container(found.id)}/record.json"
         statefile.write(path, renamed._asdict(), durable=True)
     except BaseException:
-        record.release_name(paths, new, found.id)
+        reservation.release_name(paths, new, found.id)
         raise
-    record.release_name(paths, found.name, found.id)
+    reservation.release_name(paths, found.name, found.id)
     return renamed

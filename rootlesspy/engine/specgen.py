@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, NamedTuple
 
-from rootlesspy.engine import idmap
+from rootlesspy.engine import spec_mounts
 from rootlesspy.engine.inputs import capabilities
 from rootlesspy.errors import Unsupported, UsageError
 from rootlesspy.systemd import notify
@@ -16,7 +16,7 @@ from rootlesspy.systemd import notify
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from rootlesspy.engine.inputs.request import Device, RunRequest
+    from rootlesspy.engine.inputs.request import RunRequest
     from rootlesspy.linux.userns import IdMapping, IdMaps
     from rootlesspy.oci.image_spec import ContainerConfig
     from rootlesspy.oci.runtime_spec import (
@@ -30,8 +30,6 @@ if TYPE_CHECKING:
     )
 
 _PATH = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
-_TTY_GID = 5
-_SHM_BYTES = 64 * 1024 * 1024
 _PIDS_LIMIT = 2048
 _CPU_PERIOD_US = 100_000
 _UNLIMITED = 2**64 - 1
@@ -70,18 +68,6 @@ class Caller(NamedTuple):
     """Rows and columns, 0 when there is no terminal."""
 
 
-class Files(NamedTuple):
-    """The files of the host that become /etc/hosts and others in the container; "" for none."""
-
-    hosts: str
-    resolv_conf: str
-    hostname: str
-    init: str
-    """A static init for --init."""
-    notify: str = ""
-    """The directory of the payload's notify socket."""
-
-
 def generate(
     request: RunRequest,
     config: ContainerConfig,
@@ -89,7 +75,7 @@ def generate(
     container_id: str,
     maps: IdMaps,
     volumes: Sequence[Mount],
-    files: Files,
+    files: spec_mounts.Files,
     caller: Caller,
     seccomp: LinuxSeccomp | None,
 ) -> Spec:
@@ -121,7 +107,7 @@ def generate(
         },
         "root": {"path": "rootfs", "readonly": request.read_only},
         "hostname": hostname(request, container_id, caller),
-        "mounts": mounts(request, volumes, files, maps),
+        "mounts": spec_mounts.mounts(request, volumes, files, maps),
         "linux": {
             "uidMappings": _id_mappings(maps.uids),
             "gidMappings": _id_mappings(maps.gids),
@@ -208,7 +194,7 @@ def entrypoint(request: RunRequest, config: ContainerConfig) -> list[str]:
 
 
 def environment(
-    request: RunRequest, config: ContainerConfig, host_name: str, files: Files
+    request: RunRequest, config: ContainerConfig, host_name: str, files: spec_mounts.Files
 ) -> list[str]:
     """Return the payload's environment: defaults, then the image's, then what was asked.
 
@@ -239,67 +225,6 @@ def hostname(request: RunRequest, container_id: str, caller: Caller) -> str:
     if request.hostname:
         return request.hostname
     return caller.host_name if request.network.driver == "host" else container_id[:12]
-
-
-def mounts(
-    request: RunRequest, volumes: Sequence[Mount], files: Files, maps: IdMaps
-) -> list[Mount]:
-    """Return all mounts: the kernel's file systems, /etc files, then the user's by depth."""
-    # The group tty owns terminals, where it exists: devpts refuses an id that is not mapped.
-    tty_gid = [] if idmap.to_host(maps.gids, _TTY_GID) is None else [f"gid={_TTY_GID}"]
-    shm = request.shm_size_bytes or _SHM_BYTES
-    # /sys of a container in the host's network namespace cannot be new: only its owner may mount.
-    sysfs: Mount = {
-        "destination": "/sys",
-        "type": "sysfs",
-        "source": "sysfs",
-        "options": ["nosuid", "noexec", "nodev", *([] if request.privileged else ["ro"])],
-    }
-    if request.network.driver == "host":
-        sysfs = {
-            "destination": "/sys",
-            "type": "bind",
-            "source": "/sys",
-            "options": ["rbind", "nosuid", "noexec", "nodev", "rro"],
-        }
-    cgroup_access = "rw" if request.privileged else "ro"
-    base: list[Mount] = [
-        _mount("/proc", "proc", "nosuid", "noexec", "nodev"),
-        _mount("/dev", "tmpfs", "nosuid", "noexec", "strictatime", "mode=755", "size=65536k"),
-        sysfs,
-        _mount(
-            "/dev/pts",
-            "devpts",
-            "nosuid",
-            "noexec",
-            "newinstance",
-            "ptmxmode=0666",
-            "mode=0620",
-            *tty_gid,
-        ),
-        _mount("/dev/mqueue", "mqueue", "nosuid", "noexec", "nodev"),
-        _mount("/dev/shm", "tmpfs", "nosuid", "noexec", "nodev", "mode=1777", f"size={shm}"),  # noqa: S108 - inside the container
-        _mount("/sys/fs/cgroup", "cgroup2", "nosuid", "noexec", "nodev", cgroup_access),
-    ]
-    for target, source in (
-        ("/etc/hosts", files.hosts),
-        ("/etc/resolv.conf", files.resolv_conf),
-        ("/etc/hostname", files.hostname),
-    ):
-        if source:
-            base.append(_bind(source, target, "nosuid", "nodev", "noexec"))
-    if files.init:
-        base.append(_bind(files.init, "/run/rp-init", "ro", "nosuid", "nodev"))
-    if files.notify:
-        base.append(_bind(files.notify, notify.MOUNTED, "ro", "nosuid", "nodev", "noexec"))
-    base += [_bind(each.host, each.container, "nosuid", "noexec") for each in _devices(request)]
-    if request.read_only:
-        # podman's --read-only-tmpfs, its default: scratch space stays writable.
-        base += [
-            _mount(path, "tmpfs", "nosuid", "nodev", "mode=1777")
-            for path in ("/tmp", "/var/tmp", "/run")  # noqa: S108 - inside the container
-        ]
-    return _merge(base, [*volumes, *_tmpfs(request)])
 
 
 def namespaces(request: RunRequest) -> list[LinuxNamespace]:
@@ -396,40 +321,6 @@ def _rlimit(value: int) -> int:
     return _UNLIMITED if value < 0 else value
 
 
-def _devices(request: RunRequest) -> tuple[Device, ...]:
-    for device in request.devices:
-        if set(device.access) < {"r", "w"}:
-            raise Unsupported(
-                f"--device {device.host}: access {device.access!r} cannot be enforced without root",
-                hint="give it without access letters, or as a read-only bind mount: -v …:ro",
-            )
-    return request.devices
-
-
-def _tmpfs(request: RunRequest) -> list[Mount]:
-    found = []
-    for each in request.tmpfs:
-        if each.target == "/proc" or each.target.startswith("/proc/"):
-            raise UsageError(f"--tmpfs {each.target}: a mount over /proc is not allowed")
-        if {"tmpcopyup", "U"} & set(each.options):
-            raise Unsupported(f"--tmpfs {each.target}: tmpcopyup and U are not supported")
-        options = [option for option in each.options if option != "notmpcopyup"]
-        if not any(option.startswith("mode=") for option in options):
-            options.append("mode=1777")
-        found.append(_mount(each.target, "tmpfs", "nosuid", "nodev", *options))
-    return found
-
-
-def _merge(base: list[Mount], extra: list[Mount]) -> list[Mount]:
-    """Let the user's mounts replace ours at the same place, and order all by depth.
-
-    What lies deeper is mounted later, or a volume at /etc would hide /etc/resolv.conf.
-    """
-    taken = {each["destination"] for each in extra}
-    kept = [each for each in base if each["destination"] not in taken]
-    return sorted([*kept, *extra], key=lambda each: each["destination"].rstrip("/").count("/"))
-
-
 def _unmask(value: str, masked: list[str], read_only: list[str]) -> tuple[list[str], list[str]]:
     if value == "ALL":
         return [], []
@@ -438,19 +329,6 @@ def _unmask(value: str, masked: list[str], read_only: list[str]) -> tuple[list[s
         [path for path in masked if path not in wanted],
         [path for path in read_only if path not in wanted],
     )
-
-
-def _mount(destination: str, kind: str, *options: str) -> Mount:
-    return {"destination": destination, "type": kind, "source": kind, "options": list(options)}
-
-
-def _bind(source: str, destination: str, *options: str) -> Mount:
-    return {
-        "destination": destination,
-        "type": "bind",
-        "source": source,
-        "options": ["bind", "rprivate", *options],
-    }
 
 
 def _id_mappings(mappings: tuple[IdMapping, ...]) -> list[LinuxIDMapping]:

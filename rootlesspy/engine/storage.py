@@ -13,7 +13,7 @@ import stat
 import time
 from typing import TYPE_CHECKING
 
-from rootlesspy.engine import idmap, record, statefile, storage_driver
+from rootlesspy.engine import idmap, record, reservation, statefile, storage_driver
 from rootlesspy.errors import Unsupported
 from rootlesspy.linux import pathrs, procfs, userns
 from rootlesspy.network.ports import PortMapping
@@ -114,7 +114,7 @@ def remove(paths: Paths, found: ContainerRecord, *, volumes: bool = True) -> Non
 def remove_damaged(paths: Paths, container_id: str) -> None:
     """Remove a container whose record cannot be read, with every name that leads to it."""
     for name in _names(paths.names):
-        record.release_name(paths, name, container_id)
+        reservation.release_name(paths, name, container_id)
     _remove_below(paths.containers, container_id, _HOST_MAP)
 
 

@@ -13,9 +13,10 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from rootlesspy.engine.supervision.control import Message
+    from rootlesspy.engine.supervision.listener import Listener
     from rootlesspy.engine.supervision.loop import Loop
     from rootlesspy.engine.supervision.sessions import Session
-    from rootlesspy.engine.supervision.stdio import Listener, Streams
+    from rootlesspy.engine.supervision.stdio import Streams
 
 
 class Client:

@@ -9,11 +9,11 @@ is dropped, so that nobody's window stops a service.
 from __future__ import annotations
 
 import os
-import select
-import socket
 from typing import TYPE_CHECKING, Protocol
 
+from rootlesspy.engine.supervision import job
 from rootlesspy.engine.supervision import loop as poll
+from rootlesspy.engine.supervision.listener import Listener
 from rootlesspy.errors import Conflict
 from rootlesspy.runtime import terminal
 
@@ -21,9 +21,9 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from rootlesspy.engine.output.logging import Sink
+    from rootlesspy.engine.supervision.job import Job
 
 _CHUNK_BYTES = 65536
-_BUFFER_BYTES = 1024 * 1024
 # How long the end of a container waits for a client that reads nothing.
 _FLUSH_S = 10.0
 _TICK = "log"
@@ -46,6 +46,25 @@ class Streams(Protocol):
 
     def finish(self) -> str:
         """Pass on the last words of an ended payload; return what of its output is lost."""
+
+
+def open_streams(task: Job, turns: poll.Loop, tap: Callable[[bytes], None]) -> Streams:
+    """Put what the payload is to have in the place of descriptors 0, 1 and 2.
+
+    tap is shown the output of a container that is ready when a line of it says so.
+    """
+    found = task.record
+    if not job.relays(found, task.service):
+        return Shared(turns, tty=found.tty, interactive=found.interactive)
+    from rootlesspy.engine.output import logging
+
+    return Relay(
+        turns,
+        logging.open_sink(task.paths, found, unit=found.unit),
+        tty=found.tty,
+        interactive=found.interactive,
+        tap=tap if found.sdnotify.startswith("log:") else None,
+    )
 
 
 class Shared:
@@ -326,73 +345,6 @@ class Relay:
             self._loop.watch(fd, self._write_input, poll.WRITE)
         else:
             self._loop.forget(fd)
-
-
-class Listener:
-    """One attached client: a stream socket for stdin and stdout, another for stderr."""
-
-    def __init__(self, *, stdin: bool, patient: bool, keeps_fds: bool = False) -> None:
-        self.stdin = stdin
-        self.keeps_fds = keeps_fds
-        self.patient = patient
-        self.ends: dict[str, socket.socket] = {}
-        self.waiting: dict[str, bytearray] = {}
-
-    def open(self, stream: str) -> int:
-        """Make the socket of a stream; return the client's end as a descriptor."""
-        ours, theirs = socket.socketpair()
-        ours.setblocking(False)
-        self.ends[stream] = ours
-        self.waiting[stream] = bytearray()
-        return theirs.detach()
-
-    def is_full(self) -> bool:
-        """Say whether more waits for this client than is kept for it."""
-        return any(len(each) > _BUFFER_BYTES for each in self.waiting.values())
-
-    def push(self, stream: str, chunk: bytes) -> bool:
-        """Pass output on; False when the client is gone or, not being patient, too slow."""
-        self.waiting[stream if stream in self.ends else "stdout"] += chunk
-        try:
-            self.write()
-        except OSError:
-            return False
-        return self.patient or not self.is_full()
-
-    def write(self) -> None:
-        """Write as much as the client takes now.  Raises OSError when it is gone."""
-        for stream, end in self.ends.items():
-            waiting = self.waiting[stream]
-            while waiting:
-                try:
-                    del waiting[: end.send(waiting)]
-                except BlockingIOError:
-                    break
-
-    def is_gone(self) -> bool:
-        """Say whether the client has closed its end, not only its output."""
-        poller = select.poll()
-        poller.register(self.ends["stdout"].fileno(), 0)
-        return bool(poller.poll(0))
-
-    def flush(self, limit_s: float) -> None:
-        """Wait until the client has read everything, is gone, or reads nothing for limit_s."""
-        while any(self.waiting.values()):
-            poller = select.poll()
-            for stream, end in self.ends.items():
-                if self.waiting[stream]:
-                    poller.register(end.fileno(), select.POLLOUT)
-            if not poller.poll(limit_s * 1000):
-                return
-            try:
-                self.write()
-            except OSError:
-                return
-
-    def close(self) -> None:
-        """Close the sockets."""
-        for end in self.ends.values():
-            end.close()
 
 
 def redirect(*numbers: int) -> None:

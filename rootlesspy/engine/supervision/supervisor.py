@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import os
 import signal
-import time
 from typing import TYPE_CHECKING, NoReturn
 
 from rootlesspy.engine import record, storage
@@ -19,6 +18,7 @@ from rootlesspy.engine.supervision import (
     cancel,
     control,
     exec_server,
+    exit_status,
     failure,
     job,
     loop,
@@ -33,7 +33,7 @@ from rootlesspy.engine.supervision.sessions import Sessions
 from rootlesspy.errors import Conflict, Error
 from rootlesspy.linux import process
 from rootlesspy.systemd import cgroup as cgroups
-from rootlesspy.systemd import notify, scope
+from rootlesspy.systemd import notify
 
 if TYPE_CHECKING:
     import socket
@@ -79,7 +79,7 @@ def supervise(task: job.Job, client: socket.socket | None) -> record.ExitRecord:
     turns = loop.Loop()
     try:
         announcer = _announcer(task, turns, undo)
-        streams = _open_streams(task, turns, announcer)
+        streams = stdio.open_streams(task, turns, announcer.output)
         listener = control.listen(task.paths, task.record.id, control.CONTROL)
         undo.push(listener.close)
         running = start.start(task, undo, cancel.Cancellation())
@@ -100,23 +100,6 @@ def _announcer(task: job.Job, turns: loop.Loop, undo: start.Undo) -> Announcer:
         relay = notify.Relay(f"{task.paths.container_runtime(task.record.id)}/notify")
         undo.push(relay.close)
     return Announcer(task, turns, relay)
-
-
-def _open_streams(task: job.Job, turns: loop.Loop, announcer: Announcer) -> stdio.Streams:
-    """Put what the payload is to have in the place of descriptors 0, 1 and 2."""
-    found = task.record
-    if not job.relays(found, task.service):
-        return stdio.Shared(turns, tty=found.tty, interactive=found.interactive)
-    from rootlesspy.engine.output import logging
-
-    sink = logging.open_sink(task.paths, found, unit=found.unit)
-    return stdio.Relay(
-        turns,
-        sink,
-        tty=found.tty,
-        interactive=found.interactive,
-        tap=announcer.output if found.sdnotify.startswith("log:") else None,
-    )
 
 
 class _Supervision:
@@ -147,8 +130,6 @@ class _Supervision:
         self._reason = ""
         self._ended = False
         self._network_fd = -1
-        self._exit_code = record.LOST_EXIT_CODE
-        self._signal_number = 0
         self._usage: cgroup.Usage | None = None
         self._record = record.lost()
 
@@ -177,7 +158,7 @@ class _Supervision:
         while not self._ended:
             self._watch_bus()
             turns.turn()
-        self._reap()
+        status = self._reap()
         if self._health is not None:
             self._health.end()
         self._sessions.end()
@@ -186,7 +167,8 @@ class _Supervision:
         lost = self._streams.finish()
         self._error = self._error or lost
         # While the bus still answers.
-        self._record = self._exit_record()
+        seen = exit_status.Seen(status, self._emulated, self._reason, self._error, self._usage)
+        self._record = exit_status.of(self._job, self._running, seen)
 
     def finish(self) -> record.ExitRecord:
         """Write the record of the end, tell everybody, and return it."""
@@ -395,79 +377,13 @@ class _Supervision:
         if payload_signal.send(init.pid, init.pidfd, number):
             self._emulated = number
 
-    def _reap(self) -> None:
+    def _reap(self) -> int:
+        if "pid" in self._job.record.shares:
+            # Its first process ends a PID namespace only if that is its own.
+            payload_signal.kill_cgroup(self._running.cgroup_fd)
         _, status = os.waitpid(self._running.init.pid, 0)
         os.close(self._running.init.pidfd)
-        code = os.waitstatus_to_exitcode(status)
-        if code == -signal.SIGKILL and self._emulated:
-            code = -self._emulated
-        self._signal_number = max(0, -code)
-        self._exit_code = code if code >= 0 else 128 - code
-
-    def _exit_record(self) -> record.ExitRecord:
-        usage = self._final_usage()
-        oom_killed = bool(usage and usage.oom_kills)
-        if oom_killed and not self._error:
-            limit = self._job.spec["linux"].get("resources", {}).get("memory", {}).get("limit")
-            self._error = "out of memory" + (f": the limit is {limit} bytes" if limit else "")
-        return record.ExitRecord(
-            exit_code=self._exit_code,
-            finished_s=time.time(),
-            started_s=self._running.started_s,
-            oom_killed=oom_killed,
-            error=self._error,
-            memory_peak_bytes=usage.memory_peak_bytes if usage else None,
-            cpu_usage_us=usage.cpu_usage_us if usage else None,
-            reason=self._final_reason(),
-            signal=self._signal_number,
-            usage={
-                name: value
-                for name, value in (usage._asdict() if usage else {}).items()
-                if value is not None
-            },
-        )
-
-    def _final_usage(self) -> cgroup.Usage | None:
-        """Return what the payload used; systemd's totals where its cgroup was gone too soon."""
-        usage, connection = self._usage, self._running.connection
-        meter = self._running.meter
-        if usage is None or connection is None or meter is None or not meter.is_late:
-            return usage
-        if self._job.record.remove:
-            # Nobody will ever read it.
-            return usage
-        try:
-            shown = scope.show(connection, self._job.record.unit)
-        except Error:
-            return usage
-        if shown is None:
-            return usage
-        cpu_usage_us = None if shown.cpu_usage_ns is None else shown.cpu_usage_ns // 1000
-        return usage._replace(
-            cpu_usage_us=max(filter(None, (cpu_usage_us, usage.cpu_usage_us)), default=None),
-            memory_peak_bytes=max(
-                filter(None, (shown.memory_peak_bytes, usage.memory_peak_bytes)), default=None
-            ),
-        )
-
-    def _final_reason(self) -> str:
-        """Say who ended it: SIGKILL after a stop that asked for another signal is its timeout."""
-        killed = self._signal_number == signal.SIGKILL != self._job.record.stop_signal
-        if self._reason in ("stop", "systemctl") and killed:
-            return "timeout"
-        if self._reason == "systemctl" and self._manager_is_stopping():
-            return "shutdown"
-        return self._reason
-
-    def _manager_is_stopping(self) -> bool:
-        connection = self._running.connection
-        try:
-            return (
-                connection is not None and connection.manager_property("SystemState") == "stopping"
-            )
-        except Error:
-            # A manager that does not answer any more is on its way out.
-            return True
+        return status
 
     def _catch_signals(self) -> int:
         reader, writer = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from rootlesspy.engine.supervision import stdio
+from rootlesspy.engine.supervision import listener
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -19,7 +19,7 @@ class Attached:
     """A listener and the client's ends of its sockets."""
 
     def __init__(self, *, patient: bool) -> None:
-        self.listener = stdio.Listener(stdin=False, patient=patient)
+        self.listener = listener.Listener(stdin=False, patient=patient)
         self.output, self.errors = self.listener.open("stdout"), self.listener.open("stderr")
 
     def close(self) -> None:
