@@ -84,6 +84,11 @@ HELPS = {
     ),
     "init": Help(_BASIC, "", "Run a small init as process 1, which reaps and forwards signals."),
     "interactive": Help(_BASIC, "", "Keep standard input open."),
+    "ip": Help(_NETWORK, "IP", "IPv4 address in its user-defined network."),
+    "ip6": Help(_NETWORK, "IP", "IPv6 address in its user-defined network."),
+    "ipc": Help(
+        _SECURITY, "MODE", "private (default), or the IPC namespace of container:NAME or ns:PATH."
+    ),
     "label": Help(_BASIC, "KEY=VALUE", "Set a label."),
     "label_file": Help(_BASIC, "FILE", "Read labels from a file, one KEY=VALUE per line."),
     "log_driver": Help(
@@ -92,6 +97,7 @@ HELPS = {
     "log_opt": Help(
         _BASIC, "KEY=VALUE", "tag=TEXT; of json-file also max-size=SIZE, max-file=N, path=FILE."
     ),
+    "mac_address": Help(_NETWORK, "MAC", "MAC address in its user-defined network."),
     "memory": Help(_LIMITS, "SIZE", "Memory limit, such as 512m (MemoryMax=)."),
     "memory_reservation": Help(
         _LIMITS, "SIZE", "Memory above which the kernel reclaims first (MemoryLow=)."
@@ -103,8 +109,14 @@ HELPS = {
         _FILES, "type=TYPE,…", "Mount type=bind, volume or tmpfs; source=, target=, ro and more."
     ),
     "name": Help(_BASIC, "NAME", "Name of the container and of its unit rp-NAME.scope."),
-    "network": Help(_NETWORK, "MODE", "pasta, slirp4netns, host or none, with :OPTION,…"),
+    "network": Help(
+        _NETWORK, "MODE", "pasta, slirp4netns, host, none or networks (rp network), :OPTION,…"
+    ),
+    "network_alias": Help(_NETWORK, "NAME", "One more name of it in its user-defined networks."),
     "no_healthcheck": Help(_HEALTH, "", "Do not run the image's health check."),
+    "pid": Help(
+        _SECURITY, "MODE", "private (default), or the PID namespace of container:NAME or ns:PATH."
+    ),
     "pids_limit": Help(
         _LIMITS, "NUMBER", "Processes at most, default 2048; -1: no limit (TasksMax=)."
     ),
@@ -113,7 +125,11 @@ HELPS = {
         _SECURITY, "", "All capabilities of the user namespace, no seccomp, nothing masked."
     ),
     "property": Help(_LIMITS, "KEY=VALUE", "Any property of the scope, as systemd-run takes them."),
+    "pod": Help(_NETWORK, "POD", "Pod that it belongs to; new:NAME makes one."),
     "publish": Help(_NETWORK, "IP:PORT:PORT", "Publish a port of the container on the host."),
+    "publish_all": Help(
+        _NETWORK, "", "Publish the ports that the image exposes on free ports of the host."
+    ),
     "pull": Help(_IMAGE, "POLICY", "always, missing (default), never or newer."),
     "quiet": Help(_IMAGE, "", "Do not show the progress of a pull."),
     "read_only": Help(_FILES, "", "Mount the root file system read-only."),
@@ -129,6 +145,9 @@ HELPS = {
         _SECURITY, "OPTION", "seccomp=FILE or unconfined, no-new-privileges, mask=, unmask="
     ),
     "shm_size": Help(_LIMITS, "SIZE", "Size of /dev/shm, default 64m."),
+    "signature_policy": Help(
+        _IMAGE, "FILE", "Signature policy for the pull, in place of policy.json."
+    ),
     "stop_signal": Help(_BASIC, "SIGNAL", "Signal that asks the container to stop."),
     "stop_timeout": Help(_BASIC, "SECONDS", "Time to stop before it is killed, default 10."),
     "sysctl": Help(_SECURITY, "KEY=VALUE", "Set a sysctl of the container's namespaces."),
@@ -138,7 +157,15 @@ HELPS = {
     "umask": Help(_SECURITY, "MASK", "File mode mask of the command, default 0022."),
     "user": Help(_SECURITY, "USER:GROUP", "User to run as, name or id."),
     "userns": Help(
-        _SECURITY, "MODE", "host-map: you are root inside (default); keep-id: you keep your id."
+        _SECURITY,
+        "MODE",
+        "host-map: you are root inside (default); keep-id: you keep your id; container:NAME.",
+    ),
+    "uts": Help(
+        _SECURITY, "MODE", "private (default), or the host name of container:NAME or ns:PATH."
+    ),
+    "verify_always": Help(
+        _IMAGE, "", "Before each start, compare the image's unpacked files with their digests."
     ),
     "volume": Help(
         _FILES, "SRC:PATH:OPTIONS", "Mount a directory or a named volume; ro, rw, z, Z, U, noexec…"

@@ -87,6 +87,10 @@ def create(
         )
         _validate(spec)
         _write_spec(f"{directory}/config.json", spec)
+        if found.shares or found.pod:
+            from rootlesspy.engine.pods import sharing
+
+            sharing.enlist(paths, found)
         if request.cidfile:
             _write_cidfile(request.cidfile, container_id)
     except BaseException:
@@ -166,6 +170,8 @@ def _record(
             "dns_options": list(request.dns_options),
         },
         made_by=made_by,
+        shares=dict(request.shares),
+        pod=request.pod,
     )
 
 

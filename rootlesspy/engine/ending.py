@@ -85,7 +85,9 @@ def remove(
                     f"container {found.record.name} is running",
                     hint=f"stop it first, or: rp rm -f {found.record.name}",
                 )
+            _refuse_while_shared(paths, found)
             _end(paths, found, timeout_s, reporter)
+        _refuse_while_shared(paths, found)
         _call_off_restart(paths, found)
         lock_fd = _lock_to_remove(paths, found)
         if lock_fd is not None:
@@ -94,6 +96,14 @@ def remove(
             storage.remove(paths, found.record, volumes=volumes)
             os.close(lock_fd)
             _forget_service(paths, found)
+
+
+def _refuse_while_shared(paths: Paths, found: Container) -> None:
+    """Raise Error while other containers share namespaces of this one, as podman does."""
+    if os.path.lexists(f"{paths.container(found.record.id)}/{record.SHARERS}"):
+        from rootlesspy.engine.pods import sharing
+
+        sharing.refuse_removal(paths, found.record)
 
 
 def _call_off_restart(paths: Paths, found: Container) -> bool:

@@ -81,7 +81,14 @@ def _start_one(paths: Paths, text: str, reporter: Reporter) -> bool:
 def _start_others(paths: Paths, text: str, reporter: Reporter) -> None:
     """Start what a container that does not run requires or wants."""
     found = get(paths, text)
-    if found.state == "running" or not {"requires", "wants"} & found.record.request.keys():
+    if found.state == "running":
+        return
+    if found.record.shares:
+        from rootlesspy.engine.pods import sharing
+
+        for other in sharing.containers_needed(found.record):
+            start(paths, other, reporter)
+    if not {"requires", "wants"} & found.record.request.keys():
         return
     from rootlesspy.engine.definitions import dependencies
 

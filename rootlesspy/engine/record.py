@@ -28,6 +28,8 @@ if TYPE_CHECKING:
     from rootlesspy.paths import Paths
 
 LOST_EXIT_CODE = -1
+SHARERS = "sharers"
+"""Directory with a link per container that shares a namespace of this one."""
 
 
 class ContainerRecord(NamedTuple):
@@ -82,6 +84,10 @@ class ContainerRecord(NamedTuple):
     """run, or create: one that was never started is left from a killed rp run, or is to stay."""
     request: dict[str, object] = {}  # noqa: RUF012 - never written to
     """What was asked, as inputs.request.given has it: for plans and exports of definitions."""
+    shares: dict[str, str] = {}  # noqa: RUF012 - never written to
+    """Kinds of namespaces that are another's, and whose: engine.pods.sharing."""
+    pod: str = ""
+    """The id of its pod."""
 
 
 class LiveState(NamedTuple):

@@ -13,7 +13,7 @@ from rootlesspy.engine import bundle, idmap, record, root, storage
 from rootlesspy.engine.supervision import attach, cancel, control, job, sockets, supervisor
 from rootlesspy.errors import UsageError
 from rootlesspy.linux import process
-from rootlesspy.network import driver
+from rootlesspy.network import driver, ports
 from rootlesspy.paths import private_directory
 
 if TYPE_CHECKING:
@@ -125,14 +125,28 @@ def make(
     step = reporter.step
     private_directory(paths.require_runtime())
     private_directory(paths.data)
+    if request.shares_namespaces():
+        from rootlesspy.engine.pods import sharing
+
+        request = sharing.resolve(request, paths)
+        if made_by == "run":
+            sharing.start_needed(paths, request, reporter)
     maps = idmap.maps_for(request.userns)
     if maps.is_single():
         reporter.notice(idmap.missing_ranges_notice())
     step(f"find {request.rootfs or request.image}")
     source = root.find(request, paths, maps, reporter, make_progress)
+    if request.publish_all:
+        exposed = tuple(source.config.get("ExposedPorts") or ())
+        request = request._replace(publish=ports.with_exposed(request.publish, exposed))
     step(f"choose the network: {request.network.driver}")
     # Before anything is made: what is missing or taken is said at once.
-    selection = driver.select(request.network, request.publish, now=made_by != "create")
+    network = request.network
+    if network.networks:
+        from rootlesspy.engine.networks import membership
+
+        network = membership.resolve(paths, network)
+    selection = driver.select(network, request.publish, now=made_by != "create")
     if selection.notice:
         reporter.notice(selection.notice)
     step("make the container")

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from rootlesspy.engine import spec_mounts
 from rootlesspy.engine.inputs import capabilities
 from rootlesspy.errors import Unsupported, UsageError
+from rootlesspy.network.driver import SHARED
 from rootlesspy.systemd import notify
 
 if TYPE_CHECKING:
@@ -269,7 +270,7 @@ def resources(request: RunRequest) -> LinuxResources:
 
 def sysctls(request: RunRequest) -> dict[str, str]:
     """Return the kernel parameters; only those of the container's own namespaces are allowed."""
-    own_network = request.network.driver != "host"
+    own_network = request.network.driver not in ("host", *SHARED)
     # As podman: ping works without a capability for the container's root group.
     found = {"net.ipv4.ping_group_range": "0 0"} if own_network else {}
     for key, value in request.sysctls:

@@ -16,16 +16,26 @@ init has to.
 from __future__ import annotations
 
 import os
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from rootlesspy.errors import Error, RuntimeFailure, Unsupported, UsageError
 from rootlesspy.network import process
 from rootlesspy.network.addresses import Addresses, outbound_addresses
 from rootlesspy.network.ports import PortMapping, check_free
 
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from rootlesspy.network.attachment import Attachment
+
 READY_TIMEOUT_S = 10.0
 
-DRIVERS = ("pasta", "slirp4netns", "host", "none")
+DRIVERS = ("pasta", "slirp4netns", "host", "none", "container", "ns")
+SHARED = ("container", "ns", "pod")
+"""The network namespace of somebody else: its one option says whose."""
+
+
+_WHOSE = {"container": "a name, container:NAME", "ns": "a path, ns:/PATH"}
 
 
 class NetworkRequest(NamedTuple):
@@ -36,6 +46,8 @@ class NetworkRequest(NamedTuple):
     """What stood behind the colon, cut at the commas."""
     chosen: bool = False
     """The user named the driver: no other one may stand in for it."""
+    networks: tuple[Attachment, ...] = ()
+    """User-defined networks, beside the driver, which is the way out."""
 
 
 class Selection(NamedTuple):
@@ -123,6 +135,10 @@ def parse_network(text: str) -> NetworkRequest:
     if not text:
         return NetworkRequest()
     name, colon, option_text = text.partition(":")
+    if name in ("container", "ns"):
+        if not option_text or (name == "ns" and not option_text.startswith("/")):
+            raise UsageError(f"network {text!r}: {name} needs {_WHOSE[name]}")
+        return NetworkRequest(driver=name, options=(option_text,), chosen=True)
     if name not in DRIVERS:
         raise UsageError(f"network {text!r} is unknown", hint=f"one of {', '.join(DRIVERS)}")
     options = tuple(option_text.split(",")) if colon else ()
@@ -139,6 +155,21 @@ def parse_network(text: str) -> NetworkRequest:
     return NetworkRequest(driver=name, options=options, chosen=True)
 
 
+def restore(fields: Mapping[str, object]) -> NetworkRequest:
+    """Make a request of what a container's record keeps of it."""
+    options, networks = fields.get("options"), fields.get("networks")
+    found = NetworkRequest(
+        driver=str(fields.get("driver", "pasta")),
+        options=tuple(map(str, options)) if isinstance(options, list) else (),
+        chosen=bool(fields.get("chosen")),
+    )
+    if not isinstance(networks, list) or not networks:
+        return found
+    from rootlesspy.network import attachment
+
+    return found._replace(networks=tuple(map(attachment.restore, networks)))
+
+
 def select(
     request: NetworkRequest, ports: tuple[PortMapping, ...], *, now: bool = True
 ) -> Selection:
@@ -149,8 +180,10 @@ def select(
     Raises Conflict (a port is in use), Unsupported (a program is missing, a port is privileged) and
     UsageError.
     """
-    if request.driver in ("host", "none"):
+    if request.driver in ("host", "none", *SHARED):
         notice = f"-p has no effect with --network {request.driver}" if ports else ""
+        if ports and request.networks:
+            notice = "-p has no effect: the container has no way out"
         shared = Addresses(host="127.0.0.1") if request.driver == "host" else Addresses()
         return Selection(request=request, addresses=shared, notice=notice)
     notice = ""
@@ -191,7 +224,7 @@ def start(selection: Selection, *, netns_path: str, userns_path: str, runtime_di
         helper = process.start(
             _require(driver),
             pasta.arguments(
-                selection.request.options,
+                _options(selection.request),
                 selection.ports,
                 guest_address=selection.addresses.host,
                 netns_path=netns_path,
@@ -212,6 +245,14 @@ def start(selection: Selection, *, netns_path: str, userns_path: str, runtime_di
             umask=0,
         )
     return Pending(selection, helper, api)
+
+
+def _options(request: NetworkRequest) -> tuple[str, ...]:
+    """Return pasta's options; eth0, as the host's interface may be called, is a network's then."""
+    if not request.networks:
+        return request.options
+    # The later one counts, so what was asked for stands.
+    return ("--ns-ifname", "tap0", *request.options)
 
 
 def _pasta_or_else(request: NetworkRequest, *, published: bool) -> tuple[NetworkRequest, str]:

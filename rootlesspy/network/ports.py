@@ -65,6 +65,23 @@ def parse_publish(text: str) -> tuple[PortMapping, ...]:
     )
 
 
+def with_exposed(
+    mappings: tuple[PortMapping, ...], exposed: tuple[str, ...]
+) -> tuple[PortMapping, ...]:
+    """Add what an image exposes (80/tcp, 53/udp), each on a free port of all addresses.
+
+    What is published anyway is left out.  Raises UsageError for an entry that is no port.
+    """
+    taken = {(each.container_port, each.protocol) for each in mappings}
+    added = tuple(
+        mapping
+        for text in exposed
+        for mapping in parse_publish(text)
+        if (mapping.container_port, mapping.protocol) not in taken
+    )
+    return merge((*mappings, *added))
+
+
 def merge(mappings: tuple[PortMapping, ...]) -> tuple[PortMapping, ...]:
     """Drop repeated mappings; raise UsageError when two of them claim the same port of the host."""
     claimed: dict[tuple[str, int, str], PortMapping] = {}
@@ -129,6 +146,11 @@ def _split(text: str) -> tuple[str, str, str, tuple[str, ...]]:
     rest, slash, protocol_text = text.partition("/")
     protocols = tuple(protocol_text.lower().split(",")) if slash else ("tcp",)
     for protocol in protocols:
+        if protocol == "sctp":
+            raise Unsupported(
+                f"port mapping {text!r}: neither pasta nor slirp4netns forwards sctp",
+                hint="--network host shares the host's own ports",
+            )
         if protocol not in PROTOCOLS:
             raise UsageError(
                 f"port mapping {text!r}: protocol {protocol!r} is not one of tcp, udp",

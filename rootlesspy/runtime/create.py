@@ -22,8 +22,9 @@ from rootlesspy.runtime import init, sync
 
 if TYPE_CHECKING:
     from rootlesspy.linux.userns import IdMaps
+    from rootlesspy.runtime.membership import Membership
 
-_FLAGS = {
+FLAGS = {
     "user": process.CLONE_NEWUSER,
     "mount": process.CLONE_NEWNS,
     "pid": process.CLONE_NEWPID,
@@ -92,18 +93,25 @@ class Init:
         return explain(failed, self._command)
 
 
-def launch(plan: init.Plan) -> Init:
+def launch(plan: init.Plan, memberships: tuple[Membership, ...] = ()) -> Init:
     """Fork the container's init into the namespaces that the spec names.
 
-    Raises Unsupported when user namespaces are forbidden, RuntimeFailure otherwise.
+    memberships: those that exist already; the others are made.  Raises Unsupported when user
+    namespaces are forbidden, RuntimeFailure otherwise.
     """
     flags = 0
+    joined = {kind for each in memberships for kind in each.kinds}
     for namespace in plan.spec["linux"]["namespaces"]:
         # The cgroup namespace is made by init itself, once it is in its scope.
-        flags |= _FLAGS.get(namespace["type"], 0)
+        if namespace["type"] not in joined:
+            flags |= FLAGS.get(namespace["type"], 0)
     ours, theirs = sync.channel_pair()
     try:
-        pid, pidfd = process.clone3(flags)
+        pid, pidfd = _clone(memberships, flags)
+    except RuntimeFailure:
+        ours.close()
+        theirs.close()
+        raise
     except OSError as error:
         ours.close()
         theirs.close()
@@ -113,6 +121,15 @@ def launch(plan: init.Plan) -> Init:
         init.run(plan, theirs)
     theirs.close()
     return Init(pid, pidfd, ours, plan.spec["process"]["args"])
+
+
+def _clone(memberships: tuple[Membership, ...], flags: int) -> tuple[int, int]:
+    if not memberships:
+        return process.clone3(flags)
+    # Imported here: most containers have all namespaces to themselves.
+    from rootlesspy.runtime import membership
+
+    return membership.clone_inside(memberships, flags)
 
 
 def explain(failed: sync.Failed, command: str) -> RuntimeFailure | Unsupported:

@@ -21,7 +21,7 @@ from rootlesspy.linux import mount, pathrs, process
 from rootlesspy.runtime import payload, rootfs, sync, terminal, user
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
 
     from rootlesspy.oci.runtime_spec import Spec
 
@@ -51,9 +51,13 @@ class Plan(NamedTuple):
     debug: bool
     listen_fds: int = 0
     """How many descriptors from 3 on are for the payload."""
+    own_uts: bool = True
+    """The host name is the container's own to set."""
+    shm_fd: int = -1
+    """A detached mount for /dev/shm, of the container that the IPC namespace belongs to."""
 
 
-class _Steps:
+class Steps:
     """The name of the step under way, for the report when it fails."""
 
     def __init__(self, *, debug: bool) -> None:
@@ -68,11 +72,16 @@ class _Steps:
 
 def run(plan: Plan, channel: sync.Channel) -> NoReturn:
     """Become the payload, or report why not over the channel and die."""
-    step = _Steps(debug=plan.debug)
+    step = Steps(debug=plan.debug)
+    guard(lambda: _run(plan, channel, step), channel, step)
+
+
+def guard(story: Callable[[], object], channel: sync.Channel, step: Steps) -> NoReturn:
+    """Run a child's story, which ends in execve; report its failure over the channel and die."""
     try:
-        _run(plan, channel, step)
+        story()
     except sync.FailedError:
-        # The supervisor is gone or gave up: there is nobody to tell.
+        # The other side is gone or gave up: there is nobody to tell.
         pass
     except OSError as error:
         name = error.filename
@@ -86,7 +95,7 @@ def run(plan: Plan, channel: sync.Channel) -> NoReturn:
         os._exit(125)
 
 
-def _run(plan: Plan, channel: sync.Channel, step: _Steps) -> NoReturn:
+def _run(plan: Plan, channel: sync.Channel, step: Steps) -> NoReturn:
     spec, container_process, linux = plan.spec, plan.spec["process"], plan.spec["linux"]
     step("wait for the id maps")
     fuse_fd = channel.expect(sync.IDS_MAPPED)
@@ -112,10 +121,12 @@ def _run(plan: Plan, channel: sync.Channel, step: _Steps) -> NoReturn:
     root_fd = rootfs.mount_root(plan.root, plan.merged, fuse_fd)
     step("mount")
     rootfs.mount_all(root_fd, spec["mounts"])
+    if plan.shm_fd >= 0:
+        mount.move_mount(plan.shm_fd, pathrs.make_directories(root_fd, "dev/shm"))
     step("make devices")
     rootfs.add_devices(root_fd)
     step("make the terminal")
-    master, slave = _open_terminal(root_fd, container_process)
+    master, slave = open_terminal(root_fd, container_process)
     step("look up the user")
     who = user.resolve(root_fd, plan.user, plan.group_add)
     if linux.get("uidMappings"):
@@ -128,11 +139,12 @@ def _run(plan: Plan, channel: sync.Channel, step: _Steps) -> NoReturn:
         os.close(pathrs.make_directories(root_fd, cwd))
     step("set sysctls")
     rootfs.write_sysctls(root_fd, linux.get("sysctl", {}))
-    step("set the host name")
-    process.sethostname(os.fsencode(spec.get("hostname", "")))
+    if plan.own_uts:
+        step("set the host name")
+        process.sethostname(os.fsencode(spec.get("hostname", "")))
     if plan.loopback:
         step("bring the loopback interface up")
-        _bring_loopback_up()
+        bring_loopback_up()
 
     if plan.owns_root:
         step("wait to be placed in the scope")
@@ -154,7 +166,7 @@ def _run(plan: Plan, channel: sync.Channel, step: _Steps) -> NoReturn:
         # Last of the mounts: their mount points had to be made.
         mount.mount_setattr(root_fd, set_flags=mount.MOUNT_ATTR_RDONLY)
     step("make a session keyring")
-    _new_keyring()
+    new_keyring()
     if plan.own_stdio:
         step("give away the standard streams")
         _own_stdio(who)
@@ -169,7 +181,7 @@ def _run(plan: Plan, channel: sync.Channel, step: _Steps) -> NoReturn:
 
 
 def _become_payload(
-    prepared: payload.Prepared, channel: sync.Channel, step: _Steps, master: int, slave: int
+    prepared: payload.Prepared, channel: sync.Channel, step: Steps, master: int, slave: int
 ) -> NoReturn:
     """Everything after the pivot: system calls only."""
     payload.close_imports()
@@ -181,13 +193,20 @@ def _become_payload(
     payload.become(prepared, step, slave)
 
 
-def _open_terminal(root_fd: int, container_process: Mapping[str, object]) -> tuple[int, int]:
+def open_terminal(
+    root_fd: int, container_process: Mapping[str, object], *, console: bool = True
+) -> tuple[int, int]:
+    """Make the terminal that a process asks for; return (master, slave), -1 without.
+
+    console: it becomes /dev/console too, as that of the container's first process.
+    """
     if not container_process.get("terminal"):
         return -1, -1
     size = container_process.get("consoleSize")
     rows, columns = (size["height"], size["width"]) if isinstance(size, dict) else (0, 0)
     master, slave = terminal.open_pty(root_fd, rows, columns)
-    terminal.bind_console(root_fd, slave)
+    if console:
+        terminal.bind_console(root_fd, slave)
     return master, slave
 
 
@@ -198,7 +217,8 @@ def _own_stdio(who: user.User) -> None:
             os.fchown(number, who.uid, who.gid)
 
 
-def _new_keyring() -> None:
+def new_keyring() -> None:
+    """Leave the caller's session keyring behind."""
     try:
         process.join_new_session_keyring()
     except OSError as error:
@@ -207,7 +227,8 @@ def _new_keyring() -> None:
             raise
 
 
-def _bring_loopback_up() -> None:
+def bring_loopback_up() -> None:
+    """Set the loopback interface of this network namespace up."""
     # netdevice(7): struct ifreq with the flags IFF_UP | IFF_RUNNING; SIOCSIFFLAGS.
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as control:
         fcntl.ioctl(control, 0x8914, struct.pack("16sh14x", b"lo", 0x41))

@@ -58,17 +58,29 @@ def parse_sysctl(text: str, option: str) -> tuple[str, str]:
 
 
 def parse_userns(text: str, option: str) -> str:
-    """Check host-map, keep-id or keep-id:uid=N,gid=N; podman's host is host-map here."""
+    """Check host-map, keep-id[:uid=N,gid=N] or container:NAME; podman's host is host-map here."""
     mode, colon, settings = text.partition(":")
+    if mode == "container" and settings:
+        return text
     if not colon:
         if mode not in ("host-map", "host", "keep-id"):
-            reject(option, text, "host-map or keep-id")
+            reject(option, text, "host-map, keep-id or container:NAME")
         return "host-map" if mode == "host" else mode
     given = dict(setting.partition("=")[::2] for setting in settings.split(","))
     if mode != "keep-id" or not given.keys() <= {"uid", "gid"}:
         reject(option, text, "keep-id:uid=N,gid=N")
     for value in given.values():
         parse_integer(value, option, 0, MAX_ID)
+    return text
+
+
+def parse_namespace(text: str, option: str) -> str:
+    """Check container:NAME or ns:PATH; private, the default, is empty, as is ipc's shareable."""
+    kind, _, name = text.partition(":")
+    if text == "private" or (text == "shareable" and option == "--ipc"):
+        return ""
+    if kind not in ("container", "ns") or not name or (kind == "ns" and not name.startswith("/")):
+        reject(option, text, "private, container:NAME or ns:/PATH")
     return text
 
 

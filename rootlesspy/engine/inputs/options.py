@@ -13,7 +13,7 @@ from rootlesspy.engine.inputs import environment, isolation_values, mount_values
 from rootlesspy.engine.inputs.request import RunRequest, TmpfsMount, VolumeMount
 from rootlesspy.engine.supervision import readiness
 from rootlesspy.errors import UsageError
-from rootlesspy.network.driver import NetworkRequest, parse_network
+from rootlesspy.network.driver import DRIVERS, NetworkRequest, parse_network
 from rootlesspy.network.ports import merge, parse_publish
 
 if TYPE_CHECKING:
@@ -120,12 +120,19 @@ def run_request(
         group_add=_words(given, "group_add", values.parse_group),
         umask=_text(given, "umask", values.parse_umask),
         debug=debug,
+        signature_policy=_file(given, "signature_policy", directory),
+        verify_always=given.flag("verify_always"),
         detach=given.flag("detach"),
         restart=_restart(given),
         sdnotify=_text(given, "sdnotify", readiness.parse) or "runner",
         health=_health(given),
         log_driver=driver,
         log_options=log_options,
+        ipc=_text(given, "ipc", isolation_values.parse_namespace) or "",
+        pid=_text(given, "pid", isolation_values.parse_namespace) or "",
+        uts=_text(given, "uts", isolation_values.parse_namespace) or "",
+        pod=given.value("pod") or "",
+        publish_all=given.flag("publish_all"),
     )
 
 
@@ -148,6 +155,12 @@ def _limit(given: Values, dest: str, parse: Callable[[str, str], T]) -> T | None
     """Parse an option's text, the empty one too."""
     text = given.value(dest)
     return None if text is None else parse(text, _option(dest))
+
+
+def _file(given: Values, dest: str, directory: str) -> str | None:
+    """Return a path in full; not given and empty are the same."""
+    text = given.value(dest)
+    return os.path.normpath(os.path.join(directory, text)) if text else None
 
 
 def _list(given: Values, dest: str, parse: Callable[[str, str], T]) -> tuple[T, ...]:
@@ -217,10 +230,18 @@ def _labels(given: Values) -> tuple[tuple[str, str], ...]:
 
 
 def _network(given: Values) -> NetworkRequest:
-    networks = given.values("network")
-    if len(networks) > 1:
-        raise UsageError("--network is given more than once")
-    return parse_network(networks[0]) if networks else NetworkRequest()
+    texts = given.values("network")
+    one = given.value("ip"), given.value("ip6"), given.value("mac_address")
+    aliases = given.values("network_alias")
+    if not any(one) and not aliases:
+        if not texts:
+            return NetworkRequest()
+        if len(texts) == 1 and texts[0].partition(":")[0] in DRIVERS:
+            return parse_network(texts[0])
+    from rootlesspy.network import attachment
+
+    ip, ip6, mac = (text or "" for text in one)
+    return attachment.parse_all(texts, ip=ip, ip6=ip6, mac=mac, aliases=aliases)
 
 
 def _memory(given: Values) -> tuple[int | None, int | None, int | None]:

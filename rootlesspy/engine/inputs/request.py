@@ -147,10 +147,36 @@ class RunRequest(NamedTuple):
     """journald, json-file, none or passthrough; empty: the default of how it is started."""
     log_options: tuple[tuple[str, str], ...] = ()
     """max-size, max-file, path, tag: engine.output.log_values."""
+    signature_policy: str | None = None
+    """A file in place of the policy.json that is configured, for the pull."""
+    verify_always: bool = False
+    """Compare the image's files with their digests before each start."""
+    ipc: str = ""
+    """Its IPC namespace: container:NAME or ns:PATH; empty: its own.  So are pid and uts."""
+    pid: str = ""
+    uts: str = ""
+    pod: str = ""
+    """Name or id of the pod that it belongs to."""
+    publish_all: bool = False
+    """Publish what the image exposes on free ports, besides publish."""
+    shares: tuple[tuple[str, str], ...] = ()
+    """Kind of namespace and whose it is, container:ID, pod:ID or ns:PATH: engine.pods.sharing."""
+
+    def shares_namespaces(self) -> bool:
+        """Say whether a namespace of somebody else is asked for."""
+        return bool(
+            self.network.driver in ("container", "ns")
+            or self.ipc
+            or self.pid
+            or self.uts
+            or self.pod
+            or self.userns.startswith("container:")
+        )
 
 
 _OF_THE_INVOCATION = frozenset(
-    ("name", "remove", "detach", "detach_keys", "quiet", "cidfile", "debug")
+    ("name", "remove", "detach", "detach_keys", "quiet", "cidfile", "debug", "shares",
+     "signature_policy")
 )
 
 

@@ -23,6 +23,9 @@ def write(paths: Paths, found: ContainerRecord, hostname: str, selection: Select
     """Write a container's files for this start.  Raises UsageError, Unsupported, OSError."""
     directory = paths.container_runtime(found.id)
     os.makedirs(directory, 0o700, exist_ok=True)
+    if "network" in found.shares and (elsewhere := _shared_directory(paths, found)):
+        _write_all(directory, _shared(elsewhere, hostname, found.name))
+        return
     chosen, asked = selection.request.driver, found.resolver
     hosts = resolver.hosts(
         _read_host_file("/etc/hosts"),
@@ -44,6 +47,27 @@ def write(paths: Paths, found: ContainerRecord, hostname: str, selection: Select
     )
     if resolv_conf is not None:
         contents["resolv.conf"] = resolv_conf
+    _write_all(directory, contents)
+
+
+def _shared_directory(paths: Paths, found: ContainerRecord) -> str:
+    """Return where the files of a network's owner are; "" for one that is no container's."""
+    from rootlesspy.engine.pods import sharing
+
+    return sharing.etc_directory(paths, found)
+
+
+def _shared(directory: str, hostname: str, name: str) -> dict[str, str]:
+    """Take over the files of a shared network, with the container's own names (as podman)."""
+    own = " ".join(dict.fromkeys(word for word in (hostname, name) if word))
+    return {
+        "hosts": f"{_read_host_file(f'{directory}/hosts')}127.0.0.1\t{own}\n",
+        "hostname": hostname + "\n",
+        "resolv.conf": _read_host_file(f"{directory}/resolv.conf"),
+    }
+
+
+def _write_all(directory: str, contents: dict[str, str]) -> None:
     for name, content in contents.items():
         flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC
         fd = os.open(f"{directory}/{name}", flags, 0o600)

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from rootlesspy.oci.runtime_spec import Spec
     from rootlesspy.paths import Paths
     from rootlesspy.report import Reporter
+    from rootlesspy.runtime.membership import Membership
     from rootlesspy.systemd.notify import Notifier
 
 NO_SOCKETS = sockets.Listening()
@@ -49,6 +50,8 @@ class Job(NamedTuple):
     """Tells systemd how the service does; None for an attached container."""
     listening: sockets.Listening = NO_SOCKETS
     """What the service manager handed over for the payload."""
+    memberships: tuple[Membership, ...] = ()
+    """Namespaces of others that it is born in."""
 
 
 def prepare(
@@ -78,6 +81,10 @@ def prepare(
     if notifier is not None and found.sdnotify == "container":
         handed += notify.watchdog(os.environ)
     spec["process"]["env"] = [*spec["process"]["env"], *handed]
+    if found.network.get("networks"):
+        from rootlesspy.engine.networks import membership
+
+        selection = membership.reserve(paths, found, selection)
     etc_files.write(paths, found, spec.get("hostname", ""), selection)
     directory = paths.container(found.id)
     kinds = {each["type"] for each in spec["linux"]["namespaces"]}
@@ -95,7 +102,14 @@ def prepare(
         own_stdio=relays(found, service) and not found.tty,
         listen_fds=listening.number,
         debug=reporter.debug,
+        own_uts="uts" not in found.shares,
     )
+    memberships: tuple[Membership, ...] = ()
+    if found.shares:
+        from rootlesspy.engine.pods import namespaces
+
+        shared = namespaces.open_all(paths, found)
+        memberships, plan = shared.memberships, plan._replace(shm_fd=shared.shm_fd)
     return Job(
         paths=paths,
         record=found,
@@ -109,6 +123,7 @@ def prepare(
         service=service,
         notifier=notifier,
         listening=listening,
+        memberships=memberships,
     )
 
 

@@ -62,3 +62,16 @@ def _sleeps_in_sigwait(pid: int) -> bool:
     except OSError:
         # Gone, or not ours to look at.
         return False
+
+
+def kill_cgroup(directory_fd: int) -> None:
+    """Kill every process of a cgroup (cgroups(7), cgroup.kill); -1: none is known."""
+    if directory_fd < 0:
+        return
+    try:
+        fd = os.open("cgroup.kill", os.O_WRONLY | os.O_CLOEXEC, dir_fd=directory_fd)
+    except FileNotFoundError:
+        # systemd has removed the cgroup already: it was empty.
+        return
+    os.write(fd, b"1")
+    os.close(fd)

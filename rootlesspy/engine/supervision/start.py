@@ -62,7 +62,7 @@ def start(job: Job, undo: Undo, cancellation: cancel.Cancellation) -> Running:
     """Lead the container from nothing to a running payload: the supervisor's half of the story."""
     job.reporter.step("fork the container's init into its namespaces")
     cancel.hold()
-    init = create.launch(job.plan)
+    init = create.launch(job.plan, job.memberships)
     undo.push(lambda: _kill_and_reap(init))
     cancel.release()
     try:
@@ -77,12 +77,15 @@ def start(job: Job, undo: Undo, cancellation: cancel.Cancellation) -> Running:
 
 def _lead(job: Job, undo: Undo, init: create.Init, cancellation: cancel.Cancellation) -> Running:
     step = job.reporter.step
-    step("write the id maps")
-    helpers = create.write_id_maps(init.pid, job.maps)
+    helpers = None
+    if "user" not in job.record.shares:
+        step("write the id maps")
+        helpers = create.write_id_maps(init.pid, job.maps)
     # While newuidmap and newgidmap run.
     step("connect to the user manager")
     connection = _connect(job, undo)
-    create.finish_id_maps(helpers)
+    if helpers is not None:
+        create.finish_id_maps(helpers)
     fuse_fd = -1
     if isinstance(job.plan.root, rootfs.FuseOverlay):
         step("start fuse-overlayfs")
@@ -98,6 +101,11 @@ def _lead(job: Job, undo: Undo, init: create.Init, cancellation: cancel.Cancella
     pending = start_network(job, init.pid)
     undo.push(pending.cancel)
     cancel.release()
+    if job.selection.request.networks:
+        from rootlesspy.engine.networks import membership
+
+        step("join the networks")
+        membership.join(job.paths, job.record, init.pid)
     # While the network helper configures the namespace and init mounts.
     step(f"start {job.record.unit or 'no scope'}")
     meter = _place(job, init, connection)

@@ -1,0 +1,1 @@
+"""Namespaces that containers share: of each other, of a pod."""

@@ -1,0 +1,171 @@
+"""Containers in the namespaces of others: --network container:NAME, --ipc, --pid, --uts, --userns.
+
+A namespace belongs to a user namespace, and only its members have rights over it: whoever shares
+one is born in that user namespace too, with its id maps.  What a container shares is in its record,
+kind by kind, with who provides it: container:ID, pod:ID or ns:PATH.  Providers hold no list of
+those who share with them but links in their directory, which count while the container exists.
+"""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING, NamedTuple
+
+from rootlesspy.engine import record
+from rootlesspy.engine.record import SHARERS
+from rootlesspy.errors import Error, NotFound, UsageError
+
+if TYPE_CHECKING:
+    from rootlesspy.engine.inputs.request import RunRequest
+    from rootlesspy.engine.record import ContainerRecord
+    from rootlesspy.paths import Paths
+    from rootlesspy.report import Reporter
+
+_OPTIONS = {"ipc": "--ipc", "pid": "--pid", "uts": "--uts", "user": "--userns"}
+
+
+class Provider(NamedTuple):
+    """Who a namespace comes from."""
+
+    kind: str
+    """container, pod or ns."""
+    name: str
+    """An id, or a path."""
+
+
+def resolve(request: RunRequest, paths: Paths) -> RunRequest:
+    """Find the containers whose namespaces are shared, and take over their id maps.
+
+    Raises NotFound, Conflict for an ambiguous id, UsageError for what does not go together.
+    """
+    from rootlesspy.engine.pods import membership
+
+    asked = {
+        "ipc": request.ipc,
+        "pid": request.pid,
+        "uts": request.uts,
+        "user": request.userns if request.userns.startswith("container:") else "",
+    }
+    found = {
+        kind: _provider(paths, text, _OPTIONS[kind]) for kind, text in asked.items() if text
+    }
+    network = request.network
+    if network.driver in ("container", "ns"):
+        provider = _provider(paths, f"{network.driver}:{network.options[0]}", "--network")
+        found["network"] = provider
+        request = request._replace(network=network._replace(options=(provider.name,)))
+    if request.pod:
+        request = membership.join(paths, request, found)
+    _refuse_settings(request, found)
+    if found and "user" not in found:
+        found["user"] = next(iter(found.values()))
+    listed = tuple((kind, f"{each.kind}:{each.name}") for kind, each in found.items())
+    return request._replace(shares=listed, userns=_userns(paths, request, found))
+
+
+def provider_of(text: str) -> Provider:
+    """Read what a record has."""
+    kind, _, name = text.partition(":")
+    return Provider(kind, name)
+
+
+def containers_needed(found: ContainerRecord) -> tuple[str, ...]:
+    """Return the ids of the containers without which this one cannot start."""
+    providers = dict.fromkeys(found.shares.values())
+    return tuple(
+        each.name for each in map(provider_of, providers) if each.kind == "container"
+    )
+
+
+def start_needed(paths: Paths, request: RunRequest, reporter: Reporter) -> None:
+    """Start the containers whose namespaces are shared, where they do not run, as podman does."""
+    from rootlesspy.engine import lifecycle
+
+    for text in dict.fromkeys(dict(request.shares).values()):
+        provider = provider_of(text)
+        if provider.kind == "container":
+            lifecycle.start(paths, provider.name, reporter)
+
+
+def enlist(paths: Paths, found: ContainerRecord) -> None:
+    """Note with every provider that this container shares with it.  Raises OSError."""
+    for text in dict.fromkeys(found.shares.values()):
+        provider = provider_of(text)
+        if provider.kind == "container":
+            directory = f"{paths.container(provider.name)}/{SHARERS}"
+            os.makedirs(directory, mode=0o700, exist_ok=True)
+            os.symlink(f"../../{found.id}", f"{directory}/{found.id}")
+
+
+def sharers(paths: Paths, container_id: str) -> tuple[str, ...]:
+    """Return the ids of the containers that share a namespace of this one."""
+    try:
+        listed = os.listdir(f"{paths.container(container_id)}/{SHARERS}")
+    except OSError:
+        return ()
+    return tuple(each for each in sorted(listed) if os.path.lexists(paths.container(each)))
+
+
+def refuse_removal(paths: Paths, found: ContainerRecord) -> None:
+    """Raise Error while other containers share namespaces of this one, as podman does."""
+    others = sharers(paths, found.id)
+    if not others:
+        return
+    names = []
+    for each in others:
+        loaded = record.load(paths, each)
+        names.append(each[:12] if loaded is None else loaded.record.name)
+    raise Error(
+        f"container {found.name} has its namespaces shared by {', '.join(names)}",
+        hint=f"rp rm -f {' '.join(names)}; or all of them: rp rm --depend -f {found.name}",
+    )
+
+
+def etc_directory(paths: Paths, found: ContainerRecord) -> str:
+    """Return where the hosts and resolv.conf of a shared network are; "" when it is its own."""
+    text = found.shares.get("network", "")
+    provider = provider_of(text)
+    return paths.container_runtime(provider.name) if provider.kind in ("container", "pod") else ""
+
+
+def _provider(paths: Paths, text: str, option: str) -> Provider:
+    provider = provider_of(text)
+    if provider.kind == "container":
+        return provider._replace(name=record.find(paths, provider.name))
+    if not os.path.exists(provider.name):
+        raise NotFound(f"{option} {text}: there is no {provider.name}")
+    return provider
+
+
+def _userns(paths: Paths, request: RunRequest, found: dict[str, Provider]) -> str:
+    """Return the mode of the id maps: that of the provider."""
+    for provider in found.values():
+        if provider.kind == "container":
+            other = record.load(paths, provider.name)
+            if other is None:
+                raise NotFound(f"container {provider.name[:12]} was removed meanwhile")
+            asked = request.userns
+            if asked not in ("host-map", other.record.userns) and "container:" not in asked:
+                raise UsageError(
+                    f"--userns={asked}: namespaces are shared with container "
+                    f"{other.record.name}, which has {other.record.userns}",
+                )
+            return other.record.userns
+    return request.userns
+
+
+def _refuse_settings(request: RunRequest, found: dict[str, Provider]) -> None:
+    """Refuse what would change the network of somebody else; as podman."""
+    if "network" not in found:
+        return
+    mode = f"--network {found['network'].kind}"
+    if found["network"].kind == "pod":
+        mode = "--pod"
+    for option, given in (("--dns", request.dns), ("--dns-search", request.dns_search),
+                          ("--dns-option", request.dns_options),
+                          ("--add-host", request.add_hosts)):  # fmt: skip
+        if given and found["network"].kind != "ns":
+            raise UsageError(
+                f"{option} and {mode} exclude each other: the files are shared",
+                hint=f"give {option} to the other one",
+            )
