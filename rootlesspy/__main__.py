@@ -55,6 +55,11 @@ def _dispatch(words: list[str], reporter: Reporter) -> int:
             from rootlesspy.engine.supervision import supervise
 
             return supervise.supervise(words[1], session.paths(), reporter)
+        if words[:1] == ["network-service"] and len(words) == 2:
+            # Not for people: ExecStart= of rp-network-NAME.service.
+            from rootlesspy.engine.networks import service
+
+            return service.serve(words[1], session.paths(), reporter)
         invocation = argv.parse(words)
         if invocation is not None:
             from rootlesspy.cli import hot

@@ -82,6 +82,10 @@ def ports(found: ContainerRecord) -> tuple[PortMapping, ...]:
 
 def release(paths: Paths, found: ContainerRecord) -> None:
     """Remove what belongs to the running container alone; doing it twice is harmless."""
+    if found.network.get("networks"):
+        from rootlesspy.engine.networks import membership
+
+        membership.release(paths, found)
     if paths.runtime is not None:
         _remove_below(paths.runtime, found.id, _NO_USERNS)
 

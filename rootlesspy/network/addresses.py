@@ -20,6 +20,10 @@ class Addresses(NamedTuple):
     """Leads to the host's services, those of its loopback excepted (host-gateway)."""
     dns: str = ""
     """Queries sent there are answered by the host's first resolver."""
+    networks: tuple[str, ...] = ()
+    """The container's own addresses in user-defined networks: what its names resolve to then."""
+    name_servers: tuple[str, ...] = ()
+    """The resolvers of its networks, in order; the first one knows the names of all of them."""
 
 
 def outbound_addresses() -> tuple[str, ...]:

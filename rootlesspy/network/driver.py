@@ -160,10 +160,11 @@ def restore(fields: Mapping[str, object]) -> NetworkRequest:
     options, networks = fields.get("options"), fields.get("networks")
     found = NetworkRequest(
         driver=str(fields.get("driver", "pasta")),
-        options=tuple(map(str, options)) if isinstance(options, list) else (),
+        # Tuples in a record that was not written yet.
+        options=tuple(map(str, options)) if isinstance(options, (list, tuple)) else (),
         chosen=bool(fields.get("chosen")),
     )
-    if not isinstance(networks, list) or not networks:
+    if not isinstance(networks, (list, tuple)) or not networks:
         return found
     from rootlesspy.network import attachment
 

@@ -146,8 +146,7 @@ def check_overlap(subnet: Prefix, taken: Iterable[str], what: str) -> None:
     """Raise Conflict when a subnet overlaps one that is taken."""
     for text in taken:
         other = ipaddress.ip_network(text)
-        # mypy wants the same version; overlaps() of different ones is False.
-        if subnet.version == other.version and subnet.overlaps(other):  # type: ignore[arg-type]
+        if subnet.version == other.version and subnet.overlaps(other):
             raise Conflict(f"subnet {subnet} overlaps {other} of {what}")
 
 
@@ -196,7 +195,7 @@ def with_length(subnet: Subnet, address: str) -> str:
 
 def not_found(name: str) -> NotFound:
     """Return the error for a network that does not exist."""
-    return NotFound(f"network {name!r} does not exist", hint=f"rp network create {name}")
+    return NotFound(f"network {name!r} does not exist", hint="rp network ls; rp network create")
 
 
 def _unusable(prefix: Prefix) -> tuple[Address, ...]:

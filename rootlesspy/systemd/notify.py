@@ -28,7 +28,7 @@ from typing import TYPE_CHECKING
 from rootlesspy.systemd import cgroup
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
 READY, STOPPING = "READY=1", "STOPPING=1"
 MOUNTED = "/run/notify"
@@ -69,6 +69,24 @@ class Notifier:
                 sender.sendto(message[:_DATAGRAM_BYTES], self._address)
             except OSError:
                 # The manager is gone, or being executed anew: the next state is sent afresh.
+                return False
+        return True
+
+    def store(self, name: str, fds: Sequence[int]) -> bool:
+        """Have systemd keep copies of descriptors under a name; say whether they arrived.
+
+        It hands them over when it starts the service again (sd_listen_fds(3)).
+        """
+        if not self._address:
+            return False
+        # Without FDPOLL=0 a socket that has an error to tell would be thrown away.
+        message = f"FDSTORE=1\nFDNAME={name}\nFDPOLL=0".encode()
+        with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as sender:
+            sender.settimeout(_SEND_TIMEOUT_S)
+            try:
+                sender.connect(self._address)
+                socket.send_fds(sender, [message], list(fds))
+            except OSError:
                 return False
         return True
 

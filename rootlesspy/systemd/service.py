@@ -64,6 +64,8 @@ class Service(NamedTuple):
     keep_failed: bool = True
     dependencies: tuple[tuple[str, tuple[str, ...]], ...] = ()
     """After=, Requires=, Wants=… and the units that each names; of installed units alone."""
+    stored_fds: int = 0
+    """How many descriptors systemd keeps for it while it is restarted."""
 
 
 class Setting(NamedTuple):
@@ -105,6 +107,8 @@ def settings(service: Service, version: int) -> tuple[Setting, ...]:
         listed += _restart_settings(service)
     if service.environment:
         listed.append(Setting(SERVICE, "Environment", ASSIGNMENTS, service.environment))
+    if service.stored_fds:
+        listed.append(Setting(SERVICE, "FileDescriptorStoreMax", NUMBER, service.stored_fds))
     if service.identifier:
         listed.append(Setting(SERVICE, "SyslogIdentifier", TEXT, service.identifier))
     return tuple(each for each in listed if each.since <= version <= each.until)

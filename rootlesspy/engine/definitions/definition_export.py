@@ -47,7 +47,7 @@ def restore(fields: Mapping[str, object], name: str) -> RunRequest:
         if key in found:
             found[key] = tuple(record(*each) for each in found[key])
     if "network" in found:
-        found["network"] = NetworkRequest(*found["network"])
+        found["network"] = _restored(NetworkRequest(*found["network"]))
     if found.get("health") is not None:
         health = HealthRequest(*found["health"])
         if health.startup is not None:
@@ -152,11 +152,26 @@ def _pairs(pairs: tuple[tuple[str, str], ...]) -> dict[str, str]:
     return dict(pairs)
 
 
-def _network(network: NetworkRequest) -> str | None:
+def _restored(network: NetworkRequest) -> NetworkRequest:
+    if not network.networks:
+        return network
+    from rootlesspy.network import attachment
+
+    return network._replace(networks=tuple(map(attachment.restore, network.networks)))
+
+
+def _network(network: NetworkRequest) -> str | list[str] | None:
     if network == NetworkRequest():
         return None
     options = f":{','.join(network.options)}" if network.options else ""
-    return network.driver + options
+    way_out = network.driver + options
+    if not network.networks:
+        return way_out
+    from rootlesspy.network import attachment
+
+    found = [way_out] if network.chosen else []
+    found += map(attachment.spelled, network.networks)
+    return found[0] if len(found) == 1 else found
 
 
 def _port(mapping: PortMapping) -> str:
@@ -312,6 +327,7 @@ _WRITERS: dict[str, Callable[[RunRequest], object]] = {
     "userns": lambda asked: _unless(asked.userns, "host-map"),
     "platform": lambda asked: asked.platform,
     "pull": lambda asked: _unless(asked.pull, "missing"),
+    "verify_always": lambda asked: asked.verify_always,
     "healthcheck": lambda asked: _health(asked.health),
     "restart": lambda asked: _unless(asked.restart, "no"),
     "sdnotify": lambda asked: _unless(asked.sdnotify, "runner"),

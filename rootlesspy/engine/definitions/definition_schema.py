@@ -16,6 +16,7 @@ from rootlesspy.errors import Error
 STRING, NUMBER, BOOLEAN, STRINGS = "string", "number", "boolean", "array of strings"
 TABLE, WORDS, PATH, PATHS = "table", "string or array", "path", "array of paths"
 NAMES, KEYS = "array of container names", "table of keys"
+SOME = "string or array of strings"
 
 _EXPECTED = {
     STRING: "a string",
@@ -28,6 +29,7 @@ _EXPECTED = {
     PATHS: "an array of paths",
     NAMES: "an array of names of containers",
     KEYS: "a table",
+    SOME: "a string or an array of strings",
 }
 
 
@@ -91,7 +93,7 @@ CONTAINER = (
     Key("devices", STRINGS, "device"),
     Key("read_only", BOOLEAN, "read_only"),
     Key("shm_size", NUMBER, "shm_size"),
-    Key("network", STRING, "network"),
+    Key("network", SOME, "network"),
     Key("ports", STRINGS, "publish"),
     Key("add_hosts", STRINGS, "add_host"),
     Key("dns", STRINGS, "dns"),
@@ -115,6 +117,7 @@ CONTAINER = (
     Key("userns", STRING, "userns"),
     Key("platform", STRING, "platform"),
     Key("pull", STRING, "pull"),
+    Key("verify_always", BOOLEAN, "verify_always"),
     Key("healthcheck", KEYS, keys=HEALTHCHECK),
     Key("restart", STRING, "restart"),
     Key("sdnotify", STRING, "sdnotify"),
@@ -128,9 +131,12 @@ CONTAINER = (
 )
 VOLUME = (Key("labels", TABLE),)
 NOT_IN_DEFINITIONS = frozenset(
-    ("name", "rm", "detach", "detach_keys", "cidfile", "quiet", "cgroups")
-)
-"""Options that are about one invocation, or that a container of its own unit cannot have."""
+    (
+        "name", "rm", "detach", "detach_keys", "cidfile", "quiet", "cgroups",
+        "ip", "ip6", "mac_address", "network_alias", "signature_policy",
+    )
+)  # fmt: skip
+"""About one invocation, impossible in a unit of its own, or said by `network = "NAME:ip=…"`."""
 
 
 def leaves(keys: tuple[Key, ...] = CONTAINER) -> list[tuple[tuple[str, ...], Key]]:
@@ -166,6 +172,8 @@ def texts(key: Key, value: object, directory: str) -> str | bool | list[str]:
         return _path(_string(key, value), directory)
     if key.kind == WORDS:
         return _string(key, value) if isinstance(value, str) else json.dumps(_list(key, value))
+    if key.kind == SOME and isinstance(value, str):
+        return [_string(key, value)]
     if key.kind == TABLE:
         return [f"{name}={text}" for name, text in pairs(key, value).items()]
     found = _list(key, value)

@@ -15,12 +15,12 @@ import os
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from rootlesspy.engine import names, record, statefile
-from rootlesspy.errors import Conflict, Error, UsageError
+from rootlesspy.errors import Conflict, Error
 from rootlesspy.network import networks
 from rootlesspy.paths import private_directory
 
 if TYPE_CHECKING:
-    from rootlesspy.network.driver import Attachment
+    from rootlesspy.network.attachment import Attachment
     from rootlesspy.network.networks import Network
     from rootlesspy.paths import Paths
 
@@ -44,6 +44,8 @@ class Lease(NamedTuple):
     pid: int = 0
     """PID 1 of the container once it is there, and its start in clock ticks after boot."""
     start: int = 0
+    dns: tuple[str, ...] = ()
+    """--dns of the container."""
 
     def known_as(self) -> tuple[str, ...]:
         """Return all names that DNS answers with its addresses: name, short id, aliases."""
@@ -54,39 +56,21 @@ class Lease(NamedTuple):
         return tuple(each.partition("/")[0] for each in self.addresses)
 
 
-def reserve(
-    paths: Paths,
-    network: Network,
-    wanted: Attachment,
-    *,
-    container_id: str,
-    name: str,
-    interface: str,
-) -> Lease:
-    """Give a container its addresses in a network; one that it has already is replaced.
+def reserve(paths: Paths, network: Network, wanted: Attachment, lease: Lease) -> Lease:
+    """Give a container its addresses in a network; a lease that it has already is replaced.
 
     Raises UsageError (outside of the subnets), Conflict (taken, or none is free), OSError.
     """
     fd = lock(paths, network.name)
     try:
-        others = [
-            each
-            for each in living(paths, network.name, purge=True)
-            if each.container != container_id
-        ]
+        found = living(paths, network.name, purge=True)
+        others = [each for each in found if each.container != lease.container]
         taken = {address for each in others for address in each.plain_addresses()}
         addresses = _addresses(network, wanted, taken)
-        mac = wanted.mac.lower() or _free_mac(others)
+        mac = wanted.mac or _free_mac(others)
         if any(each.mac == mac for each in others):
             raise Conflict(f"MAC address {mac} is in use in network {network.name}")
-        lease = Lease(
-            container=container_id,
-            name=name,
-            aliases=wanted.aliases,
-            addresses=addresses,
-            mac=mac,
-            interface=interface,
-        )
+        lease = lease._replace(addresses=addresses, mac=mac)
         save(paths, network.name, lease)
         return lease
     finally:
@@ -94,16 +78,27 @@ def reserve(
 
 
 def lock(paths: Paths, network: str) -> int:
-    """Wait for the lock of a network's leases; closing the returned descriptor releases it.
-
-    Whoever holds it may start the service, or end it.
-    """
+    """Wait for the lock of a network's leases; closing the returned descriptor releases it."""
     directory = paths.network_runtime(network)
     private_directory(paths.require_runtime())
-    os.makedirs(f"{directory}/leases", 0o700, exist_ok=True)
-    fd = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    fcntl.flock(fd, fcntl.LOCK_EX)
-    return fd
+    while True:
+        os.makedirs(f"{directory}/leases", 0o700, exist_ok=True)
+        fd = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        fcntl.flock(fd, fcntl.LOCK_EX)
+        if _is_at(fd, f"{directory}/leases"):
+            return fd
+        # The service has ended meanwhile and taken the directory along.
+        os.close(fd)
+
+
+def remove_directory(paths: Paths, network: str) -> None:
+    """Remove the runtime directory of a network without leases; the caller holds the lock."""
+    directory = paths.network_runtime(network)
+    for path in (f"{directory}/leases", directory):
+        try:
+            os.rmdir(path)
+        except OSError:
+            return
 
 
 def living(paths: Paths, network: str, *, purge: bool = False) -> list[Lease]:
@@ -127,7 +122,8 @@ def load(paths: Paths, network: str, container_id: str) -> Lease | None:
     try:
         value: dict[str, Any] = statefile.read(_path(paths, network, container_id))
         known = {key: value[key] for key in Lease._fields if key in value}
-        known["aliases"], known["addresses"] = tuple(known["aliases"]), tuple(known["addresses"])
+        for key in ("aliases", "addresses", "dns"):
+            known[key] = tuple(known.get(key, ()))
         return Lease(**known)
     except (OSError, Error, KeyError, TypeError):
         return None
@@ -144,6 +140,14 @@ def release(paths: Paths, network: str, container_id: str) -> None:
         os.unlink(_path(paths, network, container_id))
     except FileNotFoundError:
         return
+
+
+def _is_at(fd: int, inner: str) -> bool:
+    """Say whether a directory is still where inner, which is in it, lies."""
+    try:
+        return os.path.samestat(os.fstat(fd), os.stat(f"{inner}/.."))
+    except FileNotFoundError:
+        return False
 
 
 def _ids(paths: Paths, network: str) -> list[str]:
@@ -197,12 +201,3 @@ def _free_mac(others: list[Lease]) -> str:
         mac = raw.hex(":")
         if all(each.mac != mac for each in others):
             return mac
-
-
-def parse_mac(text: str) -> str:
-    """Parse a MAC address of an interface: six bytes, not multicast.  Raises UsageError."""
-    parts = text.lower().replace("-", ":").split(":")
-    hexadecimal = all(len(each) == 2 and set(each) <= set("0123456789abcdef") for each in parts)
-    if len(parts) != _MAC_BYTES or not hexadecimal or int(parts[0], 16) & 1:
-        raise UsageError(f"MAC address {text!r} is not six bytes of an interface")
-    return ":".join(parts)

@@ -62,7 +62,7 @@ def of(record: ContainerRecord, paths: Paths) -> Service:
         restart_max_delay_us=_LONGEST_DELAY_US,
         start_limit_burst=burst,
         stop_timeout_us=(record.stop_timeout_s + _STOP_MARGIN_S) * 1_000_000,
-        environment=(*_environment(paths), *environment),
+        environment=(*directories(paths), *environment),
         identifier=f"rp-{record.name}",
         keep_failed=not record.remove,
         dependencies=_dependencies(record),
@@ -118,7 +118,7 @@ def program() -> tuple[tuple[str, ...], tuple[str, ...]]:
     return (sys.executable, "-P", "-m", "rootlesspy"), variables
 
 
-def _environment(paths: Paths) -> tuple[str, ...]:
+def directories(paths: Paths) -> tuple[str, ...]:
     """Name the directories that this container lives in, whatever the user manager's own are."""
     found = [f"XDG_DATA_HOME={os.path.dirname(paths.data)}", f"XDG_CONFIG_HOME={paths.config}"]
     search = os.environ.get("PATH", "")

@@ -106,7 +106,7 @@ def _job(
     record.forget_run(directory)
     storage.kill_payload(directory)
     try:
-        selection = driver.select(_network(found), storage.ports(found))
+        selection = driver.select(_network(paths, found), storage.ports(found))
         return job.prepare(
             paths,
             found,
@@ -123,11 +123,11 @@ def _job(
         raise
 
 
-def _network(found: ContainerRecord) -> NetworkRequest:
-    network = found.network
-    options = network.get("options")
-    return NetworkRequest(
-        driver=str(network.get("driver", "pasta")),
-        options=tuple(map(str, options)) if isinstance(options, list) else (),
-        chosen=bool(network.get("chosen")),
-    )
+def _network(paths: Paths, found: ContainerRecord) -> NetworkRequest:
+    """Return what the container is connected to; raises NotFound for a network that is gone."""
+    request = driver.restore(found.network)
+    if not request.networks:
+        return request
+    from rootlesspy.engine.networks import membership
+
+    return membership.resolve(paths, request)
