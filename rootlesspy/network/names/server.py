@@ -29,6 +29,7 @@ DNS_PORT = 53
 # Datagrams of one socket that are answered before others have their turn.
 _IN_A_ROW = 64
 _BACKLOG = 256
+_SEND_BYTES = 64 << 10
 # <linux/in.h>, <linux/in6.h>
 _IP_FREEBIND = 15
 _IPV6_FREEBIND = 78
@@ -131,6 +132,8 @@ def _bind(address: str, port: int, kind: int) -> socket.socket:
             made.setsockopt(socket.IPPROTO_IP, _IP_FREEBIND, 1)
         if kind == socket.SOCK_STREAM:
             made.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            # Its connections have it too: what nobody fetches does not pile up in the kernel.
+            made.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _SEND_BYTES)
         made.bind((address, port))
         if kind == socket.SOCK_STREAM:
             made.listen(_BACKLOG)
