@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Optional
 
 import typer
 
-from rootlesspy.cli import completion, progress
+from rootlesspy.cli import completion, progress, registry_access
 from rootlesspy.engine.inputs.values import parse_choice, parse_platform
 from rootlesspy.errors import Conflict, NotFound, UsageError
 from rootlesspy.report import escape
@@ -85,6 +85,10 @@ def save(
 
 def load(
     context: typer.Context,
+    archive: Optional[str] = typer.Argument(
+        None, metavar="[PATH]", help="The archive or directory, as with --input.",
+        show_default=False,
+    ),
     input_: Optional[str] = typer.Option(
         None, "--input", "-i", metavar="PATH", show_default=False,
         help="Read this archive or directory, not stdin.",
@@ -96,22 +100,31 @@ def load(
     quiet: bool = typer.Option(
         False, "--quiet", "-q", help="Do not show progress.", show_default=False
     ),
+    signature_policy: Optional[str] = typer.Option(
+        None, "--signature-policy", metavar="PATH", show_default=False,
+        help=registry_access.SIGNATURE_POLICY_HELP,
+    ),
 ) -> int:  # fmt: skip
     """Bring the images of an archive into the store; print their names.
 
     Archives of docker save and podman save, OCI archives and directories; also compressed by gzip,
-    zstd, xz or bzip2.
+    zstd, xz or bzip2. An App Container Image (ACI) becomes an OCI image.
     """
     from rootlesspy.engine import idmap
     from rootlesspy.engine.output import events
-    from rootlesspy.image import files, saved
+    from rootlesspy.image import aci, files, saved
+    from rootlesspy.image.documents import sha256
     from rootlesspy.image.load import load as load_image
+    from rootlesspy.image.trust import gate
     from rootlesspy.image.writer import Writer
 
     session = context.obj
     paths = session.paths()
     if platform is not None:
         parse_platform(platform, "--platform")
+    if archive is not None and input_ is not None:
+        raise UsageError("rp load: name one archive")
+    input_ = archive if input_ is None else input_
     if input_ is None and os.isatty(0):
         raise UsageError("an archive is not read from a terminal", hint="rp load -i FILE")
     display = progress.make(quiet=quiet, debug=session.reporter.debug)
@@ -120,7 +133,17 @@ def load(
         Writer(paths, idmap.default_maps(), session.reporter, display) as writer,
         files.Opened(paths, source) as opened,
     ):
-        for original in saved.images(opened.files, platform):
+        trust = gate.load(paths, session.reporter, signature_policy)
+        if (manifest := aci.manifest_of(opened.files)) is not None:
+            trust.admit_saved(source, opened.files, manifest, sha256(manifest))
+            image = aci.load(writer, paths, opened.files, manifest, session.reporter)
+            events.emit_image("loadfromarchive", opened.files.where, image.id)
+            sys.stdout.write(f"Loaded image: {escape(image.names[0])}\n")
+            return 0
+        found = saved.images(opened.files, platform)
+        for original in found:
+            trust.admit_saved(source, opened.files, original.data, original.digest)
+        for original in found:
             image = load_image(writer, opened.files, original, original.names)
             events.emit_image("loadfromarchive", opened.files.where, image.id)
             for name in original.names or (image.id,):

@@ -30,6 +30,8 @@ if TYPE_CHECKING:
 _CHUNK = 1 << 18
 _MAX_FILES = 100_000
 _MAX_LINKS = 8
+# In place of the size of a file whose holes are not in the archive.
+_SPARSE = -1
 _OPEN = os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC
 
 
@@ -72,13 +74,21 @@ class TarFiles:
         name = _plain(name)
         for _ in range(_MAX_LINKS):
             if name not in self._links:
-                return self._extents.get(name)
+                found = self._extents.get(name)
+                if found is not None and found.size == _SPARSE:
+                    raise ImageError(f"{self.where} holds a sparse file {name}")
+                return found
             name = self._links[name]
         raise ImageError(f"{self.where}: {name} is a link without end")
 
     def close(self) -> None:
         """See Files."""
         os.close(self._fd)
+
+    def rewound(self) -> int:
+        """Return the descriptor, at the beginning of the archive."""
+        os.lseek(self._fd, 0, os.SEEK_SET)
+        return self._fd
 
     def _index(self) -> None:
         os.lseek(self._fd, 0, os.SEEK_SET)
@@ -94,9 +104,8 @@ class TarFiles:
                 # Two readers could take different ones.
                 raise ImageError(f"holds {name} twice")
             if entry.kind == tar.REGULAR:
-                if reader.is_sparse():
-                    raise ImageError(f"holds a sparse file {name}")
-                self._extents[name] = Extent(self._fd, stream.offset(), entry.size)
+                size = _SPARSE if reader.is_sparse() else entry.size
+                self._extents[name] = Extent(self._fd, stream.offset(), size)
             elif entry.kind == tar.HARD_LINK:
                 self._links[name] = _plain(os.fsdecode(entry.link))
             elif entry.kind == tar.SYMLINK:

@@ -58,6 +58,13 @@ class PaxWriter:
             self._add_sparse(entry, file_fd, pieces)
         self._flush_full()
 
+    def add_part(self, entry: Entry, fd: int, offset: int) -> None:
+        """Write a regular file whose entry.size bytes are in fd from offset on."""
+        self._buffer += header(entry)
+        self._copy(fd, offset, entry.size)
+        self._pad(entry.size)
+        self._flush_full()
+
     def close(self) -> None:
         """Write the end of the archive; the descriptor stays open."""
         self._buffer += bytes(2 * _BLOCK)
