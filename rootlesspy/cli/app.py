@@ -86,15 +86,25 @@ def command(words: Sequence[str] = ()) -> Any:
     for group, text in commands.GROUPS.items():
         if chosen or (name in commands.GROUPS and name != group):
             continue
-        inner = _group(group, text)
-        inner.callback()(_no_options)
-        for entry in commands.of_group(group):
-            _register(inner, entry)
+        inner = _filled(group, text)
+        for below, words_of_help in commands.INNER_GROUPS.items():
+            first, _, last = below.partition(" ")
+            if first == group:
+                inner.add_typer(_filled(below, words_of_help), name=last, help=words_of_help)
         application.add_typer(inner, name=group, help=text, rich_help_panel="Groups")
     with warnings.catch_warnings():
         # typer 0.7 passes its own `autocompletion` on to itself by a deprecated name.
         warnings.simplefilter("ignore", DeprecationWarning)
         return get_command(application)
+
+
+def _filled(group: str, text: str) -> typer.Typer:
+    """Return a group with its commands."""
+    made = _group(group, text)
+    made.callback()(_no_options)
+    for entry in commands.of_group(group):
+        _register(made, entry)
+    return made
 
 
 def _group(name: str, text: str) -> typer.Typer:

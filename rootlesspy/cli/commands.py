@@ -13,12 +13,16 @@ GROUPS = {
     "healthcheck": "Check whether containers are healthy.",
     "system": "Commands for this machine and the store.",
 }
+# Groups within a group.
+INNER_GROUPS = {
+    "image trust": "Which images are accepted from where.",
+}
 # `rp container run` is `rp run`, as in podman; the same for images.
 _ALSO_IN = {CONTAINERS: "container", IMAGES: "image"}
 
 
 class Entry(NamedTuple):
-    """One command; a name of two words is one of a group."""
+    """One command; a name of several words is one of a group."""
 
     name: str
     module: str
@@ -96,6 +100,9 @@ COMMANDS = (
     Entry("manifest remove", "manifest", "remove", IMAGES),
     Entry("manifest rm", "manifest", "rm", IMAGES),
     Entry("manifest exists", "manifest", "exists", IMAGES),
+    Entry("image trust show", "trust", "show", IMAGES),
+    Entry("image trust set", "trust", "set_", IMAGES),
+    Entry("image verify", "trust", "verify", IMAGES),
     Entry("image tree", "image_history", "tree", IMAGES),
     Entry("image ls", "images", "images", IMAGES),
     Entry("image list", "images", "images", IMAGES),
@@ -122,9 +129,9 @@ def of_group(group: str) -> tuple[Entry, ...]:
     """Return the commands of a group under the word that follows it, its own before shared ones."""
     found: dict[str, Entry] = {}
     for entry in COMMANDS:
-        first, _, second = entry.name.partition(" ")
-        if second and first == group:
-            found[second] = entry._replace(name=second)
+        first, _, last = entry.name.rpartition(" ")
+        if first == group:
+            found[last] = entry._replace(name=last)
     for entry in top_level():
         if _ALSO_IN.get(entry.panel) == group:
             found.setdefault(entry.name, entry)

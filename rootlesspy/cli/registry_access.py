@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 AUTHFILE_HELP = "File of credentials; default: $REGISTRY_AUTH_FILE, auth.json, Docker's."
 CREDS_HELP = "Credentials in place of stored ones; the password is seen in ps: better rp login."
 CERT_DIR_HELP = "Directory of certificates in place of certs.d."
+SIGNATURE_POLICY_HELP = "File of the signature policy in place of policy.json."
 TLS_HELP = "Require TLS with a valid certificate; default: what registries.conf says."
 
 

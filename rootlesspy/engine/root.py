@@ -182,5 +182,6 @@ def _pull(
         platform=request.platform,
         progress=NoProgress() if silent or make_progress is None else make_progress(),
         reporter=reporter,
+        signature_policy=request.signature_policy,
     )
     events.emit_image("pull", image.names[0] if image.names else request.image, image.id)

@@ -89,6 +89,8 @@ def known_commands() -> dict[str, Known]:
     for name, command in group.commands.items():
         for inner_name, inner in getattr(command, "commands", {}).items():
             found[f"{name} {inner_name}"] = inner
+            for last, each in getattr(inner, "commands", {}).items():
+                found[f"{name} {inner_name} {last}"] = each
         found[name] = command
     return {name: known_command(name, command) for name, command in found.items()}
 
@@ -146,7 +148,8 @@ def fault(words: list[str]) -> str | None:
     if not words:
         return None
     if words[0] in commands.GROUPS and len(words) > 1:
-        words[:2] = [" ".join(words[:2])]
+        number = 3 if " ".join(words[:2]) in commands.INNER_GROUPS else 2
+        words[:number] = [" ".join(words[:number])]
     command = KNOWN.get(words[0])
     if command is None:
         return f"unknown command {words[0]}"

@@ -71,6 +71,10 @@ def prepare(
     Writes the container's /etc files.  Raises Unsupported, UsageError, OSError.
     """
     maps = idmap.maps_for(found.userns)
+    if found.request.get("verify_always"):
+        from rootlesspy.engine.images import verification
+
+        verification.check(paths, found, maps, reporter)
     decided = _limits(found, spec, reporter)
     program = None
     profile = spec["linux"].get("seccomp")

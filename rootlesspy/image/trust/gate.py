@@ -11,6 +11,7 @@ import os
 from typing import TYPE_CHECKING
 
 from rootlesspy.errors import ImageError, UsageError
+from rootlesspy.image.files import read_document
 from rootlesspy.image.trust import evidence, gpg, identity, payload, policy, registries_d, sigstore
 from rootlesspy.image.trust.payload import Refused, Subject
 
@@ -71,6 +72,10 @@ class Gate:
         subject = Subject(manifest, digest, None)
         self._judge(f"image of {files.where}", place, requirements, subject, found)
 
+    def admit_saved(self, path: str | None, files: Files, manifest: bytes, digest: str) -> None:
+        """Judge an image as admit_files() does, from a place whose kind its files tell."""
+        self.admit_files(_kind_of(files, path), path, files, manifest, digest)
+
     def _judge(
         self,
         what: str,
@@ -103,11 +108,9 @@ def load(paths: Paths, reporter: Reporter, chosen: str | None = None) -> Gate:
     return Gate(paths, reporter, policy.load(paths, chosen))
 
 
-def kind_of(original_files: Files, path: str | None) -> str:
+def _kind_of(files: Files, path: str | None) -> str:
     """Return the transport that a directory or archive is, by what it holds.  Raises ImageError."""
-    from rootlesspy.image.files import read_document
-
-    manifest = read_document(original_files, "manifest.json")
+    manifest = read_document(files, "manifest.json")
     if manifest is not None and manifest.lstrip()[:1] == b"[":
         return "docker-archive"
     if manifest is not None:

@@ -46,8 +46,10 @@ class Places(NamedTuple):
         return f"file://{self.default}"
 
     def configured(self, scope: str) -> str:
-        """Return the lookaside of exactly this scope ("" for all others), "" for none."""
-        table = self.scopes.get(scope, {}) if scope else self.others
+        """Return the lookaside that is configured for a scope ("" for all others), "" for none."""
+        while scope and scope not in self.scopes:
+            scope = scope.rpartition("/")[0]
+        table = self.scopes[scope] if scope else self.others
         return str(next((table[name] for name in _READ if table.get(name)), ""))
 
     def uses_attachments(self, reference: Reference) -> bool:
