@@ -43,7 +43,17 @@ def main(arguments: list[str] | None = None) -> int:
     return code
 
 
+def oci() -> None:
+    """Be the program rp-oci, a runtime that engines name by its path."""
+    sys.argv[1:] = ["oci", *sys.argv[1:]]
+    main()
+
+
 def _dispatch(words: list[str], reporter: Reporter) -> int:
+    if words[:1] == ["oci"]:
+        from rootlesspy.cli import oci as runtime
+
+        return runtime.main(words[1:], os.environ)
     from rootlesspy.cli import argv
     from rootlesspy.cli.session import Session
 

@@ -226,10 +226,10 @@ def _pids(limit: int) -> list[Property]:
 def _block_io(block: LinuxBlockIO) -> list[Property]:
     found: list[Property] = []
     if block.get("weight", 0) > 0:
-        found.append(Property("IOWeight", "t", _io_weight(block["weight"])))
+        found.append(Property("IOWeight", "t", io_weight(block["weight"])))
     for device in block.get("weightDevice", []):
         if device.get("weight", 0) > 0:
-            pair = (_node(device["major"], device["minor"]), _io_weight(device["weight"]))
+            pair = (_node(device["major"], device["minor"]), io_weight(device["weight"]))
             found.append(Property("IODeviceWeight", "a(st)", [pair]))
     for name, listed in (
         ("IOReadBandwidthMax", block.get("throttleReadBpsDevice", [])),
@@ -243,7 +243,7 @@ def _block_io(block: LinuxBlockIO) -> list[Property]:
     return found
 
 
-def _io_weight(weight: int) -> int:
+def io_weight(weight: int) -> int:
     """Convert a blkio weight (10..1000) to 1..10000, linearly as crun does."""
     return max(1, min(10_000, 1 + (weight - 10) * 9999 // 990))
 

@@ -34,6 +34,8 @@ MS_REC = 0x4000
 MS_PRIVATE = 0x40000
 MS_SLAVE = 0x80000
 MS_SHARED = 0x100000
+MS_UNBINDABLE = 0x20000
+MS_MOVE = 0x2000
 MNT_DETACH = 2
 
 # <linux/mount.h>
@@ -45,6 +47,7 @@ MOUNT_ATTR_NOATIME = 0x10
 MOUNT_ATTR_STRICTATIME = 0x20
 MOUNT_ATTR__ATIME = 0x70
 MOUNT_ATTR_NODIRATIME = 0x80
+MOUNT_ATTR_IDMAP = 0x100000
 MOUNT_ATTR_NOSYMFOLLOW = 0x200000
 
 _OPEN_TREE_CLONE = 1
@@ -124,9 +127,13 @@ def mount_setattr(
     clear_flags: int = 0,
     propagation: int = 0,
     recursive: bool = False,
+    userns_fd: int = 0,
 ) -> None:
-    """Change MOUNT_ATTR_* flags and the propagation (MS_*) of the mount at mount_fd."""
-    attributes = _MountAttr(set_flags, clear_flags, propagation, 0)
+    """Change MOUNT_ATTR_* flags and the propagation (MS_*) of the mount at mount_fd.
+
+    userns_fd: the user namespace whose id maps MOUNT_ATTR_IDMAP takes.
+    """
+    attributes = _MountAttr(set_flags, clear_flags, propagation, userns_fd)
     syscall(
         SYS_mount_setattr,
         mount_fd,

@@ -113,6 +113,15 @@ def start_map_helpers(pid: int, maps: IdMaps) -> MapHelpers:
     return MapHelpers(tuple(running))
 
 
+def write_maps(pid: int, maps: IdMaps) -> None:
+    """Write the id maps of pid's new user namespace without helpers.
+
+    Needs CAP_SETUID and CAP_SETGID in the caller's namespace, as its root has.  Raises OSError.
+    """
+    for name, mappings in (("uid_map", maps.uids), ("gid_map", maps.gids)):
+        _write(f"/proc/{pid}/{name}", "\n".join("{} {} {}".format(*each) for each in mappings))
+
+
 def wait_map_helpers(helpers: MapHelpers) -> None:
     """Wait until both maps are written; raise HelperError with the first helper's words."""
     failure = None

@@ -66,6 +66,17 @@ def validate(spec: object) -> None:
     _relations(spec)  # type: ignore[arg-type]  # _spec has proved that it is one
 
 
+def process(value: object) -> None:
+    """Raise SpecError for a process (that of `exec`) that cannot be carried out."""
+    _process(value)
+    _capabilities_in_sets(value)  # type: ignore[arg-type]  # _process has proved that it is one
+
+
+def resources(value: object) -> None:
+    """Raise SpecError for a linux.resources (that of `update`) that cannot be carried out."""
+    _resources(value)
+
+
 def _relations(spec: dict[str, Any]) -> None:
     """Check what concerns more than one field: namespaces that others need, sets in sets."""
     linux = spec.get("linux", {})
@@ -85,11 +96,18 @@ def _relations(spec: dict[str, Any]) -> None:
         namespace = sysctl_namespace(key)
         if namespace not in own:
             raise SpecError(f"linux.sysctl.{key}", f"needs an own {namespace} namespace")
-    sets = spec["process"].get("capabilities", {})
+    try:
+        _capabilities_in_sets(spec["process"])
+    except SpecError as error:
+        raise error.under("process") from None
+
+
+def _capabilities_in_sets(process: dict[str, Any]) -> None:
+    sets = process.get("capabilities", {})
     beyond = set(sets.get("effective", ())) - set(sets.get("permitted", ()))
     if beyond:
         reason = f"holds {min(beyond)}, which is not permitted"
-        raise SpecError("process.capabilities.effective", reason)
+        raise SpecError("capabilities.effective", reason)
 
 
 def sysctl_namespace(key: str) -> str:

@@ -9,6 +9,7 @@ import errno
 import os
 import resource
 import signal
+import socket
 import sys
 from typing import TYPE_CHECKING, NamedTuple, NoReturn
 
@@ -42,6 +43,12 @@ class Prepared(NamedTuple):
     filter: bytes | None
     inherited_fds: int = 0
     """How many descriptors from 3 on the payload is given."""
+    parent_death_signal: int = signal.SIGKILL
+    """0: the payload outlives whoever made it."""
+    filter_flags: int = 0
+    notify_fd: int = -1
+    """The socket that gets the descriptor of seccomp's notifications, with notify_message."""
+    notify_message: bytes = b""
 
 
 def prepare(
@@ -103,7 +110,7 @@ def become(prepared: Prepared, step: Callable[[str], None], slave: int) -> NoRet
     step("set capabilities and ids")
     if not prepared.no_new_privileges and prepared.filter is not None:
         # Without no_new_privs the kernel wants CAP_SYS_ADMIN for a filter: before it is dropped.
-        seccomp.install(prepared.filter)
+        _install_filter(prepared, prepared.filter)
     process.set_keep_capabilities(True)
     set_ids(prepared.who.uid, prepared.who.gid, prepared.groups)
     # As the user, so that a directory it may not enter is refused.
@@ -111,7 +118,8 @@ def become(prepared: Prepared, step: Callable[[str], None], slave: int) -> NoRet
     _change_directory(prepared.cwd)
     step("set capabilities and ids")
     caps.apply(**prepared.capabilities)
-    process.set_parent_death_signal(signal.SIGKILL)
+    if prepared.parent_death_signal:
+        process.set_parent_death_signal(prepared.parent_death_signal)
     for fd in range(3, 3 + prepared.inherited_fds):
         os.set_inheritable(fd, True)
     # Everything else above 2 ends at execve, the channel too: that is how success is told.
@@ -121,9 +129,21 @@ def become(prepared: Prepared, step: Callable[[str], None], slave: int) -> NoRet
         if prepared.filter is not None:
             step("install the seccomp filter")
             # Last, as it may forbid any of the calls above.
-            seccomp.install(prepared.filter)
+            _install_filter(prepared, prepared.filter)
     step("exec")
     _execute(prepared)
+
+
+def _install_filter(prepared: Prepared, program: bytes) -> None:
+    listener = seccomp.install(program, prepared.filter_flags)
+    if listener >= 0:
+        # The agent learns of the container by the message, and answers from here on.
+        packed = listener.to_bytes(4, "little")
+        with socket.socket(fileno=prepared.notify_fd) as agent:
+            agent.sendmsg(
+                [prepared.notify_message], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, packed)]
+            )
+        os.close(listener)
 
 
 def _execute(prepared: Prepared) -> NoReturn:

@@ -35,7 +35,7 @@ _DEVICE_LINKS = {
     "ptmx": "pts/ptmx",
 }
 
-_NEGATED = {
+FLAG_OPTIONS = {
     "ro": (mount.MOUNT_ATTR_RDONLY, 0),
     "rw": (0, mount.MOUNT_ATTR_RDONLY),
     "nosuid": (mount.MOUNT_ATTR_NOSUID, 0),
@@ -52,14 +52,15 @@ _NEGATED = {
     "nodiratime": (mount.MOUNT_ATTR_NODIRATIME, 0),
     "diratime": (0, mount.MOUNT_ATTR_NODIRATIME),
 }
-_PROPAGATION = {
+PROPAGATION = {
     "private": mount.MS_PRIVATE,
     "slave": mount.MS_SLAVE,
     "shared": mount.MS_SHARED,
+    "unbindable": mount.MS_UNBINDABLE,
 }
 _EMPTY_OPTIONS = ((b"size", b"4k"), (b"mode", b"0555"))
 _EMPTY_FLAGS = mount.MOUNT_ATTR_RDONLY | mount.MOUNT_ATTR_NODEV | mount.MOUNT_ATTR_NOSUID
-_IGNORED = frozenset(("defaults", "async", "loud", "nomand", "bind", "rbind"))
+IGNORED_OPTIONS = frozenset(("defaults", "async", "loud", "nomand", "bind", "rbind"))
 
 
 class Overlay(NamedTuple):
@@ -108,16 +109,16 @@ def parse_options(options: Iterable[str]) -> MountOptions:
         plain = option[1:] if option[:1] == "r" else ""
         bind = bind or option in ("bind", "rbind")
         recursive_bind = recursive_bind or option == "rbind"
-        if option in _NEGATED:
-            set_flags |= _NEGATED[option][0]
-            clear_flags |= _NEGATED[option][1]
-        elif plain in _NEGATED:
-            recursive_set |= _NEGATED[plain][0]
-            recursive_clear |= _NEGATED[plain][1]
-        elif option in _PROPAGATION or plain in _PROPAGATION:
-            propagation = _PROPAGATION.get(option) or _PROPAGATION[plain]
-            propagation_recursive = plain in _PROPAGATION
-        elif option not in _IGNORED:
+        if option in FLAG_OPTIONS:
+            set_flags |= FLAG_OPTIONS[option][0]
+            clear_flags |= FLAG_OPTIONS[option][1]
+        elif plain in FLAG_OPTIONS:
+            recursive_set |= FLAG_OPTIONS[plain][0]
+            recursive_clear |= FLAG_OPTIONS[plain][1]
+        elif option in PROPAGATION or plain in PROPAGATION:
+            propagation = PROPAGATION.get(option) or PROPAGATION[plain]
+            propagation_recursive = plain in PROPAGATION
+        elif option not in IGNORED_OPTIONS:
             key, equals, value = option.partition("=")
             data.append((os.fsencode(key), os.fsencode(value) if equals else None))
     return MountOptions(
@@ -191,8 +192,8 @@ def mount_one(root_fd: int, entry: Mapping[str, object]) -> None:
             _bind(root_fd, str(entry["source"]), destination, options)
             return
         detached = mount.new_filesystem(os.fsencode(kind), options.data, options.set_flags)
-        target = _target_directory(root_fd, destination, strict=kind in ("proc", "sysfs"))
-        _refuse_link_into_proc(root_fd, target, destination)
+        target = target_directory(root_fd, destination, strict=kind in ("proc", "sysfs"))
+        refuse_link_into_proc(root_fd, target, destination)
         mount.move_mount(detached, target)
         os.close(target)
         os.close(detached)
@@ -309,16 +310,16 @@ def _bind(root_fd: int, source: str, destination: str, options: MountOptions) ->
     if options.set_flags or options.clear_flags:
         mount.mount_setattr(tree, set_flags=options.set_flags, clear_flags=options.clear_flags)
     if stat.S_ISDIR(os.fstat(source_fd).st_mode):
-        target = _target_directory(root_fd, destination, strict=False)
+        target = target_directory(root_fd, destination, strict=False)
     else:
         target = pathrs.make_file(root_fd, destination)
-    _refuse_link_into_proc(root_fd, target, destination)
+    refuse_link_into_proc(root_fd, target, destination)
     mount.move_mount(tree, target)
     for fd in (source_fd, tree, target):
         os.close(fd)
 
 
-def _refuse_link_into_proc(root_fd: int, target: int, destination: str) -> None:
+def refuse_link_into_proc(root_fd: int, target: int, destination: str) -> None:
     """Refuse a mount point that a link of the image puts into /proc: sysctls are written there.
 
     What lies in /proc by its name is the caller's own decision (lxcfs).
@@ -335,7 +336,7 @@ def _refuse_link_into_proc(root_fd: int, target: int, destination: str) -> None:
         raise OSError(errno.EPERM, "a mount over /proc is not allowed", destination)
 
 
-def _target_directory(root_fd: int, destination: str, *, strict: bool) -> int:
+def target_directory(root_fd: int, destination: str, *, strict: bool) -> int:
     target = pathrs.make_directories(root_fd, destination)
     if strict:
         # An image whose /proc is a link would get its procfs somewhere else (CVE-2023-27561).

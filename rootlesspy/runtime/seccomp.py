@@ -49,10 +49,14 @@ ACTIONS = {
     "SCMP_ACT_KILL_PROCESS": 0x80000000,
     "SCMP_ACT_TRAP": 0x00030000,
     "SCMP_ACT_ERRNO": 0x00050000,
+    "SCMP_ACT_NOTIFY": 0x7FC00000,
     "SCMP_ACT_TRACE": 0x7FF00000,
     "SCMP_ACT_LOG": 0x7FFC0000,
     "SCMP_ACT_ALLOW": 0x7FFF0000,
 }
+# Not in FLAGS: it is wanted wherever an action is SCMP_ACT_NOTIFY, and makes install() return a
+# descriptor.
+FLAG_NEW_LISTENER = 1 << 3
 WITH_DATA = frozenset(("SCMP_ACT_ERRNO", "SCMP_ACT_TRACE"))
 OPERATORS = {
     "SCMP_CMP_NE": 1,
@@ -101,10 +105,11 @@ _seccomp.argtypes = (ctypes.c_long, ctypes.c_ulong, ctypes.c_ulong, ctypes.c_voi
 _seccomp.restype = ctypes.c_long
 
 
-def install(program: bytes, flags: int = 0) -> None:
+def install(program: bytes, flags: int = 0) -> int:
     """Put the calling thread, and what it executes, under the filter for good.
 
-    Needs no_new_privs, or CAP_SYS_ADMIN in the process's user namespace.  Raises OSError.
+    Returns the descriptor of its notifications with FLAG_NEW_LISTENER, else -1.  Needs
+    no_new_privs, or CAP_SYS_ADMIN in the process's user namespace.  Raises OSError.
     """
     buffer = ctypes.create_string_buffer(program, len(program))
     fprog = _Program(len(program) // INSTRUCTION_BYTES, ctypes.addressof(buffer))
@@ -117,25 +122,40 @@ def install(program: bytes, flags: int = 0) -> None:
     if result < 0:
         number = ctypes.get_errno()
         raise OSError(number, f"seccomp: {os.strerror(number)}")
+    return int(result) if flags & FLAG_NEW_LISTENER else -1
+
+
+def notifies(seccomp: LinuxSeccomp) -> bool:
+    """Say whether a filter asks an agent about some system call."""
+    actions = [seccomp["defaultAction"], *(rule["action"] for rule in seccomp.get("syscalls", ()))]
+    return "SCMP_ACT_NOTIFY" in actions
 
 
 def filter_flags(seccomp: LinuxSeccomp) -> int:
-    """Return the flags of a seccomp section as install() takes them."""
+    """Return the flags of a seccomp section as install() takes them.  Raises Unsupported."""
     flags = 0
     for name in seccomp.get("flags", ()):
         flags |= FLAGS[name]
+    if notifies(seccomp):
+        if flags & FLAGS["SECCOMP_FILTER_FLAG_TSYNC"]:
+            raise Unsupported("seccomp: SCMP_ACT_NOTIFY does not go with the flag TSYNC")
+        flags |= FLAG_NEW_LISTENER
     if flags and _MACHINE not in SYS_SECCOMP:
         raise Unsupported(f"seccomp flags are not supported on {_MACHINE}")
     return flags
 
 
-def compile_filter(seccomp: LinuxSeccomp, cache_directory: str | None = None) -> bytes:
+def compile_filter(
+    seccomp: LinuxSeccomp, cache_directory: str | None = None, *, with_agent: bool = False
+) -> bytes:
     """Return the BPF program of a validated seccomp section.
 
     cache_directory: where programs are kept by the hash of all that they depend on; it must be the
-    user's own and closed to others.  Raises Unsupported without libseccomp, or for what it cannot
-    express; RuntimeFailure when it refuses.
+    user's own and closed to others.  with_agent: somebody answers SCMP_ACT_NOTIFY.  Raises
+    Unsupported without libseccomp, or for what it cannot express; RuntimeFailure when it refuses.
     """
+    if not with_agent and notifies(seccomp):
+        raise Unsupported("seccomp: SCMP_ACT_NOTIFY is not supported")
     library = _libseccomp()
     if cache_directory is None:
         return _compile(library, seccomp)
@@ -263,8 +283,6 @@ def _export(library: ctypes.CDLL, context: int) -> bytes:
 
 
 def _action(name: str, data: int | None) -> int:
-    if name == "SCMP_ACT_NOTIFY":
-        raise Unsupported("seccomp: SCMP_ACT_NOTIFY is not supported")
     if name not in WITH_DATA:
         return ACTIONS[name]
     return ACTIONS[name] | (EPERM if data is None else data)

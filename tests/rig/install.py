@@ -22,6 +22,12 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 DIST_PACKAGES = "usr/lib/python3/dist-packages"
+_RP_OCI = """\
+#!/usr/bin/python3 -I
+from rootlesspy.__main__ import oci
+
+oci()
+"""
 
 
 def sync(rig: instance.Instance) -> bool:
@@ -38,6 +44,9 @@ def sync(rig: instance.Instance) -> bool:
             if path.is_file()
         }
         _copy(files, rig.root / DIST_PACKAGES)
+        program = rig.root / "usr/bin/rp-oci"
+        program.write_text(_RP_OCI, encoding="ascii")
+        program.chmod(0o755)
         stamp.write_text(key, encoding="ascii")
     return True
 
