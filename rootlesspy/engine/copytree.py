@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 # Documentation/filesystems/overlayfs.rst, "User xattr".
 _OVERLAY_PREFIX = "user.overlay."
 _OPAQUE = "user.overlay.opaque"
+_OPAQUE_NAME = ".wh..wh..opq"  # in place of the attribute, see image.unpack
 _WHITEOUT = "user.overlay.whiteout"
 _KEPT_XATTRS = ("security.capability", "system.posix_acl_access", "system.posix_acl_default")
 
@@ -227,7 +228,7 @@ class _Copier:
             return True
         if self._replace:
             pathrs.remove_tree(self._target.fd, name)
-        if stat.S_ISREG(status.st_mode):
+        if stat.S_ISREG(status.st_mode) and not (self._replace and name == _OPAQUE_NAME):
             if status.st_nlink < 2 or not self._link(name, status):
                 self._copy_file(cursor, name, status)
         elif stat.S_ISLNK(status.st_mode):
@@ -251,7 +252,7 @@ class _Copier:
     def _is_opaque(cursor: Cursor, name: str) -> bool:
         fd = os.open(name, _DIRECTORY, dir_fd=cursor.fd)
         try:
-            return _xattr(fd, _OPAQUE) == b"y"
+            return _xattr(fd, _OPAQUE) == b"y" or os.access(_OPAQUE_NAME, os.F_OK, dir_fd=fd)
         finally:
             os.close(fd)
 

@@ -7,6 +7,7 @@ asked by trying, once per kernel and file system; the answer is kept in the cach
 
 from __future__ import annotations
 
+import errno
 import os
 from typing import TYPE_CHECKING
 
@@ -75,6 +76,8 @@ def try_overlay(paths: Paths, maps: IdMaps) -> str | None:
     try:
         for part in parts:
             os.mkdir(part)
+        if not _has_user_xattrs(parts[1]):
+            return "the file system has no user extended attributes"
         root = rootfs.Overlay(lower=(parts[0],), upper=parts[1], work=parts[2])
         # The mount ends with the mount namespace of the child.
         userns.call_in_userns(maps, lambda: os.close(rootfs.mount_root(root, parts[3])))
@@ -101,6 +104,17 @@ def _overlay_refusal(paths: Paths, maps: IdMaps) -> str:
         return ""
     statefile.write(path, {"key": key, "refusal": refusal}, durable=False)
     return refusal
+
+
+def _has_user_xattrs(directory: str) -> bool:
+    """Say whether overlayfs could mark directories: it mounts without, and fails later on."""
+    try:
+        os.setxattr(directory, "user.rootlesspy.trial", b"y")
+    except OSError as error:
+        if error.errno != errno.ENOTSUP:
+            raise
+        return False
+    return True
 
 
 def _remove_trial(trial: str, parts: list[str]) -> None:

@@ -14,7 +14,7 @@ import os
 import stat
 from typing import NamedTuple
 
-from rootlesspy.errors import ImageError, Unsupported
+from rootlesspy.errors import ImageError
 from rootlesspy.image import entry_rules, tar
 from rootlesspy.image.stream import Stream
 from rootlesspy.linux import pathrs
@@ -51,8 +51,8 @@ class Unpacked(NamedTuple):
 def unpack(fd: int, root_fd: int, *, single_id: bool, limits: Limits | None = None) -> Unpacked:
     """Apply the tar stream in fd to the empty directory root_fd and read fd to its end.
 
-    With single_id owners are not applied: there is one id only.  Raises ImageError, Unsupported
-    (file system without user attributes), OSError (no space, I/O).
+    With single_id owners are not applied: there is one id only.  Raises ImageError, OSError (no
+    space, I/O).
     """
     old_umask = os.umask(0)
     layer = Applier(root_fd, single_id)
@@ -366,12 +366,15 @@ class Applier:
 
 
 def _set_opaque(fd: int) -> None:
+    """Mark a directory as one that hides what lower layers have under its name.
+
+    Where the file system has no user attributes the mark is a file: fuse-overlayfs knows it, and
+    the kernel's overlayfs is not used there (engine.storage_driver).
+    """
     try:
         os.setxattr(fd, _OPAQUE_XATTR, b"y")
     except OSError as error:
         if error.errno != errno.ENOTSUP:
             raise
-        raise Unsupported(
-            "the file system of the image store has no user extended attributes",
-            hint="set XDG_DATA_HOME to a directory on ext4, xfs, btrfs or tmpfs of Linux 6.6",
-        ) from error
+        flags = os.O_WRONLY | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
+        os.close(os.open(_OPAQUE_WHITEOUT, flags, 0o000, dir_fd=fd))
