@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-CONTAINERS, IMAGES, SYSTEM = "Containers", "Images", "System"
-PANELS = (CONTAINERS, IMAGES, SYSTEM)
+CONTAINERS, IMAGES, NETWORKS, SYSTEM = "Containers", "Images", "Networks", "System"
+PANELS = (CONTAINERS, IMAGES, NETWORKS, SYSTEM)
 GROUPS = {
     "container": "Commands for containers; each is a command of rp too.",
     "image": "Commands for images.",
     "manifest": "Commands for manifest lists: one name for the images of several platforms.",
+    "volume": "Commands for volumes.",
+    "network": "Commands for networks of containers.",
     "healthcheck": "Check whether containers are healthy.",
     "system": "Commands for this machine and the store.",
 }
@@ -107,6 +109,26 @@ COMMANDS = (
     Entry("image ls", "images", "images", IMAGES),
     Entry("image list", "images", "images", IMAGES),
     Entry("image rm", "images", "rmi", IMAGES),
+    Entry("volume create", "volumes", "create", SYSTEM),
+    Entry("volume ls", "volumes", "ls", SYSTEM),
+    Entry("volume list", "volumes", "ls", SYSTEM),
+    Entry("volume inspect", "volumes", "inspect", SYSTEM),
+    Entry("volume rm", "volumes", "rm", SYSTEM),
+    Entry("volume remove", "volumes", "rm", SYSTEM),
+    Entry("volume prune", "volumes", "prune", SYSTEM),
+    Entry("volume exists", "volumes", "exists", SYSTEM),
+    Entry("network create", "networks", "create", NETWORKS),
+    Entry("network ls", "network_ls", "ls", NETWORKS),
+    Entry("network list", "network_ls", "ls", NETWORKS),
+    Entry("network inspect", "network_ls", "inspect", NETWORKS),
+    Entry("network rm", "networks", "rm", NETWORKS),
+    Entry("network remove", "networks", "rm", NETWORKS),
+    Entry("network connect", "networks", "connect", NETWORKS),
+    Entry("network disconnect", "networks", "disconnect", NETWORKS),
+    Entry("network exists", "networks", "exists", NETWORKS),
+    Entry("network prune", "networks", "prune", NETWORKS),
+    Entry("network reload", "networks", "reload", NETWORKS),
+    Entry("network update", "networks", "update", NETWORKS),
     Entry("doctor", "doctor", "doctor", SYSTEM),
     Entry("events", "events", "events", SYSTEM),
     Entry("system install-units", "units", "install_units", SYSTEM),

@@ -44,3 +44,14 @@ def manifest_lists(incomplete: str) -> list[str]:
     names = {name for each in found for name in each.names}
     names |= {name.removeprefix("localhost/") for name in names}
     return sorted(name for name in names if name.startswith(incomplete))
+
+
+def networks(incomplete: str) -> list[str]:
+    """Offer the names of user-defined networks."""
+    from rootlesspy.engine.networks import store
+
+    try:
+        names = store.all_names(paths.from_environment(os.environ))
+    except (Error, OSError):
+        return []
+    return [name for name in names if name.startswith(incomplete)]

@@ -207,7 +207,7 @@ def _unusable(prefix: Prefix) -> tuple[Address, ...]:
 
 def _range(text: str, subnet: Prefix) -> tuple[Address, Address]:
     if "/" in text:
-        within = _prefix_of_any_length(text)
+        within = parse_prefix(text)
         low, high = within.network_address, within.broadcast_address
     else:
         first, dash, last = text.partition("-")
@@ -221,9 +221,9 @@ def _range(text: str, subnet: Prefix) -> tuple[Address, Address]:
     return low, high
 
 
-def _prefix_of_any_length(text: str) -> Prefix:
+def parse_prefix(text: str) -> Prefix:
     """Parse ADDRESS/LENGTH of any length.  Raises UsageError."""
     try:
         return ipaddress.ip_network(text)
     except ValueError:
-        raise UsageError(f"range {text!r} is not ADDRESS/LENGTH with a zero host part") from None
+        raise UsageError(f"{text!r} is not ADDRESS/LENGTH with a zero host part") from None

@@ -279,6 +279,9 @@ class _Service:
             self._netlink.remove(_port(container_id))
             self._loop.after("alone", 0, self._end_if_alone)
         elif message.kind == "reload":
+            self._network = store.load(self._paths, self._network.name)
+            if self._dns is not None:
+                self._dns.update(LiveTable(self._paths, self._network))
             self._rebuild()
         elif message.kind != "names":
             raise Error(f"the network's service knows no request {message.kind!r}")
