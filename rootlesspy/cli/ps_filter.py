@@ -174,7 +174,11 @@ def _health(value: str, world: World) -> Test:
 
 
 def _network(value: str, _world: World) -> Test:
-    return lambda container: container.record.network.get("driver") == value
+    from rootlesspy.cli.ps_rows import network_names
+
+    return lambda container: (
+        container.record.network.get("driver") == value or value in network_names(container.record)
+    )
 
 
 def _restart_policy(value: str, _world: World) -> Test:

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from rootlesspy.cli.ps_facts import Facts
-    from rootlesspy.engine.record import Container
+    from rootlesspy.engine.record import Container, ContainerRecord
     from rootlesspy.engine.views.disk_usage import Sizes
 
 _SHORT_ID = 12
@@ -74,7 +74,7 @@ def row(container: Container, now_s: float, facts: Facts, *, full: bool) -> Reco
         Label=lambda name: record.labels.get(name, ""),
         Labels=record.labels,
         Names=record.name,
-        Networks=str(record.network.get("driver", "")),
+        Networks=",".join(network_names(record)),
         Pid=container.pid,
         Pod="",
         PodName="",
@@ -113,7 +113,7 @@ def json_row(
         "Labels": dict(record.labels) or None,
         "Mounts": [each["Destination"] for each in facts.mounts(container)],
         "Names": [record.name],
-        "Networks": [str(record.network["driver"])] if record.network else [],
+        "Networks": network_names(record),
         "Pid": container.pid,
         "Pod": "",
         "PodName": "",
@@ -152,3 +152,11 @@ def _port(address: object, host: object, inner: object, protocol: object) -> dic
         "range": 1,
         "protocol": protocol,
     }
+
+
+def network_names(record: ContainerRecord) -> list[str]:
+    """Return the user-defined networks of a container, else its driver."""
+    networks = record.network.get("networks")
+    if isinstance(networks, (list, tuple)) and networks:
+        return [str(each[0]) for each in networks]
+    return [str(record.network["driver"])] if record.network.get("driver") else []

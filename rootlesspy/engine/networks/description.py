@@ -5,11 +5,15 @@ from __future__ import annotations
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
-from rootlesspy.engine.networks import leases
+from rootlesspy.engine import names, record
+from rootlesspy.engine.networks import leases, store
+from rootlesspy.network import driver
 from rootlesspy.network.bridge import DEFAULT_NAME
 
 if TYPE_CHECKING:
     from rootlesspy.engine.networks.leases import Lease
+    from rootlesspy.engine.record import ContainerRecord
+    from rootlesspy.network.attachment import Attachment
     from rootlesspy.network.networks import Network, Subnet
     from rootlesspy.paths import Paths
 
@@ -66,8 +70,24 @@ def inspected(paths: Paths, network: Network) -> dict[str, Any]:
     }
 
 
-def settings(network: Network | None, name: str, lease: Lease | None) -> dict[str, Any]:
-    """Return one of NetworkSettings.Networks of `rp inspect`; lease is None while it is stopped."""
+def networks_of(paths: Paths, found: ContainerRecord) -> dict[str, Any]:
+    """Return NetworkSettings.Networks of `rp inspect`; without addresses while it is stopped."""
+    known = {each.name: each for each in store.all_networks(paths)}
+    is_running = paths.runtime is not None and record.is_locked(paths.container(found.id))
+    return {
+        each.name: _settings(
+            known.get(each.name),
+            each,
+            names.short_id(found.id),
+            leases.load(paths, each.name, found.id) if is_running else None,
+        )
+        for each in driver.restore(found.network).networks
+    }
+
+
+def _settings(
+    network: Network | None, wanted: Attachment, short_id: str, lease: Lease | None
+) -> dict[str, Any]:
     found: dict[str, Any] = {
         "EndpointID": "",
         "Gateway": "",
@@ -77,16 +97,15 @@ def settings(network: Network | None, name: str, lease: Lease | None) -> dict[st
         "GlobalIPv6Address": "",
         "GlobalIPv6PrefixLen": 0,
         "MacAddress": "",
-        "NetworkID": name,
+        "NetworkID": network.id if network else wanted.name,
         "DriverOpts": None,
         "IPAMConfig": None,
         "Links": None,
-        "Aliases": [],
+        "Aliases": [*wanted.aliases, short_id],
     }
     if lease is None:
         return found
     found["MacAddress"] = lease.mac
-    found["Aliases"] = list(lease.known_as()[1:])
     for text in lease.addresses:
         address, _, length = text.partition("/")
         gateway = gateway_of(network, text) if network else ""

@@ -47,10 +47,6 @@ class Lease(NamedTuple):
     dns: tuple[str, ...] = ()
     """--dns of the container."""
 
-    def known_as(self) -> tuple[str, ...]:
-        """Return all names that DNS answers with its addresses: name, short id, aliases."""
-        return (self.name, names.short_id(self.container), *self.aliases)
-
     def plain_addresses(self) -> tuple[str, ...]:
         """Return its addresses without the lengths."""
         return tuple(each.partition("/")[0] for each in self.addresses)

@@ -151,7 +151,7 @@ def document(known: Facts, *, size: bool = False) -> dict[str, Any]:
         "GraphDriver": _graph_driver(kept, directory),
         # As in podman and docker those of --tmpfs are in HostConfig.
         "Mounts": [each for each in mounts if each["Type"] != "tmpfs"],
-        "NetworkSettings": inspect_host.network_settings(kept),
+        "NetworkSettings": inspect_host.network_settings(paths, kept),
         "Config": _config(known),
         "HostConfig": inspect_host.host_config(kept, spec, mounts, known.directory, _log(known)),
         "Systemd": _systemd(known),
@@ -313,8 +313,21 @@ def _config(known: Facts) -> dict[str, Any]:
         "Umask": f"{process.get('user', {}).get('umask', 0o022):04o}",
         "StopTimeout": kept.stop_timeout_s,
         "sdNotifyMode": kept.sdnotify,
+        **_secrets(known),
         "ExposedPorts": {name: {} for name in inspect_host.port_bindings(kept)} or None,
         **_CONFIG_FIXED,
+    }
+
+
+def _secrets(known: Facts) -> dict[str, Any]:
+    """Return the secrets as podman names them: which, never what."""
+    if not known.found.record.secrets:
+        return {}
+    return {
+        "Secrets": [
+            {"Name": name, "ID": "", "UID": uid, "GID": gid, "Mode": mode}
+            for name, _kind, _target, uid, gid, mode, *_ in known.found.record.secrets
+        ]
     }
 
 

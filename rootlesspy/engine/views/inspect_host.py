@@ -129,12 +129,12 @@ def port_bindings(kept: ContainerRecord) -> dict[str, list[dict[str, str]]]:
     return found
 
 
-def network_settings(kept: ContainerRecord) -> dict[str, Any]:
-    """Return NetworkSettings.
+def network_settings(paths: Paths, kept: ContainerRecord) -> dict[str, Any]:
+    """Return NetworkSettings: the addresses in networks, at the top too when there is one alone.
 
-    Addresses are empty, as podman's are: those of pasta and slirp4netns lead nowhere outside.
+    Else they are empty, as podman's are: those of pasta and slirp4netns lead nowhere outside.
     """
-    return {
+    found: dict[str, Any] = {
         "IPv6Gateway": "",
         "GlobalIPv6Address": "",
         "GlobalIPv6PrefixLen": 0,
@@ -143,6 +143,14 @@ def network_settings(kept: ContainerRecord) -> dict[str, Any]:
         "Ports": port_bindings(kept),
         **_NETWORK_FIXED,
     }
+    if kept.network.get("networks"):
+        from rootlesspy.engine.networks import description
+
+        found["Networks"] = description.networks_of(paths, kept)
+        if len(found["Networks"]) == 1:
+            (only,) = found["Networks"].values()
+            found |= {key: value for key, value in only.items() if key in found}
+    return found
 
 
 def host_config(
@@ -279,6 +287,8 @@ def _device(mount: dict[str, Any]) -> dict[str, str]:
 
 
 def _network_mode(kept: ContainerRecord) -> str:
+    if kept.network.get("networks"):
+        return "bridge"
     driver, options = str(kept.network.get("driver", "")), kept.network.get("options")
     if not options or not isinstance(options, (list, tuple)):
         return driver
