@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Optional
 
 import typer
 
-from rootlesspy.cli import completion, output, progress, table
+from rootlesspy.cli import completion, lock, output, progress, table
 from rootlesspy.errors import UsageError
 
 if TYPE_CHECKING:
@@ -45,6 +45,9 @@ def plan(
     form: Optional[str] = typer.Option(
         None, "--format", metavar="FORMAT", help="json.", show_default=False
     ),
+    locked: bool = typer.Option(
+        False, "--locked", help=lock.LOCKED_HELP, show_default=False
+    ),
 ) -> int:  # fmt: skip
     """Show what rp apply would do; nothing is done.
 
@@ -55,7 +58,9 @@ def plan(
     if form is not None and not output.is_json(form):
         raise UsageError(f"--format {form!r}: expected json")
     session: Session = context.obj
-    plans = [engine.compare(each, session.paths()) for each in _load(files)]
+    plans = [
+        engine.compare(each, session.paths()) for each in _chosen(session, files, locked=locked)
+    ]
     if form is None:
         _show(plans)
     else:
@@ -68,6 +73,9 @@ def apply(
     files: list[str] = _FILES,
     no_start: bool = typer.Option(
         False, "--no-start", help="Make the containers, but start none.", show_default=False
+    ),
+    locked: bool = typer.Option(
+        False, "--locked", help=lock.LOCKED_HELP, show_default=False
     ),
     quiet: bool = typer.Option(
         False, "--quiet", "-q", help="Print nothing but errors.", show_default=False
@@ -82,7 +90,7 @@ def apply(
 
     session: Session = context.obj
     whole = True
-    for definition in _load(files):
+    for definition in _chosen(session, files, locked=locked):
         whole &= engine.ensure(
             definition,
             session.paths(),
@@ -141,6 +149,12 @@ def export_definition(
     found = [lifecycle.get(paths, name).record for name in names]
     sys.stdout.write(definition_export.text_of(found))
     return 0
+
+
+def _chosen(session: Session, files: list[str], *, locked: bool) -> list[Definition]:
+    """Read definitions, with the images of their lock files where only those may be taken."""
+    found = _load(files)
+    return lock.pinned(session, found) if locked else found
 
 
 def _load(files: list[str]) -> list[Definition]:

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from rootlesspy.image.files import Files
+    from rootlesspy.image.group import Group
     from rootlesspy.image.progress import Progress
     from rootlesspy.image.reference import Reference
     from rootlesspy.image.registry import Client
@@ -142,7 +143,9 @@ def opened(place: Place, trip: Trip) -> Iterator[Copyable]:
         yield save.stored(trip.paths, image)
         return
     if place.transport == REGISTRY:
-        yield admit(_remote(place, trip), place, trip)
+        found_there = _remote(place, trip)
+        admit(found_there.original, place, trip, source=found_there.sources[0])
+        yield found_there
         return
     with files.Opened(trip.paths, place.path) as opened:
         found = saved.images(opened.files, trip.platform, place.name or None)
@@ -152,20 +155,28 @@ def opened(place: Place, trip: Trip) -> Iterator[Copyable]:
                 f"{place} holds {len(found)} images", hint=f"name one: {', '.join(names)}"
             )
         origin = files.Saved(opened.files, found[0].blobs)
-        image = save.Copyable(found[0], origin, (Source(place.path, "", False),))
-        yield admit(image, place, trip, opened.files)
+        admit(found[0], place, trip, archive=opened.files)
+        yield save.Copyable(found[0], origin, (Source(place.path, "", False),))
 
 
-def admit(image: Copyable, place: Place, trip: Trip, archive: Files | None = None) -> Copyable:
-    """Return an image that the signature policy accepts from its place.  Raises ImageError, …"""
+def admit(
+    what: Original | Group,
+    place: Place,
+    trip: Trip,
+    *,
+    source: Source | None = None,
+    archive: Files | None = None,
+) -> None:
+    """Refuse what the signature policy does not accept from a place: a registry or an archive.
+
+    Raises ImageError, UsageError, RegistryError, Unsupported.
+    """
     trust = gate.load(trip.paths, trip.reporter, trip.signature_policy)
-    data, digest = image.original.data, image.original.digest
     if archive is not None:
-        trust.admit_files(place.transport, place.path, archive, data, digest)
-    else:
-        source = image.sources[0]
-        trust.admit_remote(parse(place.name), trip.source_client, source, data, digest)
-    return image
+        trust.admit_files(place.transport, place.path, archive, what.data, what.digest)
+    elif source is not None:
+        reference = parse(place.name)
+        trust.admit_remote(reference, trip.source_client, source, what.data, what.digest)
 
 
 def _remote(place: Place, trip: Trip) -> Copyable:

@@ -9,6 +9,7 @@ from rootlesspy.errors import UsageError
 from rootlesspy.image import files, group, lists, push, save
 from rootlesspy.image.copy import (
     ALL,
+    admit,
     check_preserved,
     compression_for,
     layout_entries,
@@ -18,13 +19,16 @@ from rootlesspy.image.lookup import Finder
 from rootlesspy.image.place import REGISTRY, STORE, Place
 from rootlesspy.image.reference import parse
 from rootlesspy.image.tarwrite import TarWriter
+from rootlesspy.image.trust import gate
 from rootlesspy.oci import image_spec
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from rootlesspy.image.copy import Trip
+    from rootlesspy.image.files import Files
     from rootlesspy.image.group import Group
+    from rootlesspy.image.saved import Original
     from rootlesspy.image.writer import Writer
 
 _OCI = ("oci", "oci-archive")
@@ -54,10 +58,26 @@ def opened(place: Place, trip: Trip) -> Iterator[Group | None]:
         finder = Finder(
             trip.source_client, trip.settings, trip.reporter, insecure=trip.insecure_source
         )
-        yield group.of_registry(trip.source_client, finder, reference, whole=whole)
+        found_there = group.of_registry(trip.source_client, finder, reference, whole=whole)
+        if found_there is not None:
+            source = finder.top(reference)[1][0]
+            for each in _judged(found_there):
+                admit(each, place, trip, source=source)
+        yield found_there
     else:
         with files.Opened(trip.paths, place.path) as archive:
-            yield group.of_files(archive.files, place.name or None, whole=whole)
+            saved_there = group.of_files(archive.files, place.name or None, whole=whole)
+            for each in _judged(saved_there):
+                admit(each, place, trip, archive=archive.files)
+            yield saved_there
+
+
+def _judged(found: Group | None) -> Iterator[Original | Group]:
+    """Yield what a signature policy judges: the images of an index, or it alone when it goes."""
+    if found is not None and not found.instances:
+        yield found
+    elif found is not None:
+        yield from (each.original for each in found.instances)
 
 
 def deliver(writer: Writer, found: Group, destination: Place, trip: Trip) -> str:
