@@ -37,8 +37,9 @@ _SORT = ("created", "id", "repository", "size", "tag")
 def pull(
     context: typer.Context,
     names: list[str] = typer.Argument(
-        ..., metavar="IMAGE...", help="Images, such as alpine or ghcr.io/org/app:1.2.",
-        show_default=False,
+        ..., metavar="IMAGE...", show_default=False,
+        help="Images, such as alpine or ghcr.io/org/app:1.2; or oci:DIR[:NAME], "
+        "oci-archive:FILE[:NAME], docker-archive:FILE[:NAME], dir:DIR.",
     ),
     all_tags: bool = typer.Option(
         False, "--all-tags", "-a", help="Pull every tag of the repository.", show_default=False
@@ -75,6 +76,7 @@ def pull(
     from rootlesspy import settings
     from rootlesspy.engine import idmap
     from rootlesspy.engine.output.events import emit_image
+    from rootlesspy.image import load, place
     from rootlesspy.image.pull import ensure
 
     session = context.obj
@@ -85,28 +87,43 @@ def pull(
     configuration = settings.load(paths)
     client = registry_access.client(session, authfile=authfile, creds=creds, cert_dir=cert_dir)
     insecure = registry_access.insecure(tls_verify)
+    display = progress.make(quiet=quiet, debug=session.reporter.debug)
+    places = [place.parse_place(name, plain=place.REGISTRY) for name in names]
     if all_tags:
-        names = [
-            each
-            for name in names
-            for each in registry_access.all_tags(client, configuration, name, insecure)
+        places = [
+            each._replace(name=name)
+            for each in places
+            for name in registry_access.all_tags(client, configuration, each.name, insecure)
         ]
-    for name in names:
-        image = ensure(
-            name,
-            paths=paths,
-            settings=configuration,
-            maps=idmap.default_maps(),
-            policy=policy,
-            platform=platform,
-            progress=progress.make(quiet=quiet, debug=session.reporter.debug),
-            reporter=session.reporter,
-            client=client,
-            insecure=insecure,
-            signature_policy=signature_policy,
-        )
-        emit_image("pull", image.names[0] if image.names else name, image.id)
-        sys.stdout.write(f"{hexadecimal(image.id)}\n")
+    for each in places:
+        if each.transport == place.REGISTRY:
+            image = ensure(
+                each.name,
+                paths=paths,
+                settings=configuration,
+                maps=idmap.default_maps(),
+                policy=policy,
+                platform=platform,
+                progress=display,
+                reporter=session.reporter,
+                client=client,
+                insecure=insecure,
+                signature_policy=signature_policy,
+            )
+            found = [image]
+        else:
+            found = load.pull(
+                each,
+                paths=paths,
+                maps=idmap.default_maps(),
+                platform=platform,
+                progress=display,
+                reporter=session.reporter,
+                signature_policy=signature_policy,
+            )
+        for image in found:
+            emit_image("pull", image.names[0] if image.names else str(each), image.id)
+            sys.stdout.write(f"{hexadecimal(image.id)}\n")
     return 0
 
 

@@ -60,9 +60,8 @@ def opened(place: Place, trip: Trip) -> Iterator[Group | None]:
         )
         found_there = group.of_registry(trip.source_client, finder, reference, whole=whole)
         if found_there is not None:
-            source = finder.top(reference)[1][0]
             for each in _judged(found_there):
-                admit(each, place, trip, source=source)
+                admit(each, place, trip, source=found_there.sources[0])
         yield found_there
     else:
         with files.Opened(trip.paths, place.path) as archive:

@@ -44,6 +44,8 @@ class Group(NamedTuple):
     data: bytes
     media_type: str
     instances: tuple[Copyable, ...]
+    sources: tuple[Source, ...] = ()
+    """Where in registries it was found."""
 
     @property
     def digest(self) -> str:
@@ -118,9 +120,10 @@ def of_registry(
         return Copyable(original, client, sources)
 
     try:
-        return _of_index(document.data, document.media_type, read, whole=whole)
+        found = _of_index(document.data, document.media_type, read, whole=whole)
     except image_spec.MalformedError as error:
         raise ImageError(f"{reference}: {error}") from error
+    return found._replace(sources=sources)
 
 
 def of_image(image: Copyable) -> Document:

@@ -1,21 +1,28 @@
-"""Bringing saved images into the store: `rp load`, and `rp copy` from archives."""
+"""Bringing saved images into the store: `rp load`, and `rp pull` from archives."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from rootlesspy.image import saved
 from rootlesspy.image.documents import Described, has_digest
-from rootlesspy.image.files import Saved
-from rootlesspy.image.writer import jobs_for
+from rootlesspy.image.files import Opened, Saved
+from rootlesspy.image.reference import parse
+from rootlesspy.image.trust import gate
+from rootlesspy.image.writer import Writer, jobs_for
 from rootlesspy.settings import Source
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from rootlesspy.image.files import Files
+    from rootlesspy.image.place import Place
+    from rootlesspy.image.progress import Progress
     from rootlesspy.image.saved import Original
     from rootlesspy.image.store import Image
-    from rootlesspy.image.writer import Writer
+    from rootlesspy.linux.userns import IdMaps
+    from rootlesspy.paths import Paths
+    from rootlesspy.report import Reporter
 
 
 def load(writer: Writer, files: Files, original: Original, names: Sequence[str]) -> Image:
@@ -37,3 +44,38 @@ def load(writer: Writer, files: Files, original: Original, names: Sequence[str])
         original.data, original.digest, original.manifest.media_type, original.config_data
     )
     return writer.commit(described, names, index_digest=original.index_digest)
+
+
+def pull(
+    place: Place,
+    *,
+    paths: Paths,
+    maps: IdMaps,
+    platform: str | None,
+    progress: Progress,
+    reporter: Reporter,
+    signature_policy: str | None = None,
+) -> list[Image]:
+    """Store what an archive or directory holds, under the names that podman pull gives it.
+
+    Those of archives are what the archive says; a layout's is the one that was typed, and without
+    one, or from dir:, an image has none.  Raises NotFound, ImageError, Error, OSError.
+    """
+    with (
+        Writer(paths, maps, reporter, progress) as writer,
+        Opened(paths, place.path) as opened,
+    ):
+        found = saved.images(opened.files, platform, place.name or None)
+        trust = gate.load(paths, reporter, signature_policy)
+        for each in found:
+            trust.admit_files(place.transport, place.path, opened.files, each.data, each.digest)
+        typed = [str(parse(place.name))] if place.name else []
+        return [
+            load(
+                writer,
+                opened.files,
+                each,
+                typed if place.transport in ("oci", "dir") else each.names,
+            )
+            for each in found
+        ]
