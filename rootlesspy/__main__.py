@@ -70,6 +70,11 @@ def _dispatch(words: list[str], reporter: Reporter) -> int:
             from rootlesspy.engine.networks import service
 
             return service.serve(words[1], session.paths(), reporter)
+        if words[:1] == ["pod-service"] and len(words) == 2:
+            # Not for people: ExecStart= of rp-pod-NAME.service.
+            from rootlesspy.engine.pods import holder
+
+            return holder.serve(words[1], session.paths(), reporter)
         invocation = argv.parse(words)
         if invocation is not None:
             from rootlesspy.cli import hot

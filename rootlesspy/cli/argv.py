@@ -143,6 +143,7 @@ RUN = Command(
         Option("rm", FLAG, ("--rm",)),
         Option("rootfs", FLAG, ("--rootfs",)),
         Option("sdnotify", VALUE, ("--sdnotify",)),
+        Option("secret", LIST, ("--secret",)),
         Option("security_opt", LIST, ("--security-opt",)),
         Option("shm_size", VALUE, ("--shm-size",)),
         Option("signature_policy", VALUE, ("--signature-policy",)),

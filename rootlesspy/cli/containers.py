@@ -39,7 +39,7 @@ HELPS = {
     "namespaces": Help("How", "", "Show the numbers of the namespaces."),
     "no_trunc": Help("How", "", "Do not shorten ids and commands."),
     "noheading": Help("How", "", "Leave out the headings."),
-    "pod": Help("How", "", "Add podman's columns for pods; they are empty."),
+    "pod": Help("How", "", "Add the pod's id and name."),
     "quiet": Help("How", "", "Print ids only."),
     "size": Help("How", "", "Add the bytes that each has written, and with its image."),
     "sort": Help(

@@ -172,12 +172,14 @@ def _table(found: list[Container], now_s: float, given: Values, facts: ps_facts.
             command_text(container, full=full),
             human.ago(record.created_s, now_s),
             status_text(container, now_s, facts.health(container)),
-            ports_text(record.ports),
+            ports_text(facts.ports(container)),
             record.name,
         ]
         if with_size:
             cells.append(size_text(facts.sizes(container)))
-        rows.append((*cells, *("",) * (len(header) - len(cells))))
+        if with_pod:
+            cells += (record.pod if full else record.pod[:_SHORT_ID], facts.pod_name(container))
+        rows.append(tuple(cells))
     paint = {"STATUS": [_colour(container) for container in found]}
     return table.render(
         header,

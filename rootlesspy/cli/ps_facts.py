@@ -54,6 +54,22 @@ class Facts:
         """Return starting, healthy or unhealthy; empty without checks, and after the end."""
         return health(self.paths, container) if container.pid else ""
 
+    def pod_name(self, container: Container) -> str:
+        """Return the name of a container's pod; empty without one."""
+        if not container.record.pod:
+            return ""
+        from rootlesspy.engine.pods import views
+
+        return views.pod_name(self.paths, container.record.pod)
+
+    def ports(self, container: Container) -> list[list[object]]:
+        """Return the published ports of a container, or of the pod whose network it has."""
+        if container.record.network.get("driver") != "pod":
+            return container.record.ports
+        from rootlesspy.engine.pods import views
+
+        return views.pod_ports(self.paths, container.record.pod)
+
     def restarts(self, container: Container) -> int:
         """Return how often systemd restarted a container; all are asked for at once."""
         if self._restarts is None:

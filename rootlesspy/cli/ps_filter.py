@@ -200,8 +200,12 @@ def _volume(value: str, world: World) -> Test:
     return fits
 
 
-def _pod(_value: str, _world: World) -> Test:
-    return lambda container: False
+def _pod(value: str, world: World) -> Test:
+    from rootlesspy.engine.pods import store
+
+    known = store.everything(world.paths)
+    fitting = {each.id for each in known if each.name == value or each.id.startswith(value)}
+    return lambda container: container.record.pod in fitting
 
 
 _TESTS: dict[str, Callable[[str, World], Test]] = {

@@ -141,6 +141,9 @@ HELPS = {
     "sdnotify": Help(
         _BASIC, "WHEN", "When it is ready: runner (default), container, healthy, port:N, log:REGEX."
     ),
+    "secret": Help(
+        _SECURITY, "NAME", "A secret, as /run/secrets/NAME: NAME[,type=env][,target=…][,uid=…]…"
+    ),
     "security_opt": Help(
         _SECURITY, "OPTION", "seccomp=FILE or unconfined, no-new-privileges, mask=, unmask="
     ),

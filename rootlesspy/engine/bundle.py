@@ -74,6 +74,11 @@ def create(
         elif kind != "directory":
             storage.prepare_overlay(directory, root.layers)
         volumes = _volumes(planned, found, root, paths, maps)
+        if request.secrets:
+            from rootlesspy.engine.supervision import secret_files
+
+            secret_files.check(paths, request.secrets)
+            volumes += secret_files.mounts(request.secrets, paths.container_runtime(container_id))
         files = _files(request, found, paths)
         spec = specgen.generate(
             request,
@@ -172,6 +177,7 @@ def _record(
         made_by=made_by,
         shares=dict(request.shares),
         pod=request.pod,
+        secrets=[list(each) for each in request.secrets],
     )
 
 

@@ -73,7 +73,7 @@ class ContainerRecord(NamedTuple):
     """journald, json-file, none or passthrough; empty: the default of how it is started."""
     log_options: dict[str, str] = {}  # noqa: RUF012 - never written to
     health: dict[str, object] | None = None
-    """engine.doctor.health's resolved check; None without one."""
+    """What inputs.health_values resolved; None without one."""
     sdnotify: str = "runner"
     """Who says that it is ready: runner, container, healthy, port:N or log:REGEX."""
     entrypoint: list[str] = []  # noqa: RUF012 - never written to
@@ -88,6 +88,8 @@ class ContainerRecord(NamedTuple):
     """Kinds of namespaces that are another's, and whose: engine.pods.sharing."""
     pod: str = ""
     """The id of its pod."""
+    secrets: list[list[object]] = []  # noqa: RUF012 - never written to
+    """inputs.request.SecretUse, field by field."""
 
 
 class LiveState(NamedTuple):

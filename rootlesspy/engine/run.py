@@ -128,7 +128,7 @@ def make(
     if request.shares_namespaces():
         from rootlesspy.engine.pods import sharing
 
-        request = sharing.resolve(request, paths)
+        request = sharing.resolve(request, paths, reporter)
         if made_by == "run":
             sharing.start_needed(paths, request, reporter)
     maps = idmap.maps_for(request.userns)

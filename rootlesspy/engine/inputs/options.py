@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from rootlesspy.engine import names
 from rootlesspy.engine.inputs import environment, isolation_values, mount_values, values
-from rootlesspy.engine.inputs.request import RunRequest, TmpfsMount, VolumeMount
+from rootlesspy.engine.inputs.request import RunRequest, SecretUse, TmpfsMount, VolumeMount
 from rootlesspy.engine.supervision import readiness
 from rootlesspy.errors import UsageError
 from rootlesspy.network.driver import DRIVERS, NetworkRequest, parse_network
@@ -133,7 +133,16 @@ def run_request(
         uts=_text(given, "uts", isolation_values.parse_namespace) or "",
         pod=given.value("pod") or "",
         publish_all=given.flag("publish_all"),
+        secrets=_secrets(given),
     )
+
+
+def _secrets(given: Values) -> tuple[SecretUse, ...]:
+    if not given.values("secret"):
+        return ()
+    from rootlesspy.engine.inputs import secret_values
+
+    return _list(given, "secret", secret_values.parse)
 
 
 def _log(given: Values) -> tuple[str, tuple[tuple[str, str], ...]]:

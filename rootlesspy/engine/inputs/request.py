@@ -52,6 +52,22 @@ class Ulimit(NamedTuple):
     hard: int
 
 
+class SecretUse(NamedTuple):
+    """One secret that the container gets (--secret)."""
+
+    name: str
+    """A name or id of the store, or the name of a systemd credential."""
+    kind: str
+    """mount or env."""
+    target: str
+    """Absolute path inside the container, or the name of the variable."""
+    uid: int = 0
+    gid: int = 0
+    mode: int = 0o444
+    source: str = "store"
+    """store or credential."""
+
+
 class Device(NamedTuple):
     """One device node of the host that appears in the container."""
 
@@ -161,6 +177,8 @@ class RunRequest(NamedTuple):
     """Publish what the image exposes on free ports, besides publish."""
     shares: tuple[tuple[str, str], ...] = ()
     """Kind of namespace and whose it is, container:ID, pod:ID or ns:PATH: engine.pods.sharing."""
+
+    secrets: tuple[SecretUse, ...] = ()
 
     def shares_namespaces(self) -> bool:
         """Say whether a namespace of somebody else is asked for."""

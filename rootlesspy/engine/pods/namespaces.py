@@ -47,12 +47,17 @@ def open_all(paths: Paths, found: ContainerRecord) -> Shared:
         if provider.kind == "container":
             memberships.append(_of_container(paths, found, provider.name, tuple(wanted)))
             if "ipc" in wanted:
-                shm_fd = _open_shm(memberships[-1].fd)
+                both = process.CLONE_NEWUSER | process.CLONE_NEWNS
+                shm_fd = _open_shm(((memberships[-1].fd, both),))
         elif provider.kind == "pod":
             from rootlesspy.engine.pods import membership
 
-            handed, shm_fd = membership.namespaces(paths, provider.name, tuple(wanted))
+            handed, (user_fd, mount_fd) = membership.namespaces(paths, provider.name, tuple(wanted))
             memberships += handed
+            if "ipc" in wanted:
+                way = (user_fd, process.CLONE_NEWUSER), (mount_fd, process.CLONE_NEWNS)
+                shm_fd = _open_shm(way)
+            os.close(mount_fd)
         else:
             memberships += _of_path(found, provider.name, wanted, memberships)
     return Shared(tuple(memberships), shm_fd)
@@ -151,8 +156,10 @@ def _tell_map(userns_fd: int, writer: int) -> None:
         os._exit(0)
 
 
-def _open_shm(pidfd: int) -> int:
-    """Clone the mount at /dev/shm of a container; -1 when it has none.
+def _open_shm(way: tuple[tuple[int, int], ...]) -> int:
+    """Clone the mount at /dev/shm of a mount namespace; -1 when it has none.
+
+    way: what setns(2) is called with to get there.
 
     The child that enters its mount namespace imports nothing there and opens one path, below the
     container's root, without following links (SECURITY.md I1, I4).
@@ -160,7 +167,7 @@ def _open_shm(pidfd: int) -> int:
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     pid, child = process.clone3(0)
     if pid == 0:
-        _send_shm(pidfd, theirs)
+        _send_shm(way, theirs)
     os.close(child)
     theirs.close()
     try:
@@ -177,11 +184,12 @@ def _open_shm(pidfd: int) -> int:
     raise Error(f"the shared memory of the other container cannot be had: {os.strerror(number)}")
 
 
-def _send_shm(pidfd: int, channel: socket.socket) -> None:
+def _send_shm(way: tuple[tuple[int, int], ...], channel: socket.socket) -> None:
     """Be the child of _open_shm(); never returns."""
     try:
         process.set_dumpable(False)
-        process.setns(pidfd, process.CLONE_NEWUSER | process.CLONE_NEWNS)
+        for namespace_fd, flags in way:
+            process.setns(namespace_fd, flags)
         root_fd = os.open(b"/", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
         fd = pathrs.open_in_root(root_fd, b"dev/shm", os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW)
         tree = mount.open_tree(b"", dir_fd=fd)

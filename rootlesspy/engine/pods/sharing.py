@@ -33,7 +33,7 @@ class Provider(NamedTuple):
     """An id, or a path."""
 
 
-def resolve(request: RunRequest, paths: Paths) -> RunRequest:
+def resolve(request: RunRequest, paths: Paths, reporter: Reporter) -> RunRequest:
     """Find the containers whose namespaces are shared, and take over their id maps.
 
     Raises NotFound, Conflict for an ambiguous id, UsageError for what does not go together.
@@ -46,16 +46,14 @@ def resolve(request: RunRequest, paths: Paths) -> RunRequest:
         "uts": request.uts,
         "user": request.userns if request.userns.startswith("container:") else "",
     }
-    found = {
-        kind: _provider(paths, text, _OPTIONS[kind]) for kind, text in asked.items() if text
-    }
+    found = {kind: _provider(paths, text, _OPTIONS[kind]) for kind, text in asked.items() if text}
     network = request.network
     if network.driver in ("container", "ns"):
         provider = _provider(paths, f"{network.driver}:{network.options[0]}", "--network")
         found["network"] = provider
         request = request._replace(network=network._replace(options=(provider.name,)))
     if request.pod:
-        request = membership.join(paths, request, found)
+        request = membership.join(paths, request, found, reporter)
     _refuse_settings(request, found)
     if found and "user" not in found:
         found["user"] = next(iter(found.values()))
@@ -72,9 +70,7 @@ def provider_of(text: str) -> Provider:
 def containers_needed(found: ContainerRecord) -> tuple[str, ...]:
     """Return the ids of the containers without which this one cannot start."""
     providers = dict.fromkeys(found.shares.values())
-    return tuple(
-        each.name for each in map(provider_of, providers) if each.kind == "container"
-    )
+    return tuple(each.name for each in map(provider_of, providers) if each.kind == "container")
 
 
 def start_needed(paths: Paths, request: RunRequest, reporter: Reporter) -> None:
@@ -89,6 +85,10 @@ def start_needed(paths: Paths, request: RunRequest, reporter: Reporter) -> None:
 
 def enlist(paths: Paths, found: ContainerRecord) -> None:
     """Note with every provider that this container shares with it.  Raises OSError."""
+    if found.pod:
+        from rootlesspy.engine.pods import store
+
+        store.enlist(paths, store.find(paths, found.pod), found.id)
     for text in dict.fromkeys(found.shares.values()):
         provider = provider_of(text)
         if provider.kind == "container":

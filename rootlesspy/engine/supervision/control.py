@@ -108,6 +108,15 @@ def connect(paths: Paths, container_id: str, name: str = CONTROL) -> socket.sock
     return end
 
 
+def connect_once(paths: Paths, container_id: str) -> bool:
+    """Say whether somebody listens."""
+    end = connect(paths, container_id)
+    if end is None:
+        return False
+    end.close()
+    return True
+
+
 def tell(end: socket.socket, kind: str, **fields: object) -> bool:
     """Send one packet without descriptors; say whether somebody was there to take it."""
     return send(end, kind, (), fields)

@@ -26,28 +26,81 @@ def write(paths: Paths, found: ContainerRecord, hostname: str, selection: Select
     if "network" in found.shares and (elsewhere := _shared_directory(paths, found)):
         _write_all(directory, _shared(elsewhere, hostname, found.name))
         return
-    chosen, asked = selection.request.driver, found.resolver
+    _write_all(directory, _contents(found.resolver, found.name, hostname, selection))
+
+
+def write_pod(
+    paths: Paths,
+    pod_id: str,
+    names: tuple[str, str],
+    asked: dict[str, list[object]],
+    selection: Selection,
+) -> None:
+    """Write the files of a pod, which its members take over; names are its host name and its own.
+
+    Raises as write() does.
+    """
+    directory = paths.container_runtime(pod_id)
+    os.makedirs(directory, 0o700, exist_ok=True)
+    hostname, name = names
+    _write_all(directory, _contents(asked, name, hostname, selection))
+
+
+def _contents(
+    asked: dict[str, list[object]], name: str, hostname: str, selection: Selection
+) -> dict[str, str]:
+    chosen = selection.request.driver
     hosts = resolver.hosts(
         _read_host_file("/etc/hosts"),
         driver=chosen,
         addresses=selection.addresses,
         hostname=hostname,
-        name=found.name,
+        name=name,
         add_hosts=tuple((host, address) for host, address in _pairs(asked.get("add_hosts"))),
     )
     contents = {"hosts": hosts, "hostname": hostname + "\n"}
-    resolv_conf = resolver.resolv_conf(
+    found = resolv_conf(asked, selection)
+    if found is not None:
+        contents["resolv.conf"] = found
+    return contents
+
+
+def resolv_conf(asked: dict[str, list[object]], selection: Selection) -> str | None:
+    """Return what resolv.conf is by the host's of this moment; None: the image's own."""
+    return resolver.resolv_conf(
         _read_host_file("/etc/resolv.conf"),
-        driver=chosen,
+        driver=selection.request.driver,
         addresses=selection.addresses,
         is_host_address=addresses.is_host_address,
         dns=_words(asked.get("dns")),
         dns_search=_words(asked.get("dns_search")),
         dns_options=_words(asked.get("dns_options")),
     )
-    if resolv_conf is not None:
-        contents["resolv.conf"] = resolv_conf
-    _write_all(directory, contents)
+
+
+def refresh(paths: Paths, found: ContainerRecord, hostname: str, selection: Selection) -> None:
+    """Write the files of a running container anew, whose networks are others now.
+
+    Raises as write() does.
+    """
+    contents = _contents(found.resolver, found.name, hostname, selection)
+    del contents["hostname"]
+    for name, text in contents.items():
+        replace(f"{paths.container_runtime(found.id)}/{name}", text)
+
+
+def replace(path: str, text: str) -> None:
+    """Change a file that is bound into a container, which sees the old text or the new one.
+
+    So it stays the same file, and is never empty or half of it.  Raises OSError.
+    """
+    fd = os.open(path, os.O_WRONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+    try:
+        encoded = text.encode()
+        os.pwrite(fd, encoded.ljust(os.fstat(fd).st_size, b"\n"), 0)
+        os.ftruncate(fd, len(encoded))
+    finally:
+        os.close(fd)
 
 
 def _shared_directory(paths: Paths, found: ContainerRecord) -> str:

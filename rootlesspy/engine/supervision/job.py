@@ -52,6 +52,10 @@ class Job(NamedTuple):
     """What the service manager handed over for the payload."""
     memberships: tuple[Membership, ...] = ()
     """Namespaces of others that it is born in."""
+    slice: str = ""
+    """The pod's slice, for its scope."""
+    bound_to: str = ""
+    """The pod's service, with which it ends."""
 
 
 def prepare(
@@ -89,6 +93,10 @@ def prepare(
         from rootlesspy.engine.networks import membership
 
         selection = membership.reserve(paths, found, selection)
+    if found.secrets:
+        from rootlesspy.engine.supervision import secret_files
+
+        secret_files.provide(paths, found, spec, maps)
     etc_files.write(paths, found, spec.get("hostname", ""), selection)
     directory = paths.container(found.id)
     kinds = {each["type"] for each in spec["linux"]["namespaces"]}
@@ -114,6 +122,11 @@ def prepare(
 
         shared = namespaces.open_all(paths, found)
         memberships, plan = shared.memberships, plan._replace(shm_fd=shared.shm_fd)
+    slice_name, bound_to = "", ""
+    if found.pod:
+        from rootlesspy.engine.pods.membership import units
+
+        slice_name, bound_to = units(paths, found.pod)
     return Job(
         paths=paths,
         record=found,
@@ -128,6 +141,8 @@ def prepare(
         notifier=notifier,
         listening=listening,
         memberships=memberships,
+        slice=slice_name,
+        bound_to=bound_to,
     )
 
 

@@ -169,14 +169,22 @@ def _place(job: Job, init: create.Init, connection: bus.Bus | None) -> cgroup.Me
         pids=[init.pid],
         controller=connection.unique_name,
         stop_timeout_us=job.record.stop_timeout_s * 1_000_000,
+        slice=job.slice or None,
         binds_to=job.service or None,
-        properties=job.limits.properties,
+        properties=_with_pod(job, job.limits.properties),
     )
     directory = cgroup.directory(cgroup.control_group(init.pid))
     cgroup.enter_payload(directory, init.pid)
     if job.limits.affinity:
         os.sched_setaffinity(init.pid, job.limits.affinity)
     return cgroup.Meter(directory)
+
+
+def _with_pod(job: Job, properties: tuple[bus.Property, ...]) -> tuple[bus.Property, ...]:
+    """Bind the scope to the service that holds its pod's namespaces too."""
+    if not job.bound_to:
+        return properties
+    return (*properties, bus.Property("BindsTo", "as", [job.bound_to]))
 
 
 def record_start(job: Job, running: Running) -> None:

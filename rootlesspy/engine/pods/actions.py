@@ -1,0 +1,273 @@
+"""What users do with pods: make, start, stop, signal, freeze and remove them.
+
+What concerns the members is done to each of them as its own command does it.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import time
+from typing import TYPE_CHECKING
+
+from rootlesspy.engine import ending, lifecycle, limits, specgen
+from rootlesspy.engine.pods import store
+from rootlesspy.engine.supervision import attach, control, service
+from rootlesspy.errors import Conflict, Error, Unsupported, UsageError
+from rootlesspy.network import driver
+from rootlesspy.paths import private_directory
+from rootlesspy.systemd import bus, scope
+from rootlesspy.systemd import service as unit
+from rootlesspy.systemd.bus import BusError, Property
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+
+    from rootlesspy.engine.inputs.request import RunRequest
+    from rootlesspy.engine.pods.store import Pod
+    from rootlesspy.engine.record import Container
+    from rootlesspy.oci.runtime_spec import LinuxResources
+    from rootlesspy.paths import Paths
+    from rootlesspy.report import Reporter
+    from rootlesspy.systemd.bus import Bus
+
+_SHM_BYTES = 64 * 1024 * 1024
+_STOP_TIMEOUT_S = 30.0
+_EXISTS = "org.freedesktop.systemd1.UnitExists"
+_STARTED = "started"
+_AROUND = ("rp.slice", "rp-pod.slice")
+
+
+def create(
+    paths: Paths, request: RunRequest, share: tuple[str, ...], reporter: Reporter, *, infra: bool
+) -> Pod:
+    """Make a pod: what is asked of a container's namespaces and limits is asked of the pod's.
+
+    share: kinds of store.KINDS' values.  Raises Conflict, UsageError, Unsupported.
+    """
+    private_directory(paths.require_runtime())
+    if request.network.networks:
+        raise UsageError("a pod is in no user-defined network", hint="give networks to its members")
+    if request.network.driver in driver.SHARED:
+        raise UsageError("a pod shares nobody else's network")
+    published = infra and "network" in share
+    if request.publish and not published:
+        raise UsageError("--publish needs a network that the pod shares: --share net")
+    selection = driver.select(request.network, request.publish if published else ())
+    if selection.notice:
+        reporter.notice(selection.notice)
+    resources = dict(specgen.resources(request))
+    if request.pids_limit is None:
+        resources.pop("pids")
+    pod = store.Pod(
+        id=store.new_id(),
+        name=request.name or store.new_name(paths),
+        created_s=time.time(),
+        labels=dict(request.labels),
+        share=list(share) if infra else [],
+        infra=infra,
+        hostname=request.hostname or request.name or "",
+        network=dict(selection.request._asdict()),
+        ports=[list(each) for each in selection.ports],
+        resolver={
+            "add_hosts": [list(pair) for pair in request.add_hosts],
+            "dns": list(request.dns),
+            "dns_search": list(request.dns_search),
+            "dns_options": list(request.dns_options),
+        },
+        userns=request.userns,
+        resources=resources,
+        shm_size_bytes=request.shm_size_bytes or _SHM_BYTES,
+        sysctls=specgen.sysctls(request) if "network" in share else {},
+        ignore_missing_limits=request.ignore_missing_limits,
+    )
+    if not pod.hostname:
+        pod = pod._replace(hostname=pod.name)
+    _limits(pod)
+    store.create(paths, pod)
+    return pod
+
+
+def start_service(paths: Paths, pod: Pod) -> bool:
+    """Start a pod's slice, and its service where it has one; say whether it had to be.
+
+    Raises Error with the service's words.
+    """
+    if control.connect_once(paths, pod.id):
+        return False
+    fd = os.open(f"{store.directory(paths)}/{pod.name}", os.O_RDONLY | os.O_CLOEXEC)
+    connection = bus.connect(os.path.dirname(paths.require_runtime()))
+    try:
+        # One at a time: several members may start at once.
+        fcntl.flock(fd, fcntl.LOCK_EX)
+        _start_slice(connection, pod)
+        if not pod.infra or control.connect_once(paths, pod.id):
+            return False
+        _start(connection, paths, pod)
+        marker = f"{store.directory(paths)}/{pod.name}/{_STARTED}"
+        os.close(os.open(marker, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600))
+    finally:
+        connection.close()
+        os.close(fd)
+    return True
+
+
+def start(paths: Paths, pod: Pod, reporter: Reporter) -> None:
+    """Start a pod's service and all members that do not run.  Raises Error."""
+    start_service(paths, pod)
+    _each(
+        (each for each in store.members(paths, pod) if each.state != "running"),
+        lambda each: lifecycle.start(paths, each.record.id, reporter),
+    )
+
+
+def stop(paths: Paths, pod: Pod, timeout_s: float | None, reporter: Reporter) -> None:
+    """Stop all members and then what holds their namespaces.  Raises Error."""
+    _each(
+        (each for each in store.members(paths, pod) if each.state == "running"),
+        lambda each: ending.stop(paths, each.record.id, timeout_s, reporter),
+    )
+    _stop_units(paths, pod)
+
+
+def kill(paths: Paths, pod: Pod, number: int) -> None:
+    """Signal the first process of every member that runs.  Raises Error."""
+    _each(
+        (each for each in store.members(paths, pod) if each.state == "running"),
+        lambda each: lifecycle.signal(paths, each.record.id, number),
+    )
+
+
+def pause(paths: Paths, pod: Pod) -> None:
+    """Freeze every member that runs.  Raises Error."""
+    _each(
+        (
+            each
+            for each in store.members(paths, pod)
+            if each.state == "running" and not lifecycle.is_paused(paths, each)
+        ),
+        lambda each: lifecycle.pause(paths, each.record.id),
+    )
+
+
+def unpause(paths: Paths, pod: Pod) -> None:
+    """Let every frozen member go on.  Raises Error."""
+    _each(
+        (each for each in store.members(paths, pod) if lifecycle.is_paused(paths, each)),
+        lambda each: lifecycle.unpause(paths, each.record.id),
+    )
+
+
+def remove(
+    paths: Paths, pod: Pod, reporter: Reporter, *, force: bool, timeout_s: float | None = None
+) -> None:
+    """Remove a pod and its members; force: running ones too.  Raises Conflict, Error."""
+    found = store.members(paths, pod)
+    running = [each.record.name for each in found if each.state == "running"]
+    if running and not force:
+        raise Conflict(
+            f"pod {pod.name} has running containers: {', '.join(running)}",
+            hint=f"rp pod rm -f {pod.name}",
+        )
+    # The newest first: it may share with an older one.
+    for each in reversed(found):
+        ending.remove(paths, [each.record.id], force=force, reporter=reporter, timeout_s=timeout_s)
+    _stop_units(paths, pod)
+    store.remove(paths, pod)
+
+
+def was_started(paths: Paths, pod: Pod) -> bool:
+    """Say whether a pod has ever run."""
+    return os.path.exists(f"{store.directory(paths)}/{pod.name}/{_STARTED}")
+
+
+def _each(found: Iterable[Container], do: Callable[[Container], object]) -> None:
+    """Do it to all of them; the first failure is raised at the end."""
+    failures: list[Error] = []
+    for each in found:
+        try:
+            do(each)
+        except Error as error:
+            failures.append(error)
+    if failures:
+        raise failures[0]
+
+
+def _limits(pod: Pod) -> tuple[Property, ...]:
+    """Return the properties of the slice.  Raises Unsupported for what would not be held."""
+    resources: LinuxResources = pod.resources  # type: ignore[assignment]  # as specgen made them
+    decided = limits.plan(
+        resources, (), host=limits.host(), ignore_missing=pod.ignore_missing_limits
+    )
+    if decided.affinity is not None:
+        raise Unsupported(
+            "--cpuset-cpus of a pod needs the cpuset controller, which is not delegated",
+            hint="rp doctor",
+        )
+    return decided.properties
+
+
+def _start_slice(connection: Bus, pod: Pod) -> None:
+    state = connection.unit_properties(pod.slice, bus.UNIT, ("ActiveState",)).get("ActiveState")
+    if state == "active":
+        return
+    wanted = [Property("Description", "s", f"Pod {pod.name}"), *_limits(pod)]
+    # The slices that it lies in, which systemd would make too, and keep for ever.
+    passing = [Property("StopWhenUnneeded", "b", True)]
+    around = {name: passing for name in _AROUND if not _is_loaded(connection, name)}
+    try:
+        job = connection.start_transient_unit(pod.slice, wanted, others=around)
+    except BusError as error:
+        if error.name != _EXISTS:
+            raise scope.explain(error, pod.slice) from error
+        # Another pod was started at the same moment: its slices are there now.
+        job = connection.start_transient_unit(pod.slice, wanted)
+    connection.wait_job(job, _STOP_TIMEOUT_S)
+
+
+def _is_loaded(connection: Bus, name: str) -> bool:
+    state = connection.unit_properties(name, bus.UNIT, ("ActiveState",)).get("ActiveState")
+    return state == "active"
+
+
+def _start(connection: Bus, paths: Paths, pod: Pod) -> None:
+    argv, environment = service.program()
+    wanted = unit.Service(
+        name=pod.unit,
+        description=f"Pod {pod.name}",
+        documentation=("man:rp(1)",),
+        command=(*argv, "pod-service", pod.name),
+        environment=(*service.directories(paths), *environment),
+        identifier=f"rp-pod-{pod.name}",
+    )
+    private_directory(paths.container_runtime(pod.id))
+    listener = control.listen(paths, pod.id, control.STARTER)
+    try:
+        unit.wait(connection, pod.unit, unit.start_transient(connection, wanted))
+    except Error:
+        listener.setblocking(False)
+        try:
+            end, _ = listener.accept()
+        except OSError:
+            end = None
+        message = None if end is None else control.receive(end)
+        if message is not None and message.kind == "failed":
+            unit.reset_failed(connection, pod.unit)
+            raise attach.failure(message) from None
+        raise
+    finally:
+        listener.close()
+
+
+def _stop_units(paths: Paths, pod: Pod) -> None:
+    try:
+        connection = bus.connect(os.path.dirname(paths.require_runtime()))
+    except Unsupported:
+        # Without a user manager nothing of it runs.
+        return
+    try:
+        for name in (pod.unit, pod.slice):
+            scope.stop(connection, name, _STOP_TIMEOUT_S)
+        unit.reset_failed(connection, pod.unit)
+    finally:
+        connection.close()
