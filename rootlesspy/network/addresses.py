@@ -19,7 +19,9 @@ class Addresses(NamedTuple):
     host: str = ""
     """Leads to the host's services, those of its loopback excepted (host-gateway)."""
     dns: str = ""
-    """Queries sent there are answered by the host's first resolver."""
+    """Queries sent there are answered by the host's first IPv4 resolver, or 127.0.0.1."""
+    dns6: str = ""
+    """Queries sent there are answered by the host's first IPv6 resolver."""
     networks: tuple[str, ...] = ()
     """The container's own addresses in user-defined networks: what its names resolve to then."""
     name_servers: tuple[str, ...] = ()

@@ -13,6 +13,8 @@ from rootlesspy.network.process import find_program
 
 # Link-local, so that they hide nothing: what podman uses for the same purposes.
 DNS_ADDRESS = "169.254.1.1"
+# Not link-local: that would need the name of an interface. Unique local (RFC 4193), of no network.
+DNS_ADDRESS6 = "fd72:703a:a9fe:101::53"
 HOST_ADDRESS = "169.254.1.2"
 
 # Set by us: the supervisor would lose the helper, or the namespace, if they came from elsewhere.
@@ -78,6 +80,7 @@ def arguments(
         # it may not when it is started again while the payload runs as another user.
         "--no-netns-quit",
         "--dns-forward", DNS_ADDRESS,
+        "--dns-forward", DNS_ADDRESS6,
     ]  # fmt: skip
     if _MAP_GATEWAY not in options:
         # With it the gateway's address would lead to 127.0.0.1 of the host.
@@ -109,7 +112,10 @@ def addresses(options: tuple[str, ...]) -> Addresses:
     )
     program = find_program("pasta") or ""
     host = HOST_ADDRESS if _knows(program, b"map-guest-addr") else ""
-    return Addresses(container=given or outbound_addresses(), host=host, dns=DNS_ADDRESS)
+    outbound = outbound_addresses()
+    # Without an IPv6 route the container has no IPv6 either, but with no route at all it has both.
+    dns6 = DNS_ADDRESS6 if not outbound or any(":" in each for each in outbound) else ""
+    return Addresses(container=given or outbound, host=host, dns=DNS_ADDRESS, dns6=dns6)
 
 
 def needs_default_route(program: str) -> bool:

@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 _MAX_NAMESERVERS = 3
 _HOST_NAMES = ("host.containers.internal", "host.docker.internal")
 _HOST_GATEWAY = "host-gateway"
+# Podman's: `db.dns.podman` is `db`, and what ends so is never asked of anybody else.
+NETWORK_DOMAIN = "dns.podman"
 
 
 def resolv_conf(
@@ -32,7 +34,8 @@ def resolv_conf(
 ) -> str | None:
     """Return the container's /etc/resolv.conf; None when the image's own is to stay (--dns none).
 
-    The options replace what the host's file says, kind by kind; `--dns-search .` means none.
+    The options replace what the host's file says, kind by kind; `--dns-search .` means none.  In
+    user-defined networks their servers are asked, which ask those of --dns for other names.
     Raises UsageError for a value that is not one word.
     """
     if dns == ("none",):
@@ -49,12 +52,14 @@ def resolv_conf(
             search = values
         elif keyword == "options":
             options += values
-    if dns:
+    if addresses.name_servers:
+        nameservers, search = list(addresses.name_servers), [NETWORK_DOMAIN, *search]
+    elif dns:
         nameservers = list(dns)
     elif driver == "none":
         nameservers = []
     elif driver != "host":
-        nameservers = _reachable(nameservers, addresses.dns, is_host_address)
+        nameservers = _reachable(nameservers, addresses, is_host_address)
     search = [name for name in dns_search if name != "."] if dns_search else search
     options = list(dns_options) or options
     for word in (*nameservers, *search, *options):
@@ -93,7 +98,8 @@ def hosts(
         ("127.0.0.1", ["localhost"]),
         ("::1", ["localhost", "ip6-localhost", "ip6-loopback"]),
     ]
-    entries += [(address, own) for address in addresses.container or ("127.0.1.1",)]
+    own_addresses = addresses.networks or addresses.container or ("127.0.1.1",)
+    entries += [(address, own) for address in own_addresses]
     given = {known for known, _address in add_hosts}
     if addresses.host:
         entries.append((addresses.host, [word for word in _HOST_NAMES if word not in given]))
@@ -107,7 +113,7 @@ def hosts(
 
 
 def _reachable(
-    nameservers: list[str], forwarder: str, is_host_address: Callable[[str], bool]
+    nameservers: list[str], addresses: Addresses, is_host_address: Callable[[str], bool]
 ) -> list[str]:
     """Replace resolvers that run on the host itself by the helper's forwarder.
 
@@ -119,8 +125,9 @@ def _reachable(
     for address in nameservers or ["127.0.0.1"]:
         if "%" in address or address.lower().startswith("fe80:"):
             continue
+        forwarder = (":" in address and addresses.dns6) or addresses.dns
         found.append(forwarder if forwarder and is_host_address(address) else address)
-    return list(dict.fromkeys(found or [forwarder]))
+    return list(dict.fromkeys(found or [addresses.dns]))
 
 
 def _entries(text: str) -> list[tuple[str, list[str]]]:

@@ -43,6 +43,8 @@ if TYPE_CHECKING:
     from rootlesspy.engine.supervision.health_runner import HealthRunner
     from rootlesspy.systemd import cgroup
 
+_FOLLOWED_AFTER_S = 5.0  # short containers do without
+
 
 def main(task: job.Job, client: socket.socket) -> NoReturn:
     """Be the supervisor of one attached container until it has ended; never returns."""
@@ -141,6 +143,7 @@ class _Supervision:
         turns.watch(wakeup, lambda: self._serve_signals(wakeup))
         turns.watch(running.init.pidfd, self._notice_end)
         self._watch_network()
+        turns.after("resolv.conf", _FOLLOWED_AFTER_S, self._follow_resolvers)
         if running.connection is not None:
             running.connection.on_request_stop(self._job.record.unit, self._stop_by_systemd)
         if running.meter is not None and running.meter.fileno() >= 0:
@@ -338,10 +341,7 @@ class _Supervision:
             self._loop.watch(self._network_fd, self._restart_network)
 
     def _restart_network(self) -> None:
-        """Start the network helper again in the same namespace, with the same ports.
-
-        The container goes on in any case; if it has to go on without network its record says so.
-        """
+        """Start the network helper again; if it cannot be, the container goes on without one."""
         task, running = self._job, self._running
         self._loop.forget(self._network_fd)
         running.pending.cancel()
@@ -354,6 +354,11 @@ class _Supervision:
         self._running = running._replace(pending=pending, network=network)
         self._watch_network()
         start.record_start(task, self._running)
+
+    def _follow_resolvers(self) -> None:
+        from rootlesspy.engine.supervision import host_resolvers
+
+        host_resolvers.follow(self._job, self._loop, self._restart_network)
 
     def _serve_signals(self, wakeup: int) -> None:
         """Signals to the supervisor itself: systemd's or a logout's SIGTERM means a clean stop.

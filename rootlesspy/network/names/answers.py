@@ -20,7 +20,7 @@ import dns.rdatatype
 import dns.reversename
 import dns.rrset
 
-from rootlesspy.network.names.table import SEARCH_DOMAIN
+from rootlesspy.network.resolver import NETWORK_DOMAIN
 
 if TYPE_CHECKING:
     from rootlesspy.network.names.table import View
@@ -36,7 +36,7 @@ _MIN_UDP_BYTES = 512
 _TTL_S = 0
 _TRANSFERS = (dns.rdatatype.AXFR, dns.rdatatype.IXFR, dns.rdatatype.MAILA, dns.rdatatype.MAILB)
 _TYPES = {4: dns.rdatatype.A, 6: dns.rdatatype.AAAA}
-_SUFFIX = f".{SEARCH_DOMAIN}"
+_SUFFIX = f".{NETWORK_DOMAIN}"
 
 
 Turns = dict[tuple[str, int], int]
@@ -155,7 +155,7 @@ def _respond(query: dns.message.Message, view: View, turns: Turns) -> dns.messag
         _add_addresses(response, question, addresses, turns)
     elif (address := _reversed(question.name)) and _is_ours(address, view):
         _add_names(response, question, view.names.get(str(address)))
-    elif own != name or name == SEARCH_DOMAIN or view.resolvers == ():
+    elif own != name or name == NETWORK_DOMAIN or view.resolvers == ():
         response.set_rcode(dns.rcode.NXDOMAIN)
     else:
         return None

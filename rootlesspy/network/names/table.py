@@ -11,8 +11,6 @@ from __future__ import annotations
 import ipaddress
 from typing import NamedTuple
 
-# Podman's: `db.dns.podman` is `db`, and what ends so is never asked of anybody else.
-SEARCH_DOMAIN = "dns.podman"
 _ID_CHARACTERS = 12
 
 

@@ -135,3 +135,64 @@ def test_host_gateway_without_an_address() -> None:
             add_hosts=(("h", "host-gateway"),),
         )
     assert caught.value.hint
+
+
+# --- user-defined networks --------------------------------------------------------------------
+
+IN_NETWORKS = PASTA._replace(
+    networks=("10.89.0.2", "fd00::2", "10.90.0.2"), name_servers=("10.89.0.1", "fd00::1")
+)
+
+
+@pytest.mark.parametrize(
+    ("asked", "expected"),
+    [
+        ({}, "search dns.podman lan\nnameserver 10.89.0.1\nnameserver fd00::1\noptions edns0\n"),
+        # The networks' servers ask 9.9.9.9.
+        ({"dns": ("9.9.9.9",), "dns_search": ("corp",)},
+         "search corp\nnameserver 10.89.0.1\nnameserver fd00::1\noptions edns0\n"),
+        ({"dns_search": (".",), "dns_options": ("ndots:3",)},
+         "nameserver 10.89.0.1\nnameserver fd00::1\noptions ndots:3\n"),
+        ({"dns": ("none",)}, None),
+    ],
+)  # fmt: skip
+def test_servers_of_networks(asked: dict[str, object], expected: str | None) -> None:
+    host = "search lan\nnameserver 127.0.0.53\noptions edns0\n"
+    assert resolve(host, addresses=IN_NETWORKS, **asked) == expected
+
+
+def test_networks_without_names_leave_the_hosts_resolvers() -> None:
+    addresses = IN_NETWORKS._replace(name_servers=())
+    assert resolve("nameserver 9.9.9.9\n", addresses=addresses) == "nameserver 9.9.9.9\n"
+
+
+def test_hosts_in_networks() -> None:
+    text = hosts(HOSTS, driver="pasta", addresses=IN_NETWORKS, hostname="box", name="web")
+    lines = text.splitlines()
+    assert [line for line in lines if line.endswith("\tbox web")] == [
+        "10.89.0.2\tbox web", "fd00::2\tbox web", "10.90.0.2\tbox web"
+    ]  # fmt: skip
+    assert "169.254.1.2\thost.containers.internal host.docker.internal" in lines
+    assert "192.168.1.5" not in text
+
+
+# --- resolvers of the host itself -------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("host", "expected"),
+    [
+        ("nameserver ::1\n", "nameserver fd72::53\n"),
+        (
+            "nameserver 127.0.0.1\nnameserver ::1\n",
+            "nameserver 169.254.1.1\nnameserver fd72::53\n",
+        ),
+        ("", "nameserver 169.254.1.1\n"),
+    ],
+)
+def test_resolvers_of_the_host_itself_by_version(host: str, expected: str) -> None:
+    assert resolve(host, addresses=PASTA._replace(dns6="fd72::53")) == expected
+
+
+def test_without_ipv6_the_forwarder_is_the_other_one() -> None:
+    assert resolve("nameserver ::1\n") == "nameserver 169.254.1.1\n"
