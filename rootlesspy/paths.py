@@ -54,6 +54,11 @@ class Paths(NamedTuple):
         return f"{self.data}/networks"
 
     @property
+    def secrets(self) -> str:
+        """One file per secret."""
+        return f"{self.data}/secrets"
+
+    @property
     def cache(self) -> str:
         """What can be made again at any time: compiled seccomp programs."""
         return f"{self.data}/cache"

@@ -77,7 +77,6 @@ def create(
         if request.secrets:
             from rootlesspy.engine.supervision import secret_files
 
-            secret_files.check(paths, request.secrets)
             volumes += secret_files.mounts(request.secrets, paths.container_runtime(container_id))
         files = _files(request, found, paths)
         spec = specgen.generate(
@@ -177,8 +176,16 @@ def _record(
         made_by=made_by,
         shares=dict(request.shares),
         pod=request.pod,
-        secrets=[list(each) for each in request.secrets],
+        secrets=_secrets(request, paths),
     )
+
+
+def _secrets(request: RunRequest, paths: Paths) -> list[list[object]]:
+    if not request.secrets:
+        return []
+    from rootlesspy.engine.supervision import secret_files
+
+    return [list(use) for use in secret_files.resolve(paths, request.secrets)]
 
 
 def _health(request: RunRequest, config: ContainerConfig) -> dict[str, object] | None:

@@ -11,8 +11,16 @@ from typing import TYPE_CHECKING
 
 from rootlesspy.engine.definitions import toml
 from rootlesspy.engine.definitions.definition import without_labels
+from rootlesspy.engine.inputs import secret_values
 from rootlesspy.engine.inputs.health_values import NONE, HealthRequest, StartupRequest
-from rootlesspy.engine.inputs.request import Device, RunRequest, TmpfsMount, Ulimit, VolumeMount
+from rootlesspy.engine.inputs.request import (
+    Device,
+    RunRequest,
+    SecretUse,
+    TmpfsMount,
+    Ulimit,
+    VolumeMount,
+)
 from rootlesspy.errors import Unsupported, UsageError
 from rootlesspy.network.driver import NetworkRequest
 from rootlesspy.network.ports import PortMapping
@@ -29,6 +37,7 @@ _SIZES = (("g", 1 << 30), ("m", 1 << 20), ("k", 1 << 10))
 _TIMES = (("h", 3600 * 10**9), ("m", 60 * 10**9), ("s", 10**9), ("ms", 10**6), ("us", 10**3))
 _RECORDS: dict[str, Callable[..., object]] = {
     "volumes": VolumeMount,
+    "secrets": SecretUse,
     "tmpfs": TmpfsMount,
     "publish": PortMapping,
     "ulimits": Ulimit,
@@ -301,6 +310,7 @@ _WRITERS: dict[str, Callable[[RunRequest], object]] = {
     "tmpfs": lambda _: (),
     "mounts": lambda _: (),
     "devices": lambda asked: [":".join(each) for each in asked.devices],
+    "secrets": lambda asked: [secret_values.text_of(each) for each in asked.secrets],
     "read_only": lambda asked: asked.read_only,
     "shm_size": lambda asked: _size(asked.shm_size_bytes),
     "network": lambda asked: _network(asked.network),

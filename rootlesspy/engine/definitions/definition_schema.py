@@ -91,6 +91,7 @@ CONTAINER = (
     Key("mounts", STRINGS, "mount"),
     Key("tmpfs", STRINGS, "tmpfs"),
     Key("devices", STRINGS, "device"),
+    Key("secrets", STRINGS, "secret"),
     Key("read_only", BOOLEAN, "read_only"),
     Key("shm_size", NUMBER, "shm_size"),
     Key("network", SOME, "network"),

@@ -66,6 +66,8 @@ class SecretUse(NamedTuple):
     mode: int = 0o444
     source: str = "store"
     """store or credential."""
+    id: str = ""
+    """Its id when the container was made."""
 
 
 class Device(NamedTuple):

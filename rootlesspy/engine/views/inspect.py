@@ -323,10 +323,13 @@ def _secrets(known: Facts) -> dict[str, Any]:
     """Return the secrets as podman names them: which, never what."""
     if not known.found.record.secrets:
         return {}
+    from rootlesspy.engine.inputs.request import SecretUse
+
+    uses = [SecretUse(*each) for each in known.found.record.secrets]  # type: ignore[arg-type]
     return {
         "Secrets": [
-            {"Name": name, "ID": "", "UID": uid, "GID": gid, "Mode": mode}
-            for name, _kind, _target, uid, gid, mode, *_ in known.found.record.secrets
+            {"Name": use.name, "ID": use.id, "UID": use.uid, "GID": use.gid, "Mode": use.mode}
+            for use in uses
         ]
     }
 
