@@ -78,8 +78,12 @@ def lock(paths: Paths, network: str) -> int:
     directory = paths.network_runtime(network)
     private_directory(paths.require_runtime())
     while True:
-        os.makedirs(f"{directory}/leases", 0o700, exist_ok=True)
-        fd = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            os.makedirs(f"{directory}/leases", 0o700, exist_ok=True)
+            fd = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        except FileNotFoundError:
+            # Removed while it was made.
+            continue
         fcntl.flock(fd, fcntl.LOCK_EX)
         if _is_at(fd, f"{directory}/leases"):
             return fd
@@ -90,7 +94,7 @@ def lock(paths: Paths, network: str) -> int:
 def remove_directory(paths: Paths, network: str) -> None:
     """Remove the runtime directory of a network without leases; the caller holds the lock."""
     directory = paths.network_runtime(network)
-    for path in (f"{directory}/leases", directory):
+    for path in (f"{directory}/leases", directory, os.path.dirname(directory)):
         try:
             os.rmdir(path)
         except OSError:

@@ -227,7 +227,7 @@ COMPLAINTS = [
      "f.toml:7: env 'B C=x': expected KEY=VALUE"),
     (f'{TWO}healthcheck = {{ command = "x", interval = "soon" }}',
      "f.toml:5: healthcheck.interval 'soon': expected a duration such as 30s or 1m30s"),
-    (f'{TWO}network = "front"', "f.toml:5: network 'front' is unknown"),
+    (f'{TWO}network = "front:x"', "f.toml:5: network option 'x' is not KEY=VALUE"),
     (f'{TWO}workdir = "--memory"', "f.toml:5: workdir '--memory': expected an absolute path"),
     (f'{TWO}env_file = ["/none"]', "f.toml:5: env_file '/none': no such file or directory"),
     (f'{TWO}labels = {{ "io.rootlesspy.definition.name" = "x" }}',

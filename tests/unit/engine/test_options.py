@@ -130,7 +130,7 @@ def test_each_option_reaches_its_field(line: str, field: str, expected: object) 
      "--userns auto alpine", "--add-host x alpine", "--dns none,1.1.1.1 alpine",
      "--dns-option 'a b' alpine", "--ulimit x=1 alpine", "--shm-size 1z alpine",
      "--device fuse alpine", "--sysctl x alpine", "--platform x alpine", "--cgroups split alpine",
-     "--pull sometimes alpine", "--network bogus alpine", "--network none --network host alpine",
+     "--pull sometimes alpine", "--network web:bogus alpine", "--network none --network host alpine",
      "-p 0:80 alpine", "-p 80:1 -p 80:2 alpine", "-v /a:/b -v /c:/b alpine", "-w srv alpine",
      "-v /a:/b --tmpfs /b alpine", "--mount type=x alpine", "--label '' alpine",
      "--group-add '' alpine", "--umask 9 alpine", "-h -x alpine", "--detach-keys ctrl alpine",
