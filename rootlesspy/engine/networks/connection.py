@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from rootlesspy.engine import lifecycle, record, statefile
-from rootlesspy.engine.networks import client, leases, membership, store
+from rootlesspy.engine.networks import client, leases, member_files, membership, store
 from rootlesspy.engine.output import events
 from rootlesspy.errors import Conflict, NotFound, UsageError
 from rootlesspy.network import driver
@@ -45,6 +45,7 @@ def connect(paths: Paths, network_name: str, container: str, wanted: Attachment)
         changed = _with(found.record, (*request.networks, wanted))
         if found.state == "running":
             _connect_live(paths, network, wanted, found)
+            member_files.refresh(paths, changed)
         _write(paths, changed)
         events.send("network", "connect", name=network.name, id=network.id)
 
@@ -67,6 +68,7 @@ def disconnect(paths: Paths, network_name: str, container: str, *, force: bool =
             raise Conflict(f"container {found.record.name} is not in network {name}")
         if found.state == "running":
             membership.leave_one(paths, name, found.record.id)
+            member_files.refresh(paths, _with(found.record, kept))
         _write(paths, _with(found.record, kept))
         events.send("network", "disconnect", name=name)
 
