@@ -36,7 +36,8 @@ _TAKEN = frozenset(
     (
         "add_host", "cpu_shares", "cpus", "cpuset_cpus", "dns", "dns_option", "dns_search",
         "hostname", "ignore_missing_limits", "label", "label_file", "memory",
-        "memory_reservation", "memory_swap", "network", "pids_limit", "publish", "shm_size", "sysctl", "userns",
+        "memory_reservation", "memory_swap", "network", "pids_limit", "publish", "shm_size",
+        "sysctl", "userns",
     )
 )  # fmt: skip
 _TABLE = argv.Command(

@@ -147,7 +147,7 @@ def _split(text: str) -> tuple[str, str, str, tuple[str, ...]]:
     protocols = tuple(protocol_text.lower().split(",")) if slash else ("tcp",)
     for protocol in protocols:
         if protocol == "sctp":
-            raise Unsupported(
+            raise UsageError(
                 f"port mapping {text!r}: neither pasta nor slirp4netns forwards sctp",
                 hint="--network host shares the host's own ports",
             )

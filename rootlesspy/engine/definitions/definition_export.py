@@ -170,7 +170,7 @@ def _restored(network: NetworkRequest) -> NetworkRequest:
 
 
 def _network(network: NetworkRequest) -> str | list[str] | None:
-    if network == NetworkRequest():
+    if network == NetworkRequest() or network.driver == "pod":
         return None
     options = f":{','.join(network.options)}" if network.options else ""
     way_out = network.driver + options
@@ -315,6 +315,7 @@ _WRITERS: dict[str, Callable[[RunRequest], object]] = {
     "shm_size": lambda asked: _size(asked.shm_size_bytes),
     "network": lambda asked: _network(asked.network),
     "ports": lambda asked: [_port(each) for each in asked.publish],
+    "publish_all": lambda asked: asked.publish_all,
     "add_hosts": lambda asked: [_host(*each) for each in asked.add_hosts],
     "dns": lambda asked: list(asked.dns),
     "dns_search": lambda asked: list(asked.dns_search),
@@ -335,6 +336,10 @@ _WRITERS: dict[str, Callable[[RunRequest], object]] = {
     "security_opts": lambda asked: list(asked.security_opts),
     "sysctls": lambda asked: _pairs(asked.sysctls),
     "userns": lambda asked: _unless(asked.userns, "host-map"),
+    "ipc": lambda asked: asked.ipc or None,
+    "pid": lambda asked: asked.pid or None,
+    "uts": lambda asked: asked.uts or None,
+    "pod": lambda asked: asked.pod or None,
     "platform": lambda asked: asked.platform,
     "pull": lambda asked: _unless(asked.pull, "missing"),
     "verify_always": lambda asked: asked.verify_always,

@@ -27,7 +27,6 @@ _BY_USER = ("stop", "kill", "systemctl")
 _INIT_WORDS = ["/run/rp-init", "--"]
 # What podman has and no container of rp can have, with the value that means so.
 _FIXED: dict[str, Any] = {
-    "Pod": "",
     "OCIRuntime": "rootlesspy",
     "ConmonPidFile": "",
     "PidFile": "",
@@ -35,7 +34,6 @@ _FIXED: dict[str, Any] = {
     "ProcessLabel": "",
     "AppArmorProfile": "",
     "ExecIDs": [],
-    "Dependencies": [],
     "Namespace": "",
     "IsInfra": False,
     "IsService": False,
@@ -156,6 +154,12 @@ def document(known: Facts, *, size: bool = False) -> dict[str, Any]:
         "HostConfig": inspect_host.host_config(kept, spec, mounts, known.directory, _log(known)),
         "Systemd": _systemd(known),
         "Usage": usage(known.found, known.directory),
+        "Pod": kept.pod,
+        "Dependencies": [
+            text.partition(":")[2]
+            for text in dict.fromkeys(kept.shares.values())
+            if text.startswith("container:")
+        ],
         **_FIXED,
     }
     if size:

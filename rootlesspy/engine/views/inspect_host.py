@@ -43,16 +43,13 @@ _HOST_FIXED: dict[str, Any] = {
     "HostsFile": "",
     "IOMaximumBandwidth": 0,
     "IOMaximumIOps": 0,
-    "IpcMode": "private",
     "Isolation": "",
     "KernelMemory": 0,
     "Links": None,
     "MemorySwappiness": -1,
     "OomKillDisable": False,
-    "PidMode": "private",
     "PublishAllPorts": False,
     "Runtime": "rootlesspy",
-    "UTSMode": "private",
     "VolumeDriver": "",
     "VolumesFrom": None,
 }
@@ -206,6 +203,9 @@ def host_config(
             for each in points
             if each["Type"] == "tmpfs"
         },
+        "IpcMode": _shared_mode(kept, "ipc"),
+        "PidMode": _shared_mode(kept, "pid"),
+        "UTSMode": _shared_mode(kept, "uts"),
         "UsernsMode": "" if kept.userns == "host-map" else kept.userns,
         "ShmSize": _shm_bytes(spec),
         "Devices": [_device(each) for each in spec.get("mounts", []) if _is_device(each)],
@@ -284,6 +284,11 @@ def _device(mount: dict[str, Any]) -> dict[str, str]:
         "PathInContainer": str(mount["destination"]),
         "CgroupPermissions": "",
     }
+
+
+def _shared_mode(kept: ContainerRecord, kind: str) -> str:
+    """Return whose namespace it is, container:ID, pod:ID or ns:PATH."""
+    return kept.shares.get(kind, "private")
 
 
 def _network_mode(kept: ContainerRecord) -> str:
