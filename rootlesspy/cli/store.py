@@ -77,6 +77,7 @@ def prune(
     ),
 ) -> int:  # fmt: skip
     """Remove what is not used: stopped containers, images, and with --volumes volumes."""
+    from rootlesspy.engine import volumes as local_volumes
     from rootlesspy.engine.images import image_removal, store_care
 
     session = context.obj
@@ -90,7 +91,7 @@ def prune(
     before = _total(store_care.inventory(paths))
     _told("Containers", store_care.prune_containers(paths, fits, session.reporter))
     if volumes:
-        _told("Volumes", store_care.prune_volumes(paths))
+        _told("Volumes", local_volumes.prune(paths))
     pruned = image_removal.prune(
         paths, lambda unused: image_prune.chosen(unused, asked, everything=everything)
     )

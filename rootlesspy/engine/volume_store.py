@@ -72,7 +72,7 @@ def create(paths: Paths, volume: Volume) -> bool:
 
     Raises UsageError for a name that is none, OSError.
     """
-    _check_name(volume.name)
+    check_name(volume.name)
     private_directory(paths.volumes)
     for _ in range(_ATTEMPTS):
         try:
@@ -107,7 +107,7 @@ def open_volume(paths: Paths, name: str) -> int:
     Raises FileNotFoundError when there is no such volume, Error when it or its _data is a link or
     otherwise no directory of this user: a container may have put that there.
     """
-    _check_name(name)
+    check_name(name)
     parent = os.open(paths.volumes, _DIRECTORY)
     try:
         fd = os.open(name, _DIRECTORY, dir_fd=parent)
@@ -195,7 +195,7 @@ def remove(paths: Paths, name: str, maps: IdMaps) -> None:
 
     Whether a container uses it is the caller's to find out.  Raises UsageError, OSError.
     """
-    _check_name(name)
+    check_name(name)
     _remove_all(paths, [name], maps)
 
 
@@ -271,7 +271,8 @@ def _has_no_name(paths: Paths, name: str) -> bool:
         return os.path.lexists(f"{paths.volumes}/{name}")
 
 
-def _check_name(name: str) -> None:
+def check_name(name: str) -> None:
+    """Raise UsageError for a name that no volume can have."""
     plain = all(c.isascii() and (c.isalnum() or c in "_.-") for c in name)
     if not (plain and name[:1].isalnum() and len(name) <= _NAME_LENGTH):
         raise UsageError(

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import json
 import os
 from typing import TYPE_CHECKING, NamedTuple
 
-from rootlesspy.engine import ending, idmap, lifecycle, storage, volume_store
+from rootlesspy.engine import ending, idmap, lifecycle, storage, volume_store, volumes
 from rootlesspy.engine.images import image_removal
 from rootlesspy.engine.views import disk_usage
 from rootlesspy.errors import Conflict, Error, NotFound
@@ -23,8 +22,6 @@ if TYPE_CHECKING:
     from rootlesspy.image.usage import Share
     from rootlesspy.paths import Paths
     from rootlesspy.report import Reporter
-
-_MAX_CONFIG_BYTES = 16 << 20
 
 
 class Kept(NamedTuple):
@@ -60,7 +57,7 @@ def inventory(paths: Paths) -> Inventory:
     images = tuple(Store(paths).images())
     suffix = layout.maps_suffix(paths, idmap.default_maps()) if images else ""
     kept = tuple(
-        Kept(container, _written(paths, container), volumes_of(paths, container))
+        Kept(container, _written(paths, container), volumes.of(paths, container))
         for container in lifecycle.containers(paths)
     )
     used = {each.container.record.image_id for each in kept}
@@ -76,21 +73,6 @@ def inventory(paths: Paths) -> Inventory:
     )
 
 
-def volumes_of(paths: Paths, container: Container) -> frozenset[str]:
-    """Return the names of the volumes that a container mounts."""
-    try:
-        with open(f"{paths.container(container.record.id)}/config.json", "rb") as file:
-            mounts = json.loads(file.read(_MAX_CONFIG_BYTES)).get("mounts") or []
-    except (OSError, ValueError, AttributeError):
-        return frozenset(container.record.anonymous_volumes)
-    base = f"{paths.volumes}/"
-    sources = [str(each.get("source", "")) for each in mounts if isinstance(each, dict)]
-    names = {
-        source.removeprefix(base).partition("/")[0] for source in sources if source.startswith(base)
-    }
-    return frozenset(names | set(container.record.anonymous_volumes))
-
-
 def prune_containers(
     paths: Paths, chosen: Callable[[Container], bool], reporter: Reporter
 ) -> list[str]:
@@ -100,26 +82,11 @@ def prune_containers(
         if container.state not in ("exited", "created") or not chosen(container):
             continue
         try:
-            ending.remove(
-                paths, [container.record.id], force=False, reporter=reporter, volumes=True
-            )
+            ending.remove(paths, [container.record.id], force=False, reporter=reporter)
         except (Conflict, NotFound):
             # Started or removed meanwhile.
             continue
         gone.append(container.record.id)
-    return gone
-
-
-def prune_volumes(paths: Paths) -> list[str]:
-    """Remove volumes that no container mounts; return their names.  Raises OSError."""
-    used = frozenset().union(
-        *(volumes_of(paths, container) for container in lifecycle.containers(paths))
-    )
-    gone = []
-    for name in _volume_names(paths):
-        if name not in used:
-            volume_store.remove(paths, name, idmap.default_maps())
-            gone.append(name)
     return gone
 
 
@@ -154,7 +121,7 @@ def _written(paths: Paths, container: Container) -> int:
 
 
 def _volumes(paths: Paths, kept: tuple[Kept, ...]) -> tuple[VolumeUse, ...]:
-    names = _volume_names(paths)
+    names = volumes.names(paths)
     if not names:
         return ()
 
@@ -168,15 +135,3 @@ def _volumes(paths: Paths, kept: tuple[Kept, ...]) -> tuple[VolumeUse, ...]:
     return tuple(
         VolumeUse(name, sizes[name], sum(name in each.volumes for each in kept)) for name in names
     )
-
-
-def _volume_names(paths: Paths) -> list[str]:
-    try:
-        with os.scandir(paths.volumes) as entries:
-            return sorted(
-                entry.name
-                for entry in entries
-                if entry.is_dir(follow_symlinks=False) and not entry.name.startswith(".")
-            )
-    except FileNotFoundError:
-        return []
