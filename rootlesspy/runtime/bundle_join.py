@@ -4,7 +4,7 @@
       in the container's cgroup
       PLACED                  ──▶         joins the namespaces that are not its own
                               ◀──       JOINED pid (+ pidfd)
-                              ◀──       with a terminal TERMINAL (+ the pty's master); the joiner ends
+                              ◀──       with a terminal TERMINAL (+ the pty's master); it ends
                                           its sibling, in the PID namespace: execve
                               ◀──       end of file, or FAILED
 

@@ -18,7 +18,7 @@ from rootlesspy.engine import limits
 from rootlesspy.engine.oci_runtime import resources
 from rootlesspy.errors import Error, RuntimeFailure, Unsupported, UsageError
 from rootlesspy.runtime import bundle_init
-from rootlesspy.systemd import bus, cgroup, scope
+from rootlesspy.systemd import bus, cgroup, properties, scope
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -54,13 +54,15 @@ def request(spec: Spec, container_id: str, *, systemd: bool) -> Request:
     linux = spec.get("linux", {})
     annotations = spec.get("annotations", {})
     path = linux.get("cgroupsPath", "")
-    asked = linux.get("resources", {})
+    asked = resources.without_defaults(linux.get("resources", {}))
     if systemd:
         slice_, unit = _unit(path, container_id)
         wanted = resources.for_systemd(asked, annotations, host())
         return Request(SYSTEMD, unit, slice_, "", wanted)
-    if resources.settings(annotations):
-        raise UsageError("org.systemd.property annotations need --systemd-cgroup")
+    for setting in resources.settings(annotations):
+        # Without a unit there is nothing that a kill signal or a dependency could belong to.
+        if any(properties.controller(each) for each in properties.parse_assignment(setting)):
+            raise UsageError(f"annotation org.systemd.property: {setting} needs --systemd-cgroup")
     if ".." in path.split("/"):
         raise UsageError(f"config.json: linux.cgroupsPath: {path} leaves its place")
     return Request(CGROUPFS, "", "", path or container_id, resources.for_files(asked))

@@ -23,6 +23,7 @@ _ANNOTATION = "org.systemd.property."
 # Settings that would change whose the scope is, or what becomes of it, and come from images.
 _REFUSED_SETTINGS = frozenset(("Delegate", "DelegateControllers", "Slice", "SourcePath"))
 _DEFAULT_PERIOD_US = 100_000
+_DEFAULT_SHARES = 1024
 # cgroup v2 file → setting of systemd; each takes the file's text, with "max" for infinity.
 _SETTINGS = {
     "memory.max": "MemoryMax",
@@ -48,6 +49,19 @@ class Wanted(NamedTuple):
     def asked(self) -> bool:
         """Say whether there is any limit at all."""
         return bool(self.properties or self.files)
+
+
+def without_defaults(resources: LinuxResources) -> LinuxResources:
+    """Leave out what a new cgroup has anyway, and would need a controller to be told.
+
+    containerd writes the kernel's default of CPU shares into every spec.
+    """
+    cpu = resources.get("cpu", {})
+    if cpu.get("shares") != _DEFAULT_SHARES:
+        return resources
+    rest = cpu.copy()
+    del rest["shares"]
+    return {**resources, "cpu": rest}
 
 
 def for_systemd(
