@@ -53,7 +53,7 @@ def resolv_conf(
         elif keyword == "options":
             options += values
     if addresses.name_servers:
-        nameservers, search = list(addresses.name_servers), [NETWORK_DOMAIN, *search]
+        nameservers = list(addresses.name_servers)
     elif dns:
         nameservers = list(dns)
     elif driver == "none":
@@ -61,6 +61,9 @@ def resolv_conf(
     elif driver != "host":
         nameservers = _reachable(nameservers, addresses, is_host_address)
     search = [name for name in dns_search if name != "."] if dns_search else search
+    if addresses.name_servers and "." not in dns_search:
+        # First, or names of members would be asked of strangers with the other domains.
+        search.insert(0, NETWORK_DOMAIN)
     options = list(dns_options) or options
     for word in (*nameservers, *search, *options):
         _one_word(word)

@@ -150,7 +150,7 @@ IN_NETWORKS = PASTA._replace(
         ({}, "search dns.podman lan\nnameserver 10.89.0.1\nnameserver fd00::1\noptions edns0\n"),
         # The networks' servers ask 9.9.9.9.
         ({"dns": ("9.9.9.9",), "dns_search": ("corp",)},
-         "search corp\nnameserver 10.89.0.1\nnameserver fd00::1\noptions edns0\n"),
+         "search dns.podman corp\nnameserver 10.89.0.1\nnameserver fd00::1\noptions edns0\n"),
         ({"dns_search": (".",), "dns_options": ("ndots:3",)},
          "nameserver 10.89.0.1\nnameserver fd00::1\noptions ndots:3\n"),
         ({"dns": ("none",)}, None),
