@@ -128,7 +128,7 @@ def chosen(found: ManifestList, platform: str | None) -> Descriptor:
 def create(writer: Writer, paths: Paths, name: str, document: Document) -> ManifestList:
     """Make a list.  Raises UsageError, Conflict when an image or list has the name."""
     reference = _checked(name)
-    data = manifest_list.encode(document)
+    data = _encoded(document)
     digest = sha256(data)
     writer.put_document(digest, data)
     entry: IndexEntry = {
@@ -189,7 +189,7 @@ def change(
         if not own:
             raise NotFound(f"manifest list {found.id} has been removed meanwhile")
         document = make(_load(paths, own[0], entries).document())
-        data = manifest_list.encode(document)
+        data = _encoded(document)
         digests.append(sha256(data))
         writer.put_document(digests[0], data)
         writer.sync()
@@ -238,7 +238,12 @@ def tag(paths: Paths, found: ManifestList, names: Sequence[str]) -> list[str]:
             raise NotFound(f"manifest list {found.id} has been removed meanwhile")
         for name in wanted:
             annotations = {**own.get("annotations", {}), image_spec.REF_NAME: name}
-            entries = [*_unnamed(entries, name), {**own, "annotations": annotations}]
+            others = [
+                entry
+                for entry in _unnamed(entries, name)
+                if _name(entry) or _id(entry) != found.id
+            ]
+            entries = [*others, {**own, "annotations": annotations}]
         return entries
 
     layout.update_lists(paths, change)
@@ -296,6 +301,16 @@ def _load(paths: Paths, entry: IndexEntry, entries: list[IndexEntry]) -> Manifes
         data=data,
         media_type=entry["mediaType"],
     )
+
+
+def _encoded(document: Document) -> bytes:
+    """Return the bytes of an index; raise UsageError for texts that cannot be in one."""
+    try:
+        data = manifest_list.encode(document)
+        image_spec.parse_index(data)
+    except (UnicodeEncodeError, image_spec.MalformedError) as error:
+        raise UsageError(f"an index cannot hold this: {error}") from error
+    return data
 
 
 def _id(entry: IndexEntry) -> str:
