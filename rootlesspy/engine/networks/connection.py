@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from rootlesspy.engine import lifecycle, record, statefile
 from rootlesspy.engine.networks import client, leases, member_files, membership, store
 from rootlesspy.engine.output import events
+from rootlesspy.engine.views import stats
 from rootlesspy.errors import Conflict, NotFound, UsageError
 from rootlesspy.network import driver
 
@@ -103,11 +104,8 @@ def _held(paths: Paths, container: str) -> Generator[Container]:
 
 def _connect_live(paths: Paths, network: Network, wanted: Attachment, found: Container) -> None:
     """Give a running container its interface.  Raises Conflict, RuntimeFailure, OSError."""
-    held = [
-        lease.interface
-        for each in membership.of(found.record)
-        if (lease := leases.load(paths, each.name, found.record.id)) is not None
-    ]
+    # Also its way out, which may be called eth0 in one that was started without networks.
+    held = stats.network(found.pid)
     if wanted.interface in held:
         raise Conflict(f"container {found.record.name} has an interface {wanted.interface}")
     interface = wanted.interface or next(
