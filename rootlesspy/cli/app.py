@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 _HELP_NAMES = {"help_option_names": ["-h", "--help"]}
 # `-h` of run is --hostname, as in podman; after IMAGE everything belongs to the container.
-_PAYLOADS = ("run", "create", "exec", "top", "unshare")
+_PAYLOADS = ("run", "create", "exec", "top", "unshare", "oci")
 _RUN_SETTINGS = {"help_option_names": ["--help"], "allow_interspersed_args": False}
 
 # typer exports one of click's error classes in every version; ClickException is its grandparent.

@@ -162,6 +162,7 @@ COMMANDS = (
     Entry("system prune", "store", "prune", SYSTEM),
     Entry("system check", "store", "fsck", SYSTEM),
     Entry("unshare", "unshare", "unshare", SYSTEM),
+    Entry("oci", "oci_command", "oci", SYSTEM),
     Entry("info", "system", "info", SYSTEM),
     Entry("version", "system", "version", SYSTEM),
 )
