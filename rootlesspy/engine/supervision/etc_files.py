@@ -19,14 +19,19 @@ if TYPE_CHECKING:
 _HOST_FILE_BYTES = 1 << 20
 
 
-def write(paths: Paths, found: ContainerRecord, hostname: str, selection: Selection) -> None:
-    """Write a container's files for this start.  Raises UsageError, Unsupported, OSError."""
+def write(paths: Paths, found: ContainerRecord, hostname: str, selection: Selection) -> str:
+    """Write a container's files for this start; return its resolv.conf, when it is of the host's.
+
+    Raises UsageError, Unsupported, OSError.
+    """
     directory = paths.container_runtime(found.id)
     os.makedirs(directory, 0o700, exist_ok=True)
     if "network" in found.shares and (elsewhere := _shared_directory(paths, found)):
         _write_all(directory, _shared(elsewhere, hostname, found.name))
-        return
-    _write_all(directory, _contents(found.resolver, found.name, hostname, selection))
+        return ""
+    contents = _contents(found.resolver, found.name, hostname, selection)
+    _write_all(directory, contents)
+    return contents.get("resolv.conf", "")
 
 
 def write_pod(

@@ -15,6 +15,7 @@ import os
 from typing import TYPE_CHECKING
 
 from rootlesspy.engine.supervision import etc_files
+from rootlesspy.errors import Error
 from rootlesspy.linux import inotify
 
 if TYPE_CHECKING:
@@ -52,26 +53,22 @@ class _Follower:
         self._loop = turns
         self._restart_helper = restart_helper
         self._fd = -1
-        self._written = ""
+        self._written = task.resolv_conf
         self._targets: Targets | None = None
 
     def begin(self) -> None:
         """Begin to watch, and make up for what happened since the container's files were made."""
-        try:
-            self._written = _read(self._path)
-            made_s = os.stat(self._path).st_mtime
-        except OSError:
-            return
-        if _changed_s() < made_s:
-            if self._text() != self._written:
-                # The container's own work.
-                return
+        if self._text() == self._written:
             self._targets = _targets()
         self._watch()
         self._update()
 
     def _text(self) -> str:
-        return etc_files.resolv_conf(self._asked, self._selection) or ""
+        try:
+            return etc_files.resolv_conf(self._asked, self._selection) or ""
+        except Error:
+            # Something that cannot stand there, as in a file that is half written.
+            return self._written
 
     def _watch(self) -> None:
         """Watch the file, and the link that it may be; where it will appear while there is none."""
@@ -139,13 +136,6 @@ def _targets() -> Targets:
     ]
     ipv4 = next((each for each in found if ":" not in each), "")
     return ipv4, next((each for each in found if ":" in each), "")
-
-
-def _changed_s() -> float:
-    try:
-        return os.stat(_HOST_FILE).st_mtime
-    except OSError:
-        return 0.0
 
 
 def _read(path: str) -> str:

@@ -56,6 +56,8 @@ class Job(NamedTuple):
     """The pod's slice, for its scope."""
     bound_to: str = ""
     """The pod's service, with which it ends."""
+    resolv_conf: str = ""
+    """What was made of the host's, for engine.supervision.host_resolvers."""
 
 
 def prepare(
@@ -97,7 +99,7 @@ def prepare(
         from rootlesspy.engine.supervision import secret_files
 
         secret_files.provide(paths, found, spec, maps)
-    etc_files.write(paths, found, spec.get("hostname", ""), selection)
+    resolv_conf = etc_files.write(paths, found, spec.get("hostname", ""), selection)
     directory = paths.container(found.id)
     kinds = {each["type"] for each in spec["linux"]["namespaces"]}
     plan = Plan(
@@ -143,6 +145,7 @@ def prepare(
         memberships=memberships,
         slice=slice_name,
         bound_to=bound_to,
+        resolv_conf=resolv_conf,
     )
 
 
