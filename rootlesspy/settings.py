@@ -51,6 +51,15 @@ class Source(NamedTuple):
     insecure: bool
 
 
+class LogDefaults(NamedTuple):
+    """log_driver and log_size_max of containers.conf, as they are written there."""
+
+    driver: str = ""
+    size_max: int | None = None
+    path: str = ""
+    """The file that said so, for messages."""
+
+
 class Settings(NamedTuple):
     """Everything that was configured."""
 
@@ -129,6 +138,34 @@ def load(paths: Paths, environment: Mapping[str, str] | None = None) -> Settings
         aliases=tuple((alias, target) for alias, target in aliases.items() if target),
         rootless_network=network,
     )
+
+
+def log_defaults(paths: Paths, environment: Mapping[str, str] | None = None) -> LogDefaults:
+    """Read how containers.conf wants logs kept.
+
+    Files that say nothing about it, most of them long, are not parsed.  Raises UsageError.
+    """
+    found = LogDefaults()
+    for path in _containers_files(paths, os.environ if environment is None else environment):
+        if not _speaks_of(path, (b"log_driver", b"log_size_max")):
+            continue
+        table = _table(path, "containers", _read(path).get("containers", {}))
+        driver, size = table.get("log_driver", found.driver), table.get("log_size_max")
+        if not isinstance(driver, str):
+            raise _wrong(path, "containers.log_driver", "a string")
+        if size is not None and (not isinstance(size, int) or isinstance(size, bool)):
+            raise _wrong(path, "containers.log_size_max", "a number of bytes")
+        found = LogDefaults(driver, found.size_max if size is None else size, path)
+    return found
+
+
+def _speaks_of(path: str, keys: tuple[bytes, ...]) -> bool:
+    """Say whether a line of a file begins with one of the keys.  Raises UsageError."""
+    try:
+        with open(path, "rb") as file:
+            return any(line.lstrip().startswith(keys) for line in file)
+    except OSError as error:
+        raise UsageError(f"cannot read {path}: {error.strerror}") from error
 
 
 def _registries_files(paths: Paths, environment: Mapping[str, str]) -> Iterable[str]:

@@ -146,6 +146,7 @@ RUN = Command(
         Option("secret", LIST, ("--secret",)),
         Option("security_opt", LIST, ("--security-opt",)),
         Option("shm_size", VALUE, ("--shm-size",)),
+        Option("sig_proxy", SWITCH, ("--sig-proxy",)),
         Option("signature_policy", VALUE, ("--signature-policy",)),
         Option("stop_signal", VALUE, ("--stop-signal",)),
         Option("stop_timeout", VALUE, ("--stop-timeout",)),
@@ -199,7 +200,9 @@ INSPECT = Command(
 
 CREATE = RUN._replace(
     name="create",
-    options=tuple(each for each in RUN.options if each.dest not in ("detach", "detach_keys")),
+    options=tuple(
+        each for each in RUN.options if each.dest not in ("detach", "detach_keys", "sig_proxy")
+    ),
 )
 
 EXEC = Command(

@@ -67,11 +67,22 @@ def rm(
     everything: bool = typer.Option(
         False, "--all", "-a", help="Remove all containers.", show_default=False
     ),
+    cidfile: list[str] = typer.Option(
+        None, "--cidfile", metavar="FILE", help="Read the container's id from a file.",
+        show_default=False,
+    ),
+    filters: list[str] = typer.Option(
+        None, "--filter", metavar="KEY=VALUE", help="Those that fit, as in rp ps.",
+        show_default=False,
+    ),
     force: bool = typer.Option(
         False, "--force", "-f", help="Kill running containers first.", show_default=False
     ),
     ignore: bool = typer.Option(
         False, "--ignore", "-i", help="Do not mind names that do not exist.", show_default=False
+    ),
+    latest: bool = typer.Option(
+        False, "--latest", "-l", help="The newest one.", show_default=False
     ),
     volumes: bool = typer.Option(
         False, "--volumes", "-v", help="Remove their anonymous volumes too.", show_default=False
@@ -85,15 +96,15 @@ def rm(
 
     Exit code 1: one did not exist; 2: one is running; 125: anything else.
     """
-    from rootlesspy.engine import ending, lifecycle
+    from rootlesspy.cli import operations
+    from rootlesspy.engine import ending
 
     session = context.obj
     paths = session.paths()
-    if everything == bool(names):
-        raise UsageError("rp rm: name the containers, or say --all", hint="rp rm --help")
-    chosen = list(names or ())
-    if everything:
-        chosen = [container.record.id for container in lifecycle.containers(paths)]
+    chosen = operations.chosen(
+        session, "rm", names or (), everything=everything, latest=latest, filters=filters or (),
+        cidfiles=cidfile or (),
+    )  # fmt: skip
     if time is not None and not force:
         raise UsageError("rp rm: --time needs --force", hint="rp rm --help")
     limit_s = hot.stop_time(time)

@@ -39,6 +39,7 @@ def run(given: Values, session: Session) -> int:
 
     paths, reporter = session.paths(), session.reporter
     if not request.detach:
+        request = request._replace(sig_proxy=given.flag("sig_proxy", default=True))
         return engine.run(request, paths, reporter, lambda: _progress(request, session))
     identity = engine.run_detached(request, paths, reporter, lambda: _progress(request, session))
     sys.stdout.write(f"{identity}\n")
@@ -88,7 +89,11 @@ def execute_in(given: Values, session: Session) -> int:
             else values.parse_detach_keys(keys, "--detach-keys")
         ),
     )
-    return exec_request.run(session.paths(), name, request, session.reporter)
+    result = exec_request.run(session.paths(), name, request, session.reporter)
+    if isinstance(result, int):
+        return result
+    sys.stdout.write(f"{result}\n")
+    return 0
 
 
 def start(given: Values, session: Session) -> int:

@@ -164,13 +164,16 @@ def pause(
     context: typer.Context,
     names: list[str] = _names(),
     everything: bool = _flag("All that run.", "--all", "-a"),
+    cidfile: list[str] = _list("FILE", _CIDFILE.text, "--cidfile"),
+    filters: list[str] = _list("KEY=VALUE", _FILTER.text, "--filter", "-f"),
     latest: bool = _flag(_LATEST.text, "--latest", "-l"),
 ) -> int:
     """Freeze all processes of running containers."""
     session: Session = context.obj
     found = operations.chosen(
-        session, "pause", names or (), everything=everything, latest=latest, states=_RUNNING
-    )
+        session, "pause", names or (), everything=everything, latest=latest, states=_RUNNING,
+        filters=filters or (), cidfiles=cidfile or (),
+    )  # fmt: skip
     return operations.each(session, found, lambda name: lifecycle.pause(session.paths(), name))
 
 
@@ -178,14 +181,17 @@ def unpause(
     context: typer.Context,
     names: list[str] = _names(),
     everything: bool = _flag("All that are paused.", "--all", "-a"),
+    cidfile: list[str] = _list("FILE", _CIDFILE.text, "--cidfile"),
+    filters: list[str] = _list("KEY=VALUE", _FILTER.text, "--filter", "-f"),
     latest: bool = _flag(_LATEST.text, "--latest", "-l"),
 ) -> int:
     """Let the processes of paused containers go on."""
     session: Session = context.obj
     found = operations.chosen(
-        session, "unpause", names or (), everything=everything, latest=latest, states=_PAUSED
-    )
-    if everything:
+        session, "unpause", names or (), everything=everything, latest=latest, states=_PAUSED,
+        filters=filters or (), cidfiles=cidfile or (),
+    )  # fmt: skip
+    if everything or filters:
         paths = session.paths()
         found = [each for each in found if lifecycle.is_paused(paths, lifecycle.get(paths, each))]
     return operations.each(session, found, lambda name: lifecycle.unpause(session.paths(), name))
@@ -211,7 +217,7 @@ def wait(
     for each in wanted:
         if each not in ("stopped", "exited", "running", "created"):
             raise UsageError(f"--condition {each!r}: expected stopped, exited, running or created")
-    found = operations.chosen(session, "wait", names or (), latest=latest)
+    found = operations.chosen(session, "wait", names or (), latest=latest, has_all=False)
     return operations.each(
         session,
         found,

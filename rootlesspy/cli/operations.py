@@ -31,16 +31,17 @@ def chosen(
     filters: Sequence[str] = (),
     cidfiles: Sequence[str] = (),
     states: Sequence[str] = (),
+    has_all: bool = True,
 ) -> list[str]:
     """Return the containers that a command is for, as they were named, or the ids of --all.
 
-    states: in which --all, --latest and --filter look for them; none: in any.  Raises UsageError
-    when none or more than one way of naming them was used.
+    states: in which --all and --filter look for them; none: in any.  has_all: the command has
+    --all.  Raises UsageError when none or more than one way of naming them was used.
     """
     ways = bool(names or cidfiles) + everything + latest + (bool(filters) and not everything)
     if ways != 1:
         raise UsageError(
-            f"rp {command}: name the containers, or say --all or --latest",
+            f"rp {command}: name the containers, or say {'--all or ' if has_all else ''}--latest",
             hint=f"rp {command} --help",
         )
     if names or cidfiles:
@@ -59,7 +60,7 @@ def chosen(
 
 def one(session: Session, command: str, names: Sequence[str], *, latest: bool) -> str:
     """Return the one container that a command is for.  Raises UsageError."""
-    found = chosen(session, command, names, latest=latest)
+    found = chosen(session, command, names, latest=latest, has_all=False)
     if len(found) != 1:
         raise UsageError(f"rp {command} takes one container", hint=f"rp {command} --help")
     return found[0]

@@ -147,6 +147,7 @@ HELPS = {
     "security_opt": Help(
         _SECURITY, "OPTION", "seccomp=FILE or unconfined, no-new-privileges, mask=, unmask="
     ),
+    "sig_proxy": Help(_BASIC, "", "Pass signals on to it (default, without --detach)."),
     "shm_size": Help(_LIMITS, "SIZE", "Size of /dev/shm, default 64m."),
     "signature_policy": Help(
         _IMAGE, "FILE", "Signature policy for the pull, in place of policy.json."

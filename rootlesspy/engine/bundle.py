@@ -130,6 +130,9 @@ def _record(
         stop_signal = values.parse_signal(
             config.get("StopSignal") or "SIGTERM", "the image's StopSignal"
         )
+    log_driver, log_options = request.log_driver, request.log_options
+    if request.detach or made_by == "create":
+        log_driver, log_options = _configured_log(paths, log_driver, log_options)
     stored: dict[str, object] = {"kind": storage_kind, "lower": list(root.layers)}
     if request.rootfs is not None:
         stored["path"] = root.name
@@ -165,8 +168,8 @@ def _record(
         health=_health(request, config),
         sdnotify=request.sdnotify,
         request=given(request),
-        log_driver=request.log_driver,
-        log_options=dict(request.log_options),
+        log_driver=log_driver,
+        log_options=dict(log_options),
         resolver={
             "add_hosts": [list(pair) for pair in request.add_hosts],
             "dns": list(request.dns),
@@ -195,6 +198,23 @@ def _health(request: RunRequest, config: ContainerConfig) -> dict[str, object] |
     from rootlesspy.engine.inputs import health_values
 
     return health_values.resolve(request.health, config.get("Healthcheck"), config.get("Shell"))
+
+
+def _configured_log(
+    paths: Paths, driver: str, options: tuple[tuple[str, str], ...]
+) -> tuple[str, tuple[tuple[str, str], ...]]:
+    """Complete how output is kept by what containers.conf says.
+
+    Not for attached containers: their output is the caller's.
+    """
+    from rootlesspy import settings
+
+    found = settings.log_defaults(paths)
+    if not found.path:
+        return driver, options
+    from rootlesspy.engine.output import log_values
+
+    return log_values.configured(found, driver, options)
 
 
 def _files(request: RunRequest, found: ContainerRecord, paths: Paths) -> spec_mounts.Files:

@@ -188,6 +188,7 @@ def _attend(
         interactive=request.interactive,
         detach_keys=request.detach_keys,
         reporter=reporter,
+        forwards=request.sig_proxy,
     )
     cancel.release()
     try:

@@ -149,6 +149,25 @@ def test_signals_are_passed_on_or_not(rig: Machine) -> None:
             assert state(rig, "sig") == ("exited" if expected else "running")
 
 
+def test_run_passes_signals_on_or_not(rig: Machine, leaves_nothing: None) -> None:
+    trap = "trap 'exit 3' TERM; while :; do echo ready; sleep 0.1; done"
+    for option, expected in (("--sig-proxy=false", False), ("--sig-proxy", True)):
+        argv = ["rp", "run", "--network=none", option, "--name=sig", "alpine", "sh", "-c", trap]
+        with rig.popen(argv, stdout=subprocess.PIPE, text=True) as client:
+            assert client.stdout is not None
+            assert client.stdout.readline() == "ready\n"
+            client.send_signal(signal.SIGTERM)
+            if expected:
+                client.communicate(timeout=LIMIT_S)
+                assert client.returncode == 3
+            else:
+                # Its output, which the container keeps open, ends later.
+                client.wait(LIMIT_S)
+                assert client.returncode == 130
+                assert state(rig, "sig") == "running"
+            rp(rig, "rm", "-f", "sig")
+
+
 def test_a_slow_reader_does_not_stop_a_detached_container(rig: Machine) -> None:
     flood = "read go; seq 1000000; echo over; exit 2"
     with (

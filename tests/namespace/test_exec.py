@@ -187,6 +187,8 @@ def test_ctrl_c_without_a_terminal_reaches_it(rig: Machine, box: str) -> None:
 def test_detached(rig: Machine, box: str, leaves_nothing: None) -> None:
     done = execute(rig, "-d", box, "sh", "-c", "echo $$ > /tmp/pid; exec sleep 611")
     assert (done.returncode, done.stderr) == (0, "")
+    # podman prints the id of the session too.
+    assert re.fullmatch("[0-9a-f]{64}\n", done.stdout)
     until(lambda: "sleep 611" in processes(rig, box), "it does not run")
     execute(rig, box, "sh", "-c", "kill $(cat /tmp/pid); rm /tmp/pid")
     until(lambda: "sleep 611" not in processes(rig, box), "it does not end")

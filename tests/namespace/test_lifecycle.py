@@ -119,6 +119,15 @@ def test_all_latest_filter_and_cidfile(rig: Machine) -> None:
         assert rp(rig, "stop", "--all").stdout == ""
         done = rp(rig, "stop", "--ignore", "nosuch")
         assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+        for command in ("wait", "attach"):
+            assert "or say --latest\n" in rp(rig, command).stderr
+        assert rp(rig, "start", "--filter", "label=kind=x").stdout.split() == ids[1:]
+        assert rp(rig, "pause", "--cidfile", "cid").stdout.split() == ids[1:]
+        assert rp(rig, "unpause", "--filter", "label=kind=x").stdout.split() == ids[1:]
+        assert rp(rig, "rm", "--filter", "label=kind=y").stdout == ""
+        assert rp(rig, "rm", "--latest").stdout.split() == ids[:1]
+        assert rp(rig, "rm", "--force", "--cidfile", "cid").stdout.split() == ids[1:]
+        assert rp(rig, "ps", "-aq").stdout == ""
     rig.run(["rm", "-f", "cid"])
 
 

@@ -70,7 +70,6 @@ DIFFERENCES = {
     ),
     "run-user-missing": Difference("an error of rp's own is 125", (126, ""), (125, "")),
     "run-cidfile": Difference("podman removes the file too", (1, ""), (0, "<ID>")),
-    "exec-detached": Difference("podman prints the id of a session", (0, "<ID>\n"), (0, "")),
     "inspect-env": Difference(
         "the variable container; HOME is known once the container starts",
         (0, f"\nGREETING=hi\nHOME=/root\nHOSTNAME=<id>\n{PATH}\ncontainer=podman\n"),

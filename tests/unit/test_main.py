@@ -113,7 +113,7 @@ def test_debug_adds_the_traceback(
          "a number and b, k, m or g"),
         (["ps", "--bogus"], "unknown option --bogus", "rp ps --help"),
         (["--bogus"], "unknown option --bogus", "rp --help"),
-        (["rm"], "rp rm: name the containers, or say --all", "rp rm --help"),
+        (["rm"], "rp rm: name the containers, or say --all or --latest", "rp rm --help"),
         (["rmi", "-a", "x"], "rp rmi: name the images, or say --all", "rp rmi --help"),
         (["pull"], "rp pull: IMAGE is missing", "rp pull --help"),
         (["pull", "--policy", "odd", "x"],

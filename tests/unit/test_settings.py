@@ -191,6 +191,25 @@ def test_aliases(config: Path) -> None:
     assert loaded.resolve_alias("alpine") == "alpine"
 
 
+def test_logs_of_containers_conf(config: Path) -> None:
+    def found() -> settings.LogDefaults:
+        paths = Paths(data="/nonexistent", runtime=None, config=str(config / "user"))
+        return settings.log_defaults(paths, {})
+
+    system, user = config / "usr/containers.conf", config / "user/containers/containers.conf"
+    # What is shipped: everything commented out.  It is not parsed, for that costs 13 ms.
+    system.write_text('[containers\n# log_driver = "k8s-file"\n')
+    assert found() == settings.LogDefaults()
+    system.write_text('[containers]\nlog_driver = "k8s-file"\n  log_size_max = 5000\n')
+    assert found() == settings.LogDefaults("k8s-file", 5000, str(system))
+    user.write_text('[containers]\nlog_driver="none"\n')
+    assert found() == settings.LogDefaults("none", 5000, str(user))
+    for wrong in ("log_driver = 1", 'log_size_max = "1"', "log_size_max = true"):
+        user.write_text(f"[containers]\n{wrong}\n")
+        with pytest.raises(UsageError, match=wrong.partition(" ")[0]):
+            found()
+
+
 def test_rootless_network_of_containers_conf(config: Path) -> None:
     line = '[network]\ndefault_rootless_network_cmd = "{}"'
     (config / "usr/containers.conf").write_text(line.format("slirp4netns"))

@@ -138,7 +138,7 @@ CONTAINER = (
 VOLUME = (Key("labels", TABLE),)
 NOT_IN_DEFINITIONS = frozenset(
     (
-        "name", "rm", "detach", "detach_keys", "cidfile", "quiet", "cgroups",
+        "name", "rm", "detach", "detach_keys", "sig_proxy", "cidfile", "quiet", "cgroups",
         "ip", "ip6", "mac_address", "network_alias", "signature_policy",
     )
 )  # fmt: skip

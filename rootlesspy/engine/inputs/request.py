@@ -91,6 +91,8 @@ class RunRequest(NamedTuple):
     tty: bool = False
     detach_keys: bytes = DEFAULT_DETACH_KEYS
     """Empty: detaching by keys is off."""
+    sig_proxy: bool = True
+    """Signals to rp go to the container."""
     env: tuple[str, ...] = ()
     """KEY=VALUE each, no KEY twice."""
     volumes: tuple[VolumeMount, ...] = ()
@@ -195,8 +197,18 @@ class RunRequest(NamedTuple):
 
 
 _OF_THE_INVOCATION = frozenset(
-    ("name", "remove", "detach", "detach_keys", "quiet", "cidfile", "debug", "shares",
-     "signature_policy")
+    (
+        "name",
+        "remove",
+        "detach",
+        "detach_keys",
+        "sig_proxy",
+        "quiet",
+        "cidfile",
+        "debug",
+        "shares",
+        "signature_policy",
+    )
 )
 
 

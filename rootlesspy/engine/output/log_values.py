@@ -1,6 +1,6 @@
 """The --log-driver and --log-opt options become the two fields of a container's record.
 
-Loaded only where one of them is given.
+Loaded only where one of them is given, or containers.conf speaks of logs.
 """
 
 from __future__ import annotations
@@ -13,6 +13,8 @@ from rootlesspy.errors import UsageError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+
+    from rootlesspy.settings import LogDefaults
 
 # podman's name for its own file; conmon's format is another, the idea the same.
 _ALIASES = {"k8s-file": "json-file"}
@@ -45,6 +47,29 @@ def parse(driver: str | None, options: Sequence[str]) -> tuple[str, tuple[tuple[
             hint="use --log-driver json-file",
         )
     return chosen, tuple(given.items())
+
+
+def configured(
+    found: LogDefaults, driver: str, options: tuple[tuple[str, str], ...]
+) -> tuple[str, tuple[tuple[str, str], ...]]:
+    """Complete what was asked for by containers.conf: the driver, and the size of log files.
+
+    Raises UsageError that names the file.
+    """
+    given = dict(options)
+    words = [f"{key}={value}" for key, value in options]
+    chosen = driver or found.driver
+    # 0 and less: any size, as -1 in podman's own file.
+    if found.size_max is not None and _is_of_files(chosen) and "max-size" not in given:
+        words.append(f"max-size={found.size_max if found.size_max > 0 else -1}")
+    try:
+        return parse(chosen or None, words)
+    except UsageError as error:
+        raise UsageError(f"{found.path}: {error.message}", hint=error.hint) from error
+
+
+def _is_of_files(driver: str) -> bool:
+    return _ALIASES.get(driver, driver) == "json-file"
 
 
 def _value(key: str, value: str, text: str) -> str:

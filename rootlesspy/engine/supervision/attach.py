@@ -71,6 +71,8 @@ class Client:
         self._pending = b""
         self._input_open = interactive
         self.started = False
+        self._session = ""
+        """The id of an exec session."""
         self._wakeup = _catch_signals()
 
     def run(self) -> int:
@@ -98,16 +100,17 @@ class Client:
         finally:
             self._guard.restore()
 
-    def run_until_started(self) -> int:
-        """Wait until it runs, detach and return 0.  Raises Error as run() does."""
+    def run_until_started(self) -> str:
+        """Wait until it runs, detach, and return the id of its session.
+
+        Raises Error as run() does.
+        """
         while not self.started:
-            code = self._serve_supervisor()
-            if code is not None:
-                return code
+            self._serve_supervisor()
         if self._output_fd >= 0:
             os.close(self._output_fd)
         control.tell(self._end, "bye")
-        return 0
+        return self._session
 
     def _wait(self) -> set[int]:
         poller = select.poll()
@@ -164,6 +167,7 @@ class Client:
 
     def _begin(self, message: control.Message) -> None:
         self.started = True
+        self._session = message.text("session")
         for fd in message.fds:
             os.set_blocking(fd, False)
         if not message.fds:

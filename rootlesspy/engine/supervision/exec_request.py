@@ -40,8 +40,8 @@ class ExecRequest(NamedTuple):
     detach_keys: bytes = b""
 
 
-def run(paths: Paths, text: str, request: ExecRequest, reporter: Reporter) -> int:
-    """Run a process in a container and return its exit code; 0 once it runs, when detached.
+def run(paths: Paths, text: str, request: ExecRequest, reporter: Reporter) -> int | str:
+    """Run a process in a container; return its exit code or, detached, the id of its session.
 
     Raises Conflict when the container does not run or is paused, CommandNotFound and the like.
     """

@@ -30,11 +30,13 @@ def serve(sessions: Sessions, client: Client, message: Message, found: Container
     Raises Error.
     """
     wish = _wish(message)
+    # A name for events and for whoever asked; nothing is kept of a session.
+    session_id = os.urandom(32).hex()
 
     def started(session: Session, master_fd: int) -> None:
         fds = (master_fd,) if master_fd >= 0 else ()
-        client.send("started", {"pid": session.pid, "tty": wish.tty}, fds)
-        events.emit("exec", found, command=" ".join(wish.args))
+        client.send("started", {"pid": session.pid, "tty": wish.tty, "session": session_id}, fds)
+        events.emit("exec", found, command=" ".join(wish.args), exec_id=session_id)
 
     def failed(error: Error) -> None:
         client.session = None
@@ -45,7 +47,7 @@ def serve(sessions: Sessions, client: Client, message: Message, found: Container
     def ended(code: int) -> None:
         client.session = None
         client.tell("exited", exit_code=code)
-        events.emit("exec_died", found, exit_code=code)
+        events.emit("exec_died", found, exit_code=code, exec_id=session_id)
 
     stdio = message.fds[:3]
     null = -1

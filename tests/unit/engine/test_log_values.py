@@ -10,6 +10,7 @@ from rootlesspy.engine import record
 from rootlesspy.engine.output import log_values, logging
 from rootlesspy.errors import Unsupported, UsageError
 from rootlesspy.paths import Paths
+from rootlesspy.settings import LogDefaults
 from rootlesspy.systemd import journal
 
 if TYPE_CHECKING:
@@ -56,6 +57,39 @@ def test_options_become_fields(
 def test_what_makes_no_sense_is_refused(driver: str, options: list[str]) -> None:
     with pytest.raises(UsageError):
         log_values.parse(driver, options)
+
+
+@pytest.mark.parametrize(
+    ("found", "driver", "options", "expected"),
+    [
+        (("k8s-file", 5000), "", (), ("json-file", (("max-size", "5000"),))),
+        (("journald", 5000), "", (("tag", "x"),), ("journald", (("tag", "x"),))),
+        (("journald", 5000), "json-file", (), ("json-file", (("max-size", "5000"),))),
+        (("json-file", 5000), "none", (), ("none", ())),
+        (("json-file", -1), "", (), ("json-file", (("max-size", "-1"),))),
+        (("json-file", 0), "", (), ("json-file", (("max-size", "-1"),))),
+        (("", 5000), "", (), ("", ())),
+        (
+            ("none", 5000), "json-file", (("max-size", "9000"),),
+            ("json-file", (("max-size", "9000"),)),
+        ),
+    ],
+)  # fmt: skip
+def test_what_was_asked_for_goes_before_containers_conf(
+    found: tuple[str, int],
+    driver: str,
+    options: tuple[tuple[str, str], ...],
+    expected: tuple[str, object],
+) -> None:
+    defaults = LogDefaults(*found, path="/etc/containers/containers.conf")
+    assert log_values.configured(defaults, driver, options) == expected
+
+
+def test_a_wrong_driver_in_containers_conf_is_told_with_its_file() -> None:
+    with pytest.raises(UsageError, match=r"^/etc/containers/containers\.conf: .*'syslog'"):
+        log_values.configured(
+            LogDefaults("syslog", None, "/etc/containers/containers.conf"), "", ()
+        )
 
 
 def test_a_tag_is_filled_in() -> None:
