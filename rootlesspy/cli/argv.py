@@ -253,13 +253,24 @@ STOP = Command(
 )
 
 HOT = (RUN, CREATE, EXEC, START, STOP, PS, INSPECT)
+# What is mostly asked of a pull; typer, in images.py, knows all its options.
+PULL = Command(
+    name="pull",
+    operand=None,
+    operands="names",
+    options=(
+        Option("platform", VALUE, ("--platform",)),
+        Option("policy", VALUE, ("--policy",)),
+        Option("quiet", FLAG, ("--quiet", "-q")),
+    ),
+)
 
 
 def parse(argv: list[str]) -> Invocation | None:
     """Parse the arguments of rp, the program's name left out; None when typer has to do it."""
     debug = argv[:1] == ["--debug"]
     words = argv[1:] if debug else argv
-    for command in HOT:
+    for command in (*HOT, PULL):
         if words and words[0] == command.name:
             given = _parse_command(command, words[1:])
             return None if given is None else Invocation(command, Values(given), debug)

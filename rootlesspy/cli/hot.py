@@ -28,6 +28,7 @@ def execute(invocation: Invocation, session: Session) -> int:
         "stop": stop,
         "ps": ps,
         "inspect": inspect,
+        "pull": pull,
     }
     return commands[invocation.command.name](invocation.values, session)
 
@@ -171,6 +172,22 @@ def ps(given: Values, session: Session) -> int:
 
     show(given, session)
     return 0
+
+
+def pull(given: Values, session: Session) -> int:
+    """Pull images; print their ids."""
+    from rootlesspy.cli import pull as command
+
+    names = given.values("names")
+    if not names:
+        raise UsageError("rp pull: the image is missing", hint="rp pull IMAGE")
+    return command.pull(
+        session,
+        names,
+        policy=given.value("policy") or "always",
+        platform=given.value("platform"),
+        quiet=given.flag("quiet"),
+    )
 
 
 def inspect(given: Values, session: Session) -> int:

@@ -16,14 +16,14 @@ from rootlesspy.cli import (
     human,
     image_rows,
     output,
-    progress,
     registry_access,
     table,
 )
+from rootlesspy.cli import pull as pulling
 from rootlesspy.cli.image_filter import matching
 from rootlesspy.cli.image_rows import hexadecimal
 from rootlesspy.cli.removal import Removal
-from rootlesspy.engine.inputs.values import parse_choice, parse_platform
+from rootlesspy.engine.inputs.values import parse_choice
 from rootlesspy.errors import Error, NotFound, UsageError
 from rootlesspy.report import escape
 
@@ -73,58 +73,19 @@ def pull(
     ),
 ) -> int:  # fmt: skip
     """Pull images from their registries and unpack them; print their ids."""
-    from rootlesspy import settings
-    from rootlesspy.engine import idmap
-    from rootlesspy.engine.output.events import emit_image
-    from rootlesspy.image import load, place
-    from rootlesspy.image.pull import ensure
-
-    session = context.obj
-    parse_choice(policy, "--policy", ("always", "missing", "never", "newer"))
-    if platform is not None:
-        parse_platform(platform, "--platform")
-    paths = session.paths()
-    configuration = settings.load(paths)
-    client = registry_access.client(session, authfile=authfile, creds=creds, cert_dir=cert_dir)
-    insecure = registry_access.insecure(tls_verify)
-    display = progress.make(quiet=quiet, debug=session.reporter.debug)
-    places = [place.parse_place(name, plain=place.REGISTRY) for name in names]
-    if all_tags:
-        places = [
-            each._replace(name=name)
-            for each in places
-            for name in registry_access.all_tags(client, configuration, each.name, insecure)
-        ]
-    for each in places:
-        if each.transport == place.REGISTRY:
-            image = ensure(
-                each.name,
-                paths=paths,
-                settings=configuration,
-                maps=idmap.default_maps(),
-                policy=policy,
-                platform=platform,
-                progress=display,
-                reporter=session.reporter,
-                client=client,
-                insecure=insecure,
-                signature_policy=signature_policy,
-            )
-            found = [image]
-        else:
-            found = load.pull(
-                each,
-                paths=paths,
-                maps=idmap.default_maps(),
-                platform=platform,
-                progress=display,
-                reporter=session.reporter,
-                signature_policy=signature_policy,
-            )
-        for image in found:
-            emit_image("pull", image.names[0] if image.names else str(each), image.id)
-            sys.stdout.write(f"{hexadecimal(image.id)}\n")
-    return 0
+    return pulling.pull(
+        context.obj,
+        names,
+        all_tags=all_tags,
+        authfile=authfile,
+        cert_dir=cert_dir,
+        creds=creds,
+        platform=platform,
+        policy=policy,
+        quiet=quiet,
+        signature_policy=signature_policy,
+        tls_verify=tls_verify,
+    )
 
 
 def images(

@@ -87,6 +87,26 @@ def test_table_is_what_typer_has(table: argv.Command) -> None:
     assert [each.name for each in arguments] == expected
 
 
+@pytest.mark.parametrize(
+    "words",
+    ["alpine", "-q alpine", "--quiet=false a b", "--policy=never a", "a --policy missing -q",
+     "--platform linux/arm64 -- a"],
+)  # fmt: skip
+def test_the_common_options_of_pull(words: str) -> None:
+    line = ["pull", *words.split()]
+    command = TREE.commands["pull"]
+    context = command.make_context("pull", line[1:])
+    understood = normal(argv.PULL, argv.Values(context.params))
+    found = fast(line)
+    assert found is not None
+    assert {**found, "policy": found["policy"] or "always"} == understood
+
+
+@pytest.mark.parametrize("words", ["-a x", "--creds=u:p x", "--help", "--tls-verify=false x"])
+def test_other_options_of_pull_are_typers(words: str) -> None:
+    assert argv.parse(["pull", *words.split()]) is None
+
+
 def test_no_option_has_two_meanings() -> None:
     for table in argv.HOT:
         names = [name for option in table.options for name in option.names]
@@ -160,7 +180,7 @@ def test_debug_is_taken_before_the_command() -> None:
 
 @pytest.mark.parametrize(
     "words",
-    [[], ["--help"], ["--version"], ["images"], ["--debug"], ["--debug", "pull", "x"], ["runn"],
+    [[], ["--help"], ["--version"], ["images"], ["--debug"], ["--debug", "push", "x"], ["runn"],
      ["--verbose", "run", "alpine"], ["", "run"], ["run alpine"]],
 )  # fmt: skip
 def test_what_is_not_hot_is_declined(words: list[str]) -> None:
