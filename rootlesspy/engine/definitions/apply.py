@@ -19,6 +19,7 @@ from rootlesspy.engine.definitions import definition_export, plan, replacement
 from rootlesspy.engine.definitions.plan import (
     CHANGE,
     CREATE,
+    NETWORK,
     NOTHING,
     REMOVE,
     RESTART,
@@ -27,6 +28,7 @@ from rootlesspy.engine.definitions.plan import (
     Step,
 )
 from rootlesspy.engine.inputs.request import LABEL_FILE
+from rootlesspy.engine.networks import management, store
 from rootlesspy.engine.supervision import service
 from rootlesspy.engine.supervision.cancel import CancelledError
 from rootlesspy.errors import Conflict, Error, NotFound
@@ -56,7 +58,8 @@ def compare(definition: Definition, paths: Paths, *, start: bool = True) -> plan
     """Return what ensure() would do.  Raises Conflict."""
     volumes = os.listdir(paths.volumes) if os.path.isdir(paths.volumes) else []
     containers = [_seen_by_systemd(each, paths) for each in lifecycle.containers(paths)]
-    return plan.plan(definition, containers, volumes, start=start)
+    networks = store.all_names(paths)
+    return plan.plan(definition, containers, volumes, networks=networks, start=start)
 
 
 def _seen_by_systemd(found: Container, paths: Paths) -> Container:
@@ -154,6 +157,8 @@ class _Work:
 
     def carry_out(self) -> bool:
         for step in self._plan.steps:
+            if step.kind == NETWORK and step.action == CREATE:
+                self._attempt(step, functools.partial(self._create_network, step.name))
             if step.kind == VOLUME and step.action == CREATE:
                 self._attempt(step, functools.partial(self._create_volume, step.name))
         wanted = self._plan.definition.containers
@@ -248,6 +253,10 @@ class _Work:
         if self._start:
             # What it waits for had its turn.
             lifecycle.start(self._paths, wanted.name, self._reporter, alone=True)
+
+    def _create_network(self, name: str) -> None:
+        networks = self._plan.definition.networks
+        management.create(self._paths, next(each for each in networks if each.name == name))
 
     def _create_volume(self, name: str) -> None:
         wanted = next(each for each in self._plan.definition.volumes if each.name == name)

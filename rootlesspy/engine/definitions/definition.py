@@ -32,13 +32,14 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from rootlesspy.engine.definitions.toml import Document, Path
+    from rootlesspy.engine.networks.management import Wanted
 
     Texts = Mapping[str, str | bool | list[str]]
 
 _TOP = tuple(
     schema.Key(name, schema.KEYS) for name in ("container", "volume", "network", "defaults")
 )
-_KINDS = {"container": schema.CONTAINER, "volume": schema.VOLUME}
+_KINDS = {"container": schema.CONTAINER, "volume": schema.VOLUME, "network": schema.NETWORK}
 _RELATIONS = ("after", "requires", "wants")
 # They say how a container is made, not what it is.
 _NOT_CONTENT = frozenset(("pull",))
@@ -75,6 +76,7 @@ class Definition(NamedTuple):
     containers: tuple[ContainerDefinition, ...]
     """In the order of starting."""
     volumes: tuple[VolumeDefinition, ...]
+    networks: tuple[Wanted, ...] = ()
 
 
 def load(path: str) -> Definition:
@@ -140,6 +142,7 @@ class _Reader:
             path=self._path,
             containers=tuple(made[name] for name in self._order(made)),
             volumes=tuple(self._volume(name) for name in self._section("volume")),
+            networks=tuple(self._network(name) for name in self._section("network")),
         )
 
     def _section(self, kind: str) -> dict[str, object]:
@@ -159,15 +162,10 @@ class _Reader:
     def _check_tables(self) -> None:
         """Refuse unknown keys of every table, before any value is looked at."""
         self._check_keys((), self._document.values, _TOP)
-        for network in self._section("network"):
-            raise self._wrong(
-                ("network", network), f"[network.{network}]: networks cannot be defined yet",
-                'network = "pasta", "slirp4netns", "host" or "none" of a container',
-            )  # fmt: skip
         if "defaults" in self._document.values:
             keys = tuple(key for key in schema.CONTAINER if key.kind != schema.NAMES)
             self._check_keys(("defaults",), self._table(("defaults",)), keys)
-        for kind in ("container", "volume"):
+        for kind in _KINDS:
             for name in self._section(kind):
                 path: Path = (kind, name)
                 try:
@@ -232,6 +230,21 @@ class _Reader:
                     ("volume", name, key.name, *error.place), f"labels: {error.message}"
                 ) from None
         return VolumeDefinition(name, tuple(labels.items()))
+
+    def _network(self, name: str) -> Wanted:
+        from rootlesspy.engine.definitions import network_definition
+
+        place: Path = ("network", name)
+        try:
+            return network_definition.wanted(
+                name,
+                self._table(place),
+                lambda key, value: self._texts(key, value, (*place, key.name)),
+            )
+        except UsageError as error:
+            if error.message.startswith(self._document.path):
+                raise
+            raise self._wrong(place, f"[network.{name}]: {error.message}", error.hint) from None
 
     def _texts(self, key: schema.Key, value: object, place: Path) -> str | bool | list[str]:
         try:

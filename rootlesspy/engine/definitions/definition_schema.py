@@ -136,6 +136,19 @@ CONTAINER = (
     Key("wants", NAMES),
 )
 VOLUME = (Key("labels", TABLE),)
+NETWORK = (
+    Key("subnets", STRINGS),
+    Key("gateways", STRINGS),
+    Key("ip_ranges", STRINGS),
+    Key("ipv6", BOOLEAN),
+    Key("internal", BOOLEAN),
+    Key("disable_dns", BOOLEAN),
+    Key("dns", STRINGS),
+    Key("options", TABLE),
+    Key("labels", TABLE),
+    Key("routes", STRINGS),
+    Key("interface_name", STRING),
+)
 NOT_IN_DEFINITIONS = frozenset(
     (
         "name", "rm", "detach", "detach_keys", "sig_proxy", "cidfile", "quiet", "cgroups",

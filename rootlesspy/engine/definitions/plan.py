@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 CREATE, CHANGE, RESTART, START = "create", "change", "restart", "start"
 REMOVE, NOTHING = "remove", "nothing"
-CONTAINER, VOLUME = "container", "volume"
+CONTAINER, VOLUME, NETWORK = "container", "volume", "network"
 # Their values may come from an env_file, where people keep what nobody is to read.
 _HIDDEN = ("env",)
 
@@ -40,7 +40,7 @@ class Change(NamedTuple):
 
 
 class Step(NamedTuple):
-    """What is to be done with one container or volume."""
+    """What is to be done with one container, volume or network."""
 
     action: str
     kind: str
@@ -59,7 +59,7 @@ class Plan(NamedTuple):
 
     definition: Definition
     steps: tuple[Step, ...]
-    """Volumes, containers to be removed, then the others in the order of starting."""
+    """Networks, volumes, containers to be removed, then the others in the order of starting."""
 
     @property
     def is_empty(self) -> bool:
@@ -77,15 +77,20 @@ def plan(
     containers: Iterable[Container],
     volumes: Collection[str],
     *,
+    networks: Collection[str] = (),
     start: bool = True,
 ) -> Plan:
-    """Compare a definition with all containers and the names of all volumes.
+    """Compare a definition with all containers and the names of all volumes and networks.
 
     start: containers that do not run are to be started.  Raises Conflict for a name that belongs to
     a container of somebody else's.
     """
     present = {each.record.name: each for each in containers}
     steps = [
+        Step(NOTHING if each.name in networks else CREATE, NETWORK, each.name)
+        for each in definition.networks
+    ]
+    steps += [
         Step(NOTHING if each.name in volumes else CREATE, VOLUME, each.name)
         for each in definition.volumes
     ]

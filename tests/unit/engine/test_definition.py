@@ -196,7 +196,11 @@ COMPLAINTS = [
     ("[continer.web]", "f.toml:1: unknown key 'continer'"),
     ("[container.web]\n[volume.x]\nsize = 1", "f.toml:3: [volume.x]: unknown key 'size'"),
     (f"{TWO}[volume.x]\nlabels.a = true", "f.toml:6: labels: expected a string"),
-    ("[network.front]\n", "f.toml:1: [network.front]: networks cannot be defined yet"),
+    ("[network.front]\nsubnet = 1\n", "f.toml:2: [network.front]: unknown key 'subnet'"),
+    (f"{TWO}[network.front]\nsubnets = 1\n",
+     "f.toml:6: subnets: expected an array of strings"),
+    (f"{TWO}[network.front]\ninterface_name = 'a/b'\n",
+     "f.toml:5: [network.front]: interface name 'a/b' is not valid"),
     ("[container.web]\n[container.web]\n",
      "f.toml:2: not valid TOML: [container.web] is there twice"),
     ("[container.web]\n", "f.toml:1: [container.web] needs either image or rootfs"),
@@ -337,5 +341,30 @@ def test_the_reference_lists_every_key_and_no_other() -> None:
     keys = [
         *((".".join(path), key.kind) for path, key in definition_schema.leaves()),
         *((f"volume.NAME.{key.name}", key.kind) for key in definition_schema.VOLUME),
+        *((f"network.NAME.{key.name}", key.kind) for key in definition_schema.NETWORK),
     ]
     assert rows == keys
+
+
+def test_networks_are_defined_as_they_are_made() -> None:
+    text = """
+        [container.web]
+        image = "w"
+        network = ["front:alias=www", "back"]
+        [network.front]
+        subnets = ["10.70.0.0/24"]
+        internal = true
+        disable_dns = true
+        options.mtu = "1400"
+        labels.a = "b"
+        [network.back]
+    """
+    found = load(text)
+    front, back = found.networks
+    assert (front.name, front.subnets, front.internal, front.dns) == (
+        "front", ("10.70.0.0/24",), True, False,
+    )  # fmt: skip
+    assert (front.options, front.labels) == ((("mtu", "1400"),), (("a", "b"),))
+    assert (back.name, back.dns, back.subnets) == ("back", True, ())
+    (web,) = found.containers
+    assert [each.name for each in web.request.network.networks] == ["front", "back"]
