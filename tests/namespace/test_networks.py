@@ -306,6 +306,7 @@ def test_mtu_and_routes_reach_the_container(rig: Machine) -> None:
     assert "10.44.0.0/16 via 10.89.3.9 dev eth0" in shown
 
 
+@pytest.mark.limit(300 + CHURN_S)
 def test_churn(rig: Machine) -> None:
     """Start and stop containers at random, also by force and with the service killed.
 

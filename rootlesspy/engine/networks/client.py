@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import importlib.util
 import os
 import time
 from typing import TYPE_CHECKING
 
 from rootlesspy.engine.supervision import control, service
-from rootlesspy.errors import Conflict, Error, RuntimeFailure
+from rootlesspy.errors import Conflict, Error, RuntimeFailure, Unsupported
 from rootlesspy.systemd import bus
 from rootlesspy.systemd import service as unit
 
@@ -23,6 +24,8 @@ _ANSWER_TIMEOUT_S = 60.0
 _POLL_S = 0.02
 # Its namespaces, and four sockets for each of so many gateways.
 _STORED_FDS = 64
+# A service that cannot start must not be started for ever; one that was killed may come back often.
+_MOST_STARTS, _STARTS_INTERVAL_US = 10, 60_000_000
 
 
 def unit_name(network: str) -> str:
@@ -114,6 +117,8 @@ def _carried_out(
 
 def _start(paths: Paths, network: str) -> None:
     """Have systemd start the service; whoever else does it at the same time, no harm."""
+    if importlib.util.find_spec("pyroute2") is None:
+        raise Unsupported("pyroute2 is not installed", hint="sudo apt install python3-pyroute2")
     connection = bus.connect(os.path.dirname(paths.require_runtime()))
     name = unit_name(network)
     try:
@@ -138,6 +143,8 @@ def _service(paths: Paths, network: str) -> unit.Service:
         command=(*argv, "network-service", network),
         restart="on-failure",
         environment=(*service.directories(paths), *environment),
+        start_limit_burst=_MOST_STARTS,
+        start_limit_interval_us=_STARTS_INTERVAL_US,
         identifier=f"rp-network-{network}",
         keep_failed=False,
         stored_fds=_STORED_FDS,
