@@ -293,7 +293,11 @@ def maps_text(maps: IdMaps) -> str:
 
 def no_space(paths: Paths, needed_bytes: int) -> Error:
     """Return the error for a full disk, with numbers."""
-    status = os.statvfs(paths.data)
+    place = paths.data
+    while not os.path.isdir(place):
+        # Not even the directory could be made.
+        place = os.path.dirname(place)
+    status = os.statvfs(place)
     free = status.f_bavail * status.f_frsize
     needed = f"need {needed_bytes >> 20} MiB, " if needed_bytes else ""
     inodes = ", no inodes left" if status.f_files and not status.f_favail else ""

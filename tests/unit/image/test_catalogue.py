@@ -24,12 +24,13 @@ from unit.image.test_pull import BASE, HOST, Bench, bench, nothing_happened, zip
 from unit.image.test_unpack import Place, place
 
 from rootlesspy.errors import Error, ImageError, RegistryError
-from rootlesspy.image import children, hashing, layer
+from rootlesspy.image import children, hashing, layer, layout
 from rootlesspy.image.auth import Credentials
 from rootlesspy.image.registry import Client
 from rootlesspy.image.stream import Stream
 from rootlesspy.image.tar import TarReader
 from rootlesspy.oci import image_spec
+from rootlesspy.paths import Paths
 from rootlesspy.report import Reporter
 from rootlesspy.settings import Source
 
@@ -270,3 +271,8 @@ def test_I_any_number_of_headers_is_read_without_recursion(kind: bytes) -> None:
         assert entry is not None
         assert entry.name == b"last"
         assert reader.next() is None
+
+
+def test_D1_a_disk_so_full_that_the_store_has_no_directory(tmp_path: Path) -> None:
+    paths = Paths(data=str(tmp_path / "not/there"), runtime=None, config="")
+    assert layout.no_space(paths, 5 << 20).message.startswith(f"no space in {tmp_path}/not/there: ")
