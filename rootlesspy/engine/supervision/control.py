@@ -137,7 +137,10 @@ def send(end: socket.socket, kind: str, fds: Sequence[int], fields: Mapping[str,
 
 
 def receive(end: socket.socket) -> Message | None:
-    """Return the next packet, or None at the end of the connection."""
+    """Return the next packet, or None at the end of the connection.
+
+    Raises ValueError for one that cannot be understood; its descriptors are closed.
+    """
     try:
         packet, ancillary, _, _ = end.recvmsg(
             _PACKET_BYTES, socket.CMSG_SPACE(_FD_BYTES * _FDS), socket.MSG_CMSG_CLOEXEC
@@ -153,8 +156,22 @@ def receive(end: socket.socket) -> Message | None:
             )
     if not packet:
         return None
-    fields = json.loads(packet)
-    return Message(str(fields.pop("kind", "")), fields, tuple(fds))
+    try:
+        return _message(packet, tuple(fds))
+    except ValueError:
+        for fd in fds:
+            os.close(fd)
+        raise
+
+
+def _message(packet: bytes, fds: tuple[int, ...]) -> Message:
+    try:
+        fields = json.loads(packet)
+    except RecursionError as error:
+        raise ValueError("a packet is nested too deeply") from error
+    if not isinstance(fields, dict):
+        raise ValueError("a packet is no object")
+    return Message(str(fields.pop("kind", "")), fields, fds)
 
 
 def _at(directory: str, name: str, call: Callable[[str], None]) -> None:
