@@ -170,7 +170,7 @@ class Rig:
         query = dns.message.make_query(name, rdtype)
         sock = self.client(client, socket.SOCK_STREAM if tcp else socket.SOCK_DGRAM)
         if tcp:
-            sock.send(query.to_wire(prepend_length=True))
+            sock.send(framed(query))
             response = dns.message.from_wire(self.receive_over_tcp(sock))
         else:
             sock.send(query.to_wire())
@@ -221,6 +221,12 @@ def answer(query: dns.message.Message, *values: str) -> dns.message.Message:
     return response
 
 
+def framed(message: dns.message.Message) -> bytes:
+    """Return a message as it travels over TCP."""
+    wire = message.to_wire()
+    return len(wire).to_bytes(2, "big") + wire
+
+
 def fail(query: dns.message.Message, rcode: dns.rcode.Rcode) -> dns.message.Message:
     response = dns.message.make_response(query)
     response.set_rcode(rcode)
@@ -250,9 +256,9 @@ def test_another_table(rig: Rig) -> None:
 def test_several_queries_on_one_connection(rig: Rig) -> None:
     sock = rig.client(kind=socket.SOCK_STREAM)
     queries = [dns.message.make_query(name, "A") for name in ["db", "web", "x.org"] * 10]
-    for byte in b"".join(query.to_wire(prepend_length=True) for query in queries[:3]):
+    for byte in b"".join(framed(query) for query in queries[:3]):
         sock.send(bytes([byte]))
-    sock.send(b"".join(query.to_wire(prepend_length=True) for query in queries[3:]))
+    sock.send(b"".join(framed(query) for query in queries[3:]))
     sock.shutdown(socket.SHUT_WR)
     got = bytearray()
     ended: list[bool] = []
@@ -501,7 +507,7 @@ def test_one_clients_streams_make_room_for_its_own(rig: Rig) -> None:
     rig.quiet()
     assert [rig.receive_over_tcp(sock) for sock in others[:5]] == [b""] * 5
     for sock in (mine, others[5], others[-1]):
-        sock.send(dns.message.make_query("db", "A").to_wire(prepend_length=True))
+        sock.send(framed(dns.message.make_query("db", "A")))
         assert texts(dns.message.from_wire(rig.receive_over_tcp(sock))) == [DB]
 
 
@@ -513,7 +519,7 @@ def test_idle_streams_are_closed(rig: Rig) -> None:
 
 def test_who_does_not_fetch_answers_is_not_read_from(rig: Rig) -> None:
     sock = rig.client(kind=socket.SOCK_STREAM, buffer_bytes=4096)
-    wire = dns.message.make_query("db", "A").to_wire(prepend_length=True)
+    wire = framed(dns.message.make_query("db", "A"))
     rig.until(lambda: rig.server._streams._streams)
     (stream,) = rig.server._streams._streams.values()
     rest, after = b"", 0
