@@ -67,6 +67,10 @@ def rm(
     everything: bool = typer.Option(
         False, "--all", "-a", help="Remove all containers.", show_default=False
     ),
+    depend: bool = typer.Option(
+        False, "--depend", show_default=False,
+        help="Remove those that share its namespaces too.",
+    ),
     cidfile: list[str] = typer.Option(
         None, "--cidfile", metavar="FILE", help="Read the container's id from a file.",
         show_default=False,
@@ -105,6 +109,10 @@ def rm(
         session, "rm", names or (), everything=everything, latest=latest, filters=filters or (),
         cidfiles=cidfile or (),
     )  # fmt: skip
+    if depend:
+        from rootlesspy.engine.pods import sharing
+
+        chosen = sharing.with_sharers(paths, chosen)
     if time is not None and not force:
         raise UsageError("rp rm: --time needs --force", hint="rp rm --help")
     limit_s = hot.stop_time(time)

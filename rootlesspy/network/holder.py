@@ -12,6 +12,8 @@ if TYPE_CHECKING:
     from rootlesspy.network.ports import PortMapping
 
 _TCP_LISTEN = "0A"
+# Their files may be passt, passt.avx2 or pasta.avx2.
+_HELPERS = ("pasta", "passt", "slirp4netns")
 
 
 class _Socket(NamedTuple):
@@ -20,18 +22,32 @@ class _Socket(NamedTuple):
 
 
 def describe(mapping: PortMapping) -> str:
-    """Return ` by nginx (pid 123)`, ` by a process of root`, or nothing when it is unknown."""
+    """Return ` by nginx (pid 123)`, ` by container web`, ` by a process of root`, or nothing."""
     sockets = _bound(mapping)
     wanted = {f"socket:[{each.inode}]" for each in sockets}
     pid = _process_with(wanted) if wanted else None
     if pid is not None:
-        return f" by {_read(f'/proc/{pid}/comm').strip()} (pid {pid})"
+        name = _read(f"/proc/{pid}/comm").strip()
+        owner = _owner(pid) if name.startswith(_HELPERS) else ""
+        return owner or f" by {name} (pid {pid})"
     pid = _pasta_with(mapping) if sockets else None
     if pid is not None:
-        return f" by a container (pasta, pid {pid})"
+        return _owner(pid) or f" by a container (pasta, pid {pid})"
     for each in sockets:
         return f" by a process of {_user(each.uid)}"
     return ""
+
+
+def _owner(pid: int) -> str:
+    """Return ` by container NAME` of a network helper: its parent's name, or service, says so."""
+    fields = _read(f"/proc/{pid}/stat").rpartition(")")[2].split()
+    parent = fields[1] if len(fields) > 1 else ""
+    unit = _read(f"/proc/{parent}/cgroup").strip().rpartition("/")[2]
+    for prefix, kind in (("rp-pod-", "pod"), ("rp-", "container")):
+        if unit.startswith(prefix) and unit.endswith(".service"):
+            return f" by {kind} {unit.removeprefix(prefix).removesuffix('.service')}"
+    name = _read(f"/proc/{parent}/comm").strip()
+    return f" by container {name.removeprefix('rp-')}" if name.startswith("rp-") else ""
 
 
 def _bound(mapping: PortMapping) -> list[_Socket]:

@@ -22,7 +22,7 @@ from rootlesspy.errors import Error, Unsupported
 from rootlesspy.systemd import sdbus
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Sequence
 
     from rootlesspy.systemd.sdbus import Value
 
@@ -173,24 +173,12 @@ class Bus:
         return self.reply(self.send(member, signature, *values))
 
     def start_transient_unit(
-        self,
-        name: str,
-        properties: Sequence[Property],
-        mode: str = "fail",
-        others: Mapping[str, Sequence[Property]] | None = None,
+        self, name: str, properties: Sequence[Property], mode: str = "fail"
     ) -> str:
-        """Enqueue the start of a transient unit and return its job for wait_job().
-
-        others: units that it needs, made with it.
-        """
+        """Enqueue the start of a transient unit and return its job for wait_job()."""
         self._watch_jobs(name)
         listed = [(each.name, (each.signature, each.value)) for each in properties]
-        auxiliary = [
-            (other, [(each.name, (each.signature, each.value)) for each in wanted])
-            for other, wanted in (others or {}).items()
-        ]
-        signature = "ssa(sv)a(sa(sv))"
-        answer = self.call("StartTransientUnit", signature, name, mode, listed, auxiliary)
+        answer = self.call("StartTransientUnit", "ssa(sv)a(sa(sv))", name, mode, listed, [])
         return str(answer[0])
 
     def unit_job(self, member: str, name: str) -> str:

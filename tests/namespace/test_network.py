@@ -213,11 +213,16 @@ def helpers(rig: Machine, name: str = "pasta") -> list[str]:
 
 
 def eventually_without_helpers(rig: Machine) -> None:
-    """Fail when a network helper is still there after two seconds."""
-    deadline = time.monotonic() + 2
-    while helpers(rig, "pasta|slirp4netns"):
-        assert time.monotonic() < deadline, "a network helper is left"
-        time.sleep(0.05)
+    """Fail when a network helper does not go away."""
+    eventually(lambda: not helpers(rig, "pasta|slirp4netns"))
+
+
+def eventually(holds: Callable[[], bool]) -> None:
+    """Wait until something holds; fail when it still does not after a long time."""
+    limit_s = time.monotonic() + 60
+    while not holds():
+        assert time.monotonic() < limit_s, "it never came true"
+        time.sleep(0.1)
 
 
 @pytest.fixture(autouse=True)
@@ -297,15 +302,20 @@ def test_the_hosts_loopback_is_unreachable(
     ]  # fmt: skip
     script = f"""
         for target in {" ".join(targets)}; do
-            echo x | timeout 2 nc -w 1 $target 7777 &
-            echo x | timeout 2 nc -u -w 1 $target 7777 &
+            echo x | timeout 2 nc -w 1 $target 7777 >/tmp/tcp-$target &
+            echo x | timeout 2 nc -u -w 1 $target 7777 >/tmp/udp-$target &
         done 2>/dev/null
         wait
-        echo x | nc -w 3 {OUTSIDE} 7778 | sed s/SECRET/OUTSIDE/"""
+        grep . /tmp/tcp-* /tmp/udp-*
+        echo ---
+        until echo x | nc -w 9 {OUTSIDE} 7778 | grep -q SECRET; do sleep 1; done
+        echo reached"""
     argv = ["rp", "run", "--rm", "--network", network, alpine, "sh", "-c", script]
     answer = rig.run(argv).stdout
-    # The network works, and nobody answered from the host.
-    assert answer == "OUTSIDE tcp"
+    # Nobody answered from the host, and the network works.  How often the answer of the other host
+    # arrives is not asked: on a busy machine the pasta of Debian 12 (2023) delivers the last bytes
+    # of a stream more than once.
+    assert answer == "---\nreached\n"
 
 
 def test_loopback_is_open_to_those_who_ask_for_it(
@@ -354,9 +364,10 @@ def test_a_privileged_port(rig: Machine, alpine: str) -> None:
     ("options", "message"),
     [
         ("-p 80:", "port mapping '80:': '' is not a port (1 to 65535)"),
-        ("-p 8080:80/sctp", "port mapping '8080:80/sctp': protocol 'sctp' is not one of tcp, udp"),
+        ("-p 8080:80/sctp", "port mapping '8080:80/sctp': neither pasta nor slirp4netns forwards"),
+        ("-p 8080:80/icmp", "port mapping '8080:80/icmp': protocol 'icmp' is not one of tcp, udp"),
         ("-p 203.0.113.9:8080:80", "address 203.0.113.9 is not one of this machine"),
-        ("--network bridge", "network 'bridge' is unknown"),
+        ("--network bridge", "network 'bridge' does not exist"),
         ("--network pasta:--bogus", "pasta refuses its options"),
     ],
 )
@@ -521,11 +532,28 @@ def test_the_helper_dies_with_a_killed_supervisor(rig: Machine, alpine: str, net
     assert process.returncode not in (0, None)
 
 
-def test_p7_a_killed_helper_leaves_the_container_running(
+def test_p7_a_killed_helper_is_started_again_with_the_same_ports(
     rig: Machine, container: Container
 ) -> None:
-    running = container("", "")
+    """Of the catalogue's ways the better one: the network comes back, the container goes on."""
+    running = container("-p 8080:80", answering(80))
     (helper,) = helpers(rig)
     rig.run(["kill", "-KILL", helper])
-    time.sleep(0.5)
+    eventually(lambda: helpers(rig) not in ([], [helper]))
+    eventually(lambda: OUTSIDE in peers(ask(rig, HOST, 8080, outside=True)))
+    assert running.poll() is None
+
+
+def test_n2_a_link_that_goes_away_and_comes_back(rig: Machine, container: Container) -> None:
+    """As a cable or a suspended laptop: the same container is reached again, helper and all."""
+    if not rig.has_root:
+        pytest.skip("needs root to take the machine's link away")
+    running = container("-p 8080:80", answering(80))
+    (helper,) = helpers(rig)
+    rig.root(["sh", "-c", "ip link set eth0 down; ip link set eth0 up"])
+    rig.root(["ip", "-6", "address", "replace", f"{HOST6}/64", "dev", "eth0", "nodad"])
+    rig.root(["ip", "route", "replace", "default", "via", OUTSIDE])
+    rig.root(["ip", "-6", "route", "replace", "default", "via", OUTSIDE6])
+    eventually(lambda: OUTSIDE in peers(ask(rig, HOST, 8080, outside=True)))
+    assert helpers(rig) == [helper]
     assert running.poll() is None

@@ -16,7 +16,7 @@ from rootlesspy.engine.supervision import attach, control, service
 from rootlesspy.errors import Conflict, Error, Unsupported, UsageError
 from rootlesspy.network import driver
 from rootlesspy.paths import private_directory
-from rootlesspy.systemd import bus, scope
+from rootlesspy.systemd import bus, cgroup, scope
 from rootlesspy.systemd import service as unit
 from rootlesspy.systemd.bus import BusError, Property
 
@@ -33,9 +33,8 @@ if TYPE_CHECKING:
 
 _SHM_BYTES = 64 * 1024 * 1024
 _STOP_TIMEOUT_S = 30.0
-_EXISTS = "org.freedesktop.systemd1.UnitExists"
 _STARTED = "started"
-_AROUND = ("rp.slice", "rp-pod.slice")
+_AROUND = ("rp-pod.slice", "rp.slice")
 
 
 def create(
@@ -95,11 +94,10 @@ def start_service(paths: Paths, pod: Pod) -> bool:
     """
     if control.connect_once(paths, pod.id):
         return False
-    fd = os.open(f"{store.directory(paths)}/{pod.name}", os.O_RDONLY | os.O_CLOEXEC)
     connection = bus.connect(os.path.dirname(paths.require_runtime()))
+    # One at a time: several members may start at once, and the last one's slices be stopped.
+    fd = _lock(paths)
     try:
-        # One at a time: several members may start at once.
-        fcntl.flock(fd, fcntl.LOCK_EX)
         _start_slice(connection, pod)
         if not pod.infra or control.connect_once(paths, pod.id):
             return False
@@ -208,26 +206,41 @@ def _limits(pod: Pod) -> tuple[Property, ...]:
 
 
 def _start_slice(connection: Bus, pod: Pod) -> None:
-    state = connection.unit_properties(pod.slice, bus.UNIT, ("ActiveState",)).get("ActiveState")
-    if state == "active":
+    if _is_active(connection, pod.slice):
         return
     wanted = [Property("Description", "s", f"Pod {pod.name}"), *_limits(pod)]
-    # The slices that it lies in, which systemd would make too, and keep for ever.
-    passing = [Property("StopWhenUnneeded", "b", True)]
-    around = {name: passing for name in _AROUND if not _is_loaded(connection, name)}
     try:
-        job = connection.start_transient_unit(pod.slice, wanted, others=around)
-    except BusError as error:
-        if error.name != _EXISTS:
-            raise scope.explain(error, pod.slice) from error
-        # Another pod was started at the same moment: its slices are there now.
         job = connection.start_transient_unit(pod.slice, wanted)
+    except BusError as error:
+        raise scope.explain(error, pod.slice) from error
     connection.wait_job(job, _STOP_TIMEOUT_S)
 
 
-def _is_loaded(connection: Bus, name: str) -> bool:
+def _stop_slices(connection: Bus, paths: Paths, pod: Pod) -> None:
+    """Stop a pod's slice, and those around it with the last one: systemd would keep them."""
+    scope.stop(connection, pod.slice, _STOP_TIMEOUT_S)
+    if any(_is_active(connection, each.slice) for each in store.everything(paths)):
+        return
+    for name in _AROUND:
+        shown = connection.unit_properties(
+            name, "org.freedesktop.systemd1.Slice", ("ControlGroup",)
+        )
+        group = str(shown.get("ControlGroup") or "")
+        # The user may have made others in it.
+        if group and not any(each.is_dir() for each in os.scandir(cgroup.directory(group))):
+            scope.stop(connection, name, _STOP_TIMEOUT_S)
+
+
+def _is_active(connection: Bus, name: str) -> bool:
     state = connection.unit_properties(name, bus.UNIT, ("ActiveState",)).get("ActiveState")
-    return state == "active"
+    return state in ("active", "activating")
+
+
+def _lock(paths: Paths) -> int:
+    """Wait for the lock of all pods; closing the descriptor releases it."""
+    fd = os.open(store.directory(paths), os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    fcntl.flock(fd, fcntl.LOCK_EX)
+    return fd
 
 
 def _start(connection: Bus, paths: Paths, pod: Pod) -> None:
@@ -265,9 +278,11 @@ def _stop_units(paths: Paths, pod: Pod) -> None:
     except Unsupported:
         # Without a user manager nothing of it runs.
         return
+    fd = _lock(paths)
     try:
-        for name in (pod.unit, pod.slice):
-            scope.stop(connection, name, _STOP_TIMEOUT_S)
+        scope.stop(connection, pod.unit, _STOP_TIMEOUT_S)
         unit.reset_failed(connection, pod.unit)
+        _stop_slices(connection, paths, pod)
     finally:
+        os.close(fd)
         connection.close()

@@ -106,6 +106,20 @@ def sharers(paths: Paths, container_id: str) -> tuple[str, ...]:
     return tuple(each for each in sorted(listed) if os.path.lexists(paths.container(each)))
 
 
+def with_sharers(paths: Paths, names: list[str]) -> list[str]:
+    """Return containers and, before each, the ids of all that share its namespaces."""
+    found: dict[str, None] = {}
+    for name in names:
+        try:
+            container_id = record.find(paths, name)
+        except Error:
+            # Told by whoever removes it.
+            container_id = ""
+        others = sharers(paths, container_id) if container_id else ()
+        found |= dict.fromkeys((*with_sharers(paths, list(others)), name))
+    return list(found)
+
+
 def refuse_removal(paths: Paths, found: ContainerRecord) -> None:
     """Raise Error while other containers share namespaces of this one, as podman does."""
     others = sharers(paths, found.id)
