@@ -169,9 +169,9 @@ def _message(packet: bytes, fds: tuple[int, ...]) -> Message:
         fields = json.loads(packet)
     except RecursionError as error:
         raise ValueError("a packet is nested too deeply") from error
-    if not isinstance(fields, dict):
-        raise ValueError("a packet is no object")
-    return Message(str(fields.pop("kind", "")), fields, fds)
+    if isinstance(fields, dict):
+        return Message(str(fields.pop("kind", "")), fields, fds)
+    raise ValueError("a packet is no object")
 
 
 def _at(directory: str, name: str, call: Callable[[str], None]) -> None:
