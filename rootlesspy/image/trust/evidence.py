@@ -215,15 +215,13 @@ def _entries(data: bytes) -> list[bytes]:
 def _file(path: str) -> bytes | None:
     try:
         fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+        with os.fdopen(fd, "rb") as file:
+            data = file.read(_MAX_SIGNATURE_BYTES + 1)
     except (FileNotFoundError, NotADirectoryError):
         return None
     except OSError as error:
         raise ImageError(f"cannot read signature {path}: {error.strerror}") from error
-    with open(fd, "rb") as file:
-        try:
-            return _limited(file.read(_MAX_SIGNATURE_BYTES + 1), path)
-        except OSError as error:
-            raise ImageError(f"cannot read signature {path}: {error.strerror}") from error
+    return _limited(data, path)
 
 
 def _fetched(transport: Transport, url: str) -> bytes | None:

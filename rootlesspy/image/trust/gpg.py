@@ -20,9 +20,8 @@ if TYPE_CHECKING:
 
 _TIMEOUT_S = 120
 _MAX_CONTENT_BYTES = 1 << 20
-# First octets of a signed message: one-pass signature, signature, compressed (RFC 9580, 4.2).
-_BEGINNINGS = frozenset((0x90, 0x91, 0xC4, 0x88, 0x89, 0x8A, 0x8B, 0xC2, 0xA0, 0xA1, 0xA2, 0xA3,
-                         0xC8))  # fmt: skip
+# Packets that a signed message begins with (RFC 9580, 5): signature, one-pass, compressed.
+_FIRST_PACKETS = frozenset((2, 4, 8))
 _BAD = frozenset(
     ("BADSIG", "ERRSIG", "EXPSIG", "EXPKEYSIG", "REVKEYSIG", "NODATA", "BEGIN_DECRYPTION",
      "FAILURE", "UNEXPECTED")
@@ -45,7 +44,7 @@ class Keyring:
 
     def content(self, signature: bytes) -> bytes:
         """Return what is signed by one of the keys.  Raises Refused."""
-        if not signature or signature[0] not in _BEGINNINGS:
+        if _packet(signature) not in _FIRST_PACKETS:
             raise Refused("it is not an OpenPGP message")
         output = f"{self._home}/content"
         done = self._gpg(
@@ -118,6 +117,13 @@ def run(words: Sequence[str], data: bytes) -> subprocess.CompletedProcess[bytes]
         ) from None
     except subprocess.TimeoutExpired:
         raise Error(f"gpg does not end within {_TIMEOUT_S} s") from None
+
+
+def _packet(message: bytes) -> int | None:
+    """Return the type of a message's first packet, None for what is no OpenPGP in binary."""
+    if not message or not message[0] & 0x80:
+        return None
+    return message[0] & 0x3F if message[0] & 0x40 else message[0] >> 2 & 0xF
 
 
 def _status(done: subprocess.CompletedProcess[bytes], home: str) -> dict[str, list[str]]:

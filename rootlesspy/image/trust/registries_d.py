@@ -94,12 +94,14 @@ def parse(text: str, path: str) -> dict[str, Node]:
     root: dict[str, Node] = {}
     # Of each open mapping: the indentation of its keys, None until the first one.
     stack: list[tuple[int | None, dict[str, Node]]] = [(None, root)]
-    for number, line in enumerate(text.splitlines(), 1):
-        content = line.lstrip(" ")
-        if not content or content.startswith("#") or (line.rstrip() == "---" and not root):
+    for number, line in enumerate(text.split("\n"), 1):
+        content = line.lstrip(" ").rstrip()
+        if not content or content.startswith("#") or (content == "---" and not root):
             continue
         where = f"{path}:{number}"
-        indent = len(line) - len(content)
+        if line.lstrip(" ")[0].isspace():
+            raise UsageError(f"{where}: something else than spaces in the indentation")
+        indent = len(line) - len(line.lstrip(" "))
         while len(stack) > 1 and stack[-1][0] is not None and indent < stack[-1][0]:
             stack.pop()
         expected, mapping = stack[-1]
