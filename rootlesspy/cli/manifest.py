@@ -277,7 +277,11 @@ def exists(context: typer.Context, name: str = _LIST) -> int:
     """Say by the exit code whether a manifest list is here: 0 yes, 1 no."""
     from rootlesspy.image import lists
 
-    return 0 if lists.named(context.obj.paths(), name) is not None else 1
+    try:
+        lists.resolve(context.obj.paths(), name)
+    except NotFound:
+        return 1
+    return 0
 
 
 def _trip(

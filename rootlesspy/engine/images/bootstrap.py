@@ -161,6 +161,8 @@ def _run(shop: Shop, command: Sequence[str], out_fd: int) -> None:
     variables = {**shop.environment, "TMPDIR": item.path}
 
     def execute() -> NoReturn:
+        # A group of its own: what interrupts rp reaches apt too, and each of them once.
+        os.setpgid(0, 0)
         os.write(writer, b"%d" % os.getpid())
         for number in _DEFAULTS:
             signal.signal(number, signal.SIG_DFL)
@@ -182,16 +184,15 @@ def _run(shop: Shop, command: Sequence[str], out_fd: int) -> None:
 def _attended(maps: IdMaps, execute: Callable[[], NoReturn], pid_fd: int) -> int:
     """Wait for a program in the user's namespace, which cleans up when it is interrupted.
 
-    Ctrl-C reaches it from the terminal; SIGTERM and SIGHUP are passed on.
+    It leads a process group, to which signals are passed on; pid_fd tells which.
     """
     caught: list[int] = []
 
     def pass_on(number: int, _frame: object) -> None:
         caught.append(number)
-        if number == signal.SIGINT or len(caught) > 1:
-            return
-        with contextlib.suppress(BlockingIOError, ProcessLookupError):
-            os.kill(int(os.read(pid_fd, 16)), signal.SIGTERM)
+        if len(caught) == 1:
+            with contextlib.suppress(BlockingIOError, ProcessLookupError):
+                os.killpg(int(os.read(pid_fd, 16)), number)
 
     os.set_blocking(pid_fd, False)
     before = {
