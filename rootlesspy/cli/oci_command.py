@@ -9,7 +9,7 @@ from rootlesspy.cli import oci as runtime
 
 def oci(
     context: typer.Context,
-    words: list[str] = typer.Argument(
+    words: list[str] = typer.Argument(  # noqa: B008
         None,
         metavar="COMMAND [ARG…]",
         help="A command of runc's, with its flags.",

@@ -29,6 +29,7 @@ class Creation:
         self.pid = 0
         self.pidfd = -1
         self._stage_fd = stage_fd
+        self._at_hooks = False
         self._channel = channel
         self._command = command
 
@@ -43,6 +44,10 @@ class Creation:
             _write_maps(self.stage, maps)
             self._send(sync.IDS_MAPPED)
             message, passed_fd = self._receive()
+        if message == bundle_init.HOOKS:
+            # Init was quicker with its mounts than the stage with its last word.
+            self._at_hooks = True
+            message, passed_fd = self._receive()
         word, _, pid = message.partition(b" ")
         if word != bundle_init.BORN:
             raise self._gone()
@@ -51,7 +56,8 @@ class Creation:
 
     def wait_hooks(self) -> None:
         """Wait until the namespaces and mounts are made: now prestart and createRuntime run."""
-        self._expect(bundle_init.HOOKS)
+        if not self._at_hooks:
+            self._expect(bundle_init.HOOKS)
 
     def hooks_done(self) -> None:
         """Say that they did; init goes on to its pivot."""

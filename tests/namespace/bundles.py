@@ -1,4 +1,4 @@
-"""Bundles for the tests of rp-oci: a root file system once per module, config.json as each wants it."""
+"""Bundles for the tests of rp-oci: a root file system per module, config.json per test."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ class Bundles:
 
     def spec(self, *arguments: str) -> dict[str, Any]:
         """Return a spec that runs a command; the caller changes it as it likes."""
-        spec = copy.deepcopy(self._base)
+        spec: dict[str, Any] = copy.deepcopy(self._base)
         spec["process"]["args"] = list(arguments)
         return spec
 
