@@ -1,11 +1,16 @@
 """The typer application: help, completion, the commands that need not be fast, and usage errors."""
 
+# ruff: noqa: UP045
+# typer 0.7 knows neither Annotated nor X | None.
+
 from __future__ import annotations
 
 import importlib
+import os
 import sys
 import warnings
-from typing import TYPE_CHECKING, Any
+from itertools import pairwise
+from typing import TYPE_CHECKING, Any, Optional
 
 import typer
 from typer.core import TyperGroup
@@ -164,7 +169,8 @@ def _paragraphs(text: str) -> str:
 
 
 def _command_name(words: Sequence[str]) -> list[str]:
-    return [word for word in words if not word.startswith("-")][:1]
+    values = [word for before, word in pairwise(("", *words)) if before != "--store"]
+    return [word for word in values if not word.startswith("-")][:1]
 
 
 def _print_version(asked: bool) -> None:
@@ -178,6 +184,13 @@ def _global_options(
     debug: bool = typer.Option(
         False, "--debug", help="Print each step before it is done.", show_default=False
     ),
+    store: Optional[str] = typer.Option(
+        None,
+        "--store",
+        metavar="DIR",
+        help="Keep images, containers and volumes below DIR/rootlesspy, as XDG_DATA_HOME=DIR does.",
+        show_default=False,
+    ),
     version: bool = typer.Option(
         False,
         "--version",
@@ -189,3 +202,6 @@ def _global_options(
 ) -> None:
     if debug:
         context.obj.reporter.debug = True
+    if store is not None:
+        # What rp starts, in the user's session or as its child, is told by the same variable.
+        os.environ["XDG_DATA_HOME"] = os.path.abspath(store)

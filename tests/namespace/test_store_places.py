@@ -100,3 +100,17 @@ def test_D1_a_full_disk_is_one_line_and_leaves_nothing(
     left = rig.run(["find", f"{PLACE}/rootlesspy", "-type", "f", "-size", "+64k"]).stdout
     assert left == ""
     assert rig.run(["ls", f"{PLACE}/rootlesspy/tmp"]).stdout == ""
+
+
+def test_a_store_of_another_place_is_named_on_the_command_line(
+    rig: Machine, leaves_nothing: None
+) -> None:
+    rig.run(["rp", "--store", PLACE, "pull", "--quiet", "alpine"])
+    assert rig.run(["rp", f"--store={PLACE}", "images", "--quiet"]).stdout != ""
+    command = ["run", "--detach", "--network=none", "--name", "there", "alpine", "sleep", "600"]
+    rig.run(["rp", "--store", PLACE, *command])
+    assert "there" in rig.run(["rp", "--store", PLACE, "ps"]).stdout
+    assert "there" not in rig.run(["rp", "ps", "--all"]).stdout
+    rig.run(["rp", "--store", PLACE, "rm", "--force", "--time", "0", "there"])
+    rig.run(["rp", "--store", PLACE, "rmi", "alpine"])
+    rig.run(["rm", "-rf", PLACE])

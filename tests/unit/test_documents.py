@@ -106,7 +106,15 @@ def known_command(name: str, command: Any) -> Known:
 
 
 KNOWN = known_commands()
-_GLOBAL = {"--debug", "--version", "--help", "-h", "--install-completion", "--show-completion"}
+_GLOBAL = {
+    "--debug",
+    "--store",
+    "--version",
+    "--help",
+    "-h",
+    "--install-completion",
+    "--show-completion",
+}
 
 
 def invocations(text: str) -> list[list[str]]:
