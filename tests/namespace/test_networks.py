@@ -80,7 +80,8 @@ def settings(rig: Machine, name: str) -> dict[str, Any]:
 def unit(rig: Machine, network: str, *names: str) -> list[str]:
     """Return properties of a network's service."""
     argv = ["systemctl", "--user", "show", "--value", f"rp-network-{network}.service"]
-    return rig.run([*argv, *(f"-p{name}" for name in names)]).stdout.split()
+    found: list[str] = rig.run([*argv, *(f"-p{name}" for name in names)]).stdout.split()
+    return found
 
 
 def await_(what: str, test: Any) -> None:
@@ -95,7 +96,7 @@ def refused(rig: Machine, *argv: str) -> str:
     done = rig.run(["rp", *argv], check=False)
     lines = [line for line in done.stderr.splitlines() if not line.startswith("hint: ")]
     assert (done.returncode, len(lines)) == (125, 1), (argv, done.returncode, done.stderr)
-    return lines[0].removeprefix("rp: ")
+    return str(lines[0]).removeprefix("rp: ")
 
 
 def test_three_containers_reach_each_other_and_the_world(rig: Machine) -> None:
@@ -292,8 +293,8 @@ def test_json_is_podmans(rig: Machine) -> None:
     finally:
         rig.run(["podman", "network", "rm", "twin"])
     form = "{{.Name}} {{.Driver}} {{.Internal}} {{.Labels}} {{(index .Subnets 0).Gateway}}"
-    shown = rig.run(["rp", "network", "inspect", "--format", form, "twin"])
-    assert shown.stdout == "twin bridge true map[a:b] 10.66.0.1\n"
+    done = rig.run(["rp", "network", "inspect", "--format", form, "twin"])
+    assert done.stdout == "twin bridge true map[a:b] 10.66.0.1\n"
 
 
 def test_mtu_and_routes_reach_the_container(rig: Machine) -> None:
