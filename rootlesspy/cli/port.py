@@ -1,6 +1,6 @@
 """`rp port`: which ports of the host lead into a container."""
 
-# ruff: noqa: UP045
+# ruff: noqa: B008, UP045
 # typer 0.7 knows neither Annotated nor X | None.
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from rootlesspy.engine.inputs.values import parse_choice, parse_integer
 from rootlesspy.errors import NotFound, UsageError
 
 if TYPE_CHECKING:
+    from rootlesspy.cli.session import Session
     from rootlesspy.engine.record import ContainerRecord
 
 _SHORT_ID = 12
@@ -31,6 +32,11 @@ def port(
         None, metavar="[PORT[/PROTOCOL]]", show_default=False,
         help="Only this port of the container; the protocol is tcp unless given.",
     ),
+    specs: list[str] = typer.Argument(
+        None, metavar="[SPEC]...", show_default=False,
+        help="With add or rm in CONTAINER's place, the container and then ports as --publish "
+        "takes them.",
+    ),
     everything: bool = typer.Option(
         False, "--all", "-a", help="The ports of all containers.", show_default=False
     ),
@@ -39,14 +45,19 @@ def port(
         show_default=False,
     ),
 ) -> int:  # fmt: skip
-    """Show the published ports of a container.
+    """Show the published ports of a container; rp port add|rm CONTAINER SPEC...: change them.
 
     Each line is PORT/PROTOCOL -> ADDRESS:PORT, container then host; with PORT it is ADDRESS:PORT
     alone. Exit code 125: there is no such container, or it does not publish that port.
+
+    A running container's ports are changed at once; its network helper is started again, so that
+    connections that are open end.
     """
     from rootlesspy.engine import lifecycle
 
     session = context.obj
+    if specs:
+        return _change(session, container or "", wanted or "", specs)
     if latest and container is not None:
         if wanted is not None:
             raise UsageError("--latest and a container exclude each other")
@@ -63,6 +74,18 @@ def port(
     found = lifecycle.get(session.paths(), name).record
     lines = _lines(found) if wanted is None else _addresses(found, wanted)
     sys.stdout.write("".join(f"{line}\n" for line in lines))
+    return 0
+
+
+def _change(session: Session, verb: str, name: str, specs: list[str]) -> int:
+    from rootlesspy.engine.supervision import port_change
+    from rootlesspy.network.ports import parse_publish
+
+    verbs = {"add": port_change.add, "rm": port_change.remove}
+    if verb not in verbs:
+        raise UsageError(f"rp port: {verb!r} is not add or rm", hint="rp port --help")
+    mappings = tuple(mapping for text in specs for mapping in parse_publish(text))
+    verbs[verb](session.paths(), name, mappings)
     return 0
 
 

@@ -327,6 +327,36 @@ def test_loopback_is_open_to_those_who_ask_for_it(
     assert "SECRET" in rig.run([*argv, "sh", "-c", f"echo x | nc -w 2 {OUTSIDE} 7777"]).stdout
 
 
+@pytest.mark.parametrize("network", ["pasta", "slirp4netns"])
+def test_ports_of_a_running_container_are_changed(
+    rig: Machine, container: Container, listener: Listener, network: str
+) -> None:
+    listener("127.0.0.1/8123/tcp")
+    running = container(f"--name web --network {network} -p 8080:80", answering(80))
+    rig.run(["rp", "port", "add", "web", "8090:80", "127.0.0.1:5353:53/udp"])
+    assert rig.run(["rp", "port", "web"]).stdout.splitlines() == [
+        "80/tcp -> 0.0.0.0:8080",
+        "80/tcp -> 0.0.0.0:8090",
+        "53/udp -> 127.0.0.1:5353",
+    ]
+    answers = [ask(rig, HOST, port, outside=True) for port in (8080, 8090)]
+    assert all("ANSWER" in each for each in answers)
+    if network == "pasta":
+        assert all(OUTSIDE in peers(each) for each in answers)
+    done = rig.run(["rp", "port", "add", "web", "8123:80"], check=False)
+    assert (done.returncode, "8123/tcp is in use by python3" in done.stderr) == (125, True)
+    rig.run(["rp", "port", "rm", "web", "8080:80", "53/udp"])
+    assert rig.run(["rp", "port", "web"]).stdout == "80/tcp -> 0.0.0.0:8090\n"
+    assert "refused" in ask(rig, HOST, 8080, outside=True)
+    assert "ANSWER" in ask(rig, HOST, 8090, outside=True)
+    done = rig.run(["rp", "port", "rm", "web", "8080:80"], check=False)
+    assert (done.returncode, done.stderr.splitlines()[0]) == (
+        125,
+        "rp: container web does not publish 8080:80/tcp",
+    )
+    assert running.poll() is None
+
+
 @pytest.mark.parametrize(
     ("publish", "kind"), [("8123:80", "tcp"), ("127.0.0.1:8123:80", "tcp"), ("8123:80/udp", "udp")]
 )

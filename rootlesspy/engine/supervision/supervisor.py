@@ -227,6 +227,9 @@ class _Supervision:
             if message.kind == "check":
                 self._check_health(client)
                 return
+            if message.kind == "ports" and not self._ended:
+                self._change_ports(client, message)
+                return
         except Error as error:
             self._clients.refuse(client, error)
             return
@@ -354,6 +357,20 @@ class _Supervision:
         self._running = running._replace(pending=pending, network=network)
         self._watch_network()
         start.record_start(task, self._running)
+
+    def _change_ports(self, client: Client, message: Message) -> None:
+        """Publish other ports, for which the helper has to be started again; raises Conflict."""
+        from rootlesspy.engine.supervision import port_change
+
+        before, pending, error = self._job, self._running.pending, self._error
+        self._job = port_change.applied(before, message)
+        self._restart_network()
+        failure, self._error = self._error, error
+        if self._running.pending is pending:
+            self._job = before
+            self._restart_network()
+            raise Conflict(failure.partition(" died: ")[2] or failure)
+        client.tell("changed")
 
     def _follow_resolvers(self) -> None:
         from rootlesspy.engine.supervision import host_resolvers
