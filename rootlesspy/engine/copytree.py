@@ -18,17 +18,16 @@ import os
 import stat
 from typing import TYPE_CHECKING
 
+from rootlesspy.image import entry_rules
 from rootlesspy.linux import pathrs
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
 # Documentation/filesystems/overlayfs.rst, "User xattr".
-_OVERLAY_PREFIX = "user.overlay."
 _OPAQUE = "user.overlay.opaque"
 _OPAQUE_NAME = ".wh..wh..opq"  # in place of the attribute, see image.unpack
 _WHITEOUT = "user.overlay.whiteout"
-_KEPT_XATTRS = ("security.capability", "system.posix_acl_access", "system.posix_acl_default")
 
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _READ = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
@@ -376,12 +375,7 @@ def _xattrs(fd: int) -> list[str]:
         if error.errno != errno.EOPNOTSUPP:
             raise
         return []
-    return [
-        name
-        for name in names
-        if name in _KEPT_XATTRS
-        or (name.startswith("user.") and not name.startswith(_OVERLAY_PREFIX))
-    ]
+    return [name for name in names if entry_rules.is_kept(os.fsencode(name))]
 
 
 def _xattr(fd: int, name: str) -> bytes | None:

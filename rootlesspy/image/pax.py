@@ -130,7 +130,7 @@ def header(entry: Entry, records: dict[bytes, bytes] | None = None) -> bytes:
     for name, value in entry.xattrs:
         pax[b"SCHILY.xattr." + name] = value
     seconds = min(max(entry.mtime_ns // _SECOND_NS, 0), _MAX_SECONDS)
-    block = _block(
+    block = block_of(
         entry._replace(
             name=entry.name[:_NAME_BYTES],
             link=entry.link[:_NAME_BYTES],
@@ -155,7 +155,7 @@ def header(entry: Entry, records: dict[bytes, bytes] | None = None) -> bytes:
         device=(0, 0),
         xattrs=(),
     )
-    return _block(special, 0) + data + bytes(-len(data) % _BLOCK) + block
+    return block_of(special, 0) + data + bytes(-len(data) % _BLOCK) + block
 
 
 def pax_record(key: bytes, value: bytes) -> bytes:
@@ -189,13 +189,18 @@ def _overflowing(entry: Entry) -> dict[bytes, bytes]:
     return found
 
 
-def _block(entry: Entry, seconds: int) -> bytes:
+def block_of(entry: Entry, seconds: int = 0) -> bytes:
+    """Return the header block alone: of names and ids that fit; a long size is in base 256."""
     block = bytearray(_BLOCK)
     block[0 : len(entry.name)] = entry.name
     block[100:108] = b"%07o\0" % (entry.mode & 0o7777)
     block[108:116] = b"%07o\0" % entry.uid
     block[116:124] = b"%07o\0" % entry.gid
-    block[124:136] = b"%011o\0" % entry.size
+    block[124:136] = (
+        b"%011o\0" % entry.size
+        if entry.size <= _MAX_SIZE
+        else b"\x80" + entry.size.to_bytes(11, "big")
+    )
     block[136:148] = b"%011o\0" % seconds
     block[148:156] = b" " * 8
     block[156:157] = entry.kind

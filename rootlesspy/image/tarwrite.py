@@ -9,13 +9,13 @@ import os
 from typing import TYPE_CHECKING
 
 from rootlesspy.errors import Error
+from rootlesspy.image import pax, tar
 from rootlesspy.image.transfer import write_all
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
 _BLOCK = 512
-_MAX_OCTAL_SIZE = 8**11 - 1
 _MAX_NAME_BYTES = 100
 
 
@@ -51,7 +51,7 @@ class TarWriter:
 
     def add_directory(self, name: str) -> None:
         """Add a directory.  Raises OSError."""
-        write_all(self._fd, header(f"{name}/", 0, kind=b"5"))
+        write_all(self._fd, header(f"{name}/", 0, kind=tar.DIRECTORY))
 
     def finish(self) -> None:
         """Write the end of the archive.  Raises OSError."""
@@ -65,30 +65,25 @@ class TarWriter:
         return written
 
 
-def header(name: str, size: int, *, kind: bytes = b"0") -> bytes:
+def header(name: str, size: int, *, kind: bytes = tar.REGULAR) -> bytes:
     """Return the header block of an entry; a name of more than 100 bytes is a defect of rp."""
     encoded = os.fsencode(name)
     if len(encoded) > _MAX_NAME_BYTES:
         raise Error(f"{name} is too long for an archive")
-    fields = (
-        encoded.ljust(100, b"\0"),
-        b"0000644\0" if kind == b"0" else b"0000755\0",
-        b"0000000\0",
-        b"0000000\0",
-        # GNU's base 256 beyond 8 GiB.
-        b"%011o\0" % size if size <= _MAX_OCTAL_SIZE else b"\x80" + size.to_bytes(11, "big"),
-        b"00000000000\0",
-        b" " * 8,
-        kind,
-        bytes(100),
-        b"ustar\x0000",
-        bytes(64),
-        b"0000000\0",
-        b"0000000\0",
-        bytes(167),
+    return pax.block_of(
+        tar.Entry(
+            name=encoded,
+            kind=kind,
+            mode=0o644 if kind == tar.REGULAR else 0o755,
+            uid=0,
+            gid=0,
+            size=size,
+            mtime_ns=0,
+            link=b"",
+            device=(0, 0),
+            xattrs=(),
+        )
     )
-    block = b"".join(fields)
-    return block[:148] + b"%06o\0 " % sum(block) + block[156:]
 
 
 def _can_seek(fd: int) -> bool:

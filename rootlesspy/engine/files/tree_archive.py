@@ -2,8 +2,8 @@
 
 Files are opened below a descriptor of their directory and never through a link; FIFOs and devices
 are described, never opened; sockets are left out, as nobody would listen on the copy.  What
-vanishes while it is read is left out.  Extended attributes are those that a copy keeps (copytree),
-never overlay's own.
+vanishes while it is read is left out.  Extended attributes are those that a layer keeps
+(image.entry_rules), never overlay's own.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import os
 import stat
 from typing import TYPE_CHECKING
 
-from rootlesspy.image import pax, tar
+from rootlesspy.image import entry_rules, pax, tar
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -29,8 +29,6 @@ _KINDS = {
     stat.S_IFCHR: tar.CHARACTER_DEVICE,
     stat.S_IFBLK: tar.BLOCK_DEVICE,
 }
-_KEPT_XATTRS = ("security.capability", "system.posix_acl_access", "system.posix_acl_default")
-_CONTROL_XATTRS = ("user.overlay.", "user.fuseoverlayfs.", "user.containers.")
 _NO_XATTRS = (errno.EOPNOTSUPP, errno.EPERM, errno.EACCES, errno.ENOENT, errno.ENODATA)
 _SECOND_NS = 1_000_000_000
 _VANISHED = (errno.ENOENT, errno.ELOOP, errno.ENOTDIR)
@@ -184,7 +182,7 @@ def kept_xattrs(where: int | str) -> list[tuple[bytes, bytes]]:
             return []
         raise
     for name in sorted(names):
-        if is_kept(name):
+        if entry_rules.is_kept(os.fsencode(name)):
             try:
                 value = os.getxattr(where, name, follow_symlinks=follow)
             except OSError as error:
@@ -193,10 +191,3 @@ def kept_xattrs(where: int | str) -> list[tuple[bytes, bytes]]:
                 continue
             found.append((os.fsencode(name), value))
     return found
-
-
-def is_kept(name: str) -> bool:
-    """Say whether a copy keeps an extended attribute: the user's own, capabilities, ACLs."""
-    return name in _KEPT_XATTRS or (
-        name.startswith("user.") and not name.startswith(_CONTROL_XATTRS)
-    )
