@@ -1,8 +1,8 @@
 """crun, runc and rp-oci run the same generated bundles; what a process sees inside is the same.
 
 40 bundles by RP_BUNDLES=40, fewer by default.  All run in one command of the rig.  Differences that
-are meant (the link /dev/core, options of bound devices and of masks, slave mounts) are taken out here and
-explained in docs/oci-runtime.md.
+are meant (the link /dev/core, options of bound devices and of masks, slave mounts) are taken out
+here and explained in docs/oci-runtime.md.
 """
 
 from __future__ import annotations
@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
-
 from namespace import bundles
 
 if TYPE_CHECKING:
@@ -24,7 +23,7 @@ RUNTIMES = ("crun", "runc", "rp-oci")
 NUMBER = int(os.environ.get("RP_BUNDLES", "4"))
 CAPABILITIES = ("CAP_CHOWN", "CAP_KILL", "CAP_NET_RAW", "CAP_SYS_CHROOT", "CAP_SETUID")
 
-# What a process can see of how it was started; nothing that differs between two runs of one runtime.
+# What a process can see of how it was started, and is the same in two runs of one runtime.
 PROBE = r"""
 id; pwd; umask; hostname; cat /proc/sys/kernel/domainname
 grep -E '^(Cap|NoNewPrivs|Seccomp:|Groups|SigIgn|SigBlk)' /proc/self/status
@@ -56,7 +55,8 @@ for index, spec in enumerate(specs):
     view = {}
     for runtime in runtimes:
         name = f"conform-{index}"
-        subprocess.run(["sh", "-c", f"rm -rf {home}/work {home}/rootfs/tmp/seccomp {home}/rootfs/made"],
+        left = " ".join(f"{home}/{n}" for n in ("work", "rootfs/tmp/seccomp", "rootfs/made"))
+        subprocess.run(["sh", "-c", f"rm -rf {left}"],
                        stderr=subprocess.DEVNULL)
         os.makedirs(home + "/work/sub")
         done = subprocess.run([runtime, "run", "--bundle", home + "/conform", name],
