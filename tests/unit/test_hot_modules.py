@@ -32,8 +32,9 @@ PARSING = {
 RUNNING = PARSING | {
     "engine.bundle", "engine.idmap", "engine.inputs.capabilities", "engine.limits",
     "engine.output.events", "engine.record", "engine.root", "engine.run",
-    "engine.reservation", "engine.seccomp_profile", "engine.spec_mounts", "engine.specgen", "engine.statefile", "engine.storage",
-    "engine.storage_driver", "engine.supervision.announcer", "engine.supervision.attach",
+    "engine.reservation", "engine.seccomp_profile", "engine.spec_mounts", "engine.specgen",
+    "engine.statefile", "engine.storage", "engine.storage_driver",
+    "engine.supervision.announcer", "engine.supervision.attach",
     "engine.supervision.cancel", "engine.supervision.clients", "engine.supervision.control",
     "engine.supervision.etc_files", "engine.supervision.exec_request",
     "engine.supervision.exec_server", "engine.supervision.exit_status",
