@@ -70,7 +70,7 @@ def test_podman_detached(rig: Machine) -> None:
         podman exec one sh -c 'while ! [ -e /healthy ]; do sleep 0.1; done; echo exec'
         podman exec one sh -c 'exit 4' || echo code $?
         podman exec -t one sh -c 'test -t 1 && echo terminal' | tr -d '\\r'
-        podman exec -d one touch /later
+        podman exec -d one touch /later >/dev/null
         podman exec one sh -c 'while ! [ -e /later ]; do sleep 0.1; done'
         podman healthcheck run one && echo healthy
         podman pause one >/dev/null
