@@ -17,6 +17,7 @@ from unit.image import openpgp
 from rootlesspy.errors import ImageError, UsageError
 from rootlesspy.image.reference import parse as reference
 from rootlesspy.image.trust import evidence, gate, policy, sigstore
+from rootlesspy.image.trust.payload import Subject
 from rootlesspy.image.trust.sigstore import Attachment
 from rootlesspy.paths import Paths
 from rootlesspy.report import Reporter
@@ -64,7 +65,7 @@ def judge(requirement: dict[str, Any], found: Found, *, asked: str | None = NAME
     paths = Paths(data="/nonexistent", runtime=None, config="/nonexistent")
     made = gate.Gate(paths, Reporter(quiet=True), parsed)
     named = None if asked is None else reference(asked)
-    subject = gate.Subject(MANIFEST, DIGEST, named)
+    subject = Subject(MANIFEST, DIGEST, named)
     try:
         made._judge("image x", "default", parsed.default, subject, found)
     except ImageError as error:
