@@ -105,7 +105,7 @@ def _serve(
 
 
 def _hand_over(merged: bytes, before: int, server: int, channel: sync.Channel) -> NoReturn:
-    """Wait until the mount point has another device, or for the server's end; send a clone of it."""
+    """Wait for another device at the mount point, or the server's end; send a clone of it."""
     try:
         watcher = os.open("/proc/self/mountinfo", os.O_RDONLY | os.O_CLOEXEC)
         pidfd = os.pidfd_open(server)
