@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from rootlesspy.engine.supervision import readiness
-from rootlesspy.systemd import notify
+from rootlesspy.errors import Error
+from rootlesspy.systemd import cgroup, notify
 
 if TYPE_CHECKING:
     from rootlesspy.engine.supervision.job import Job
@@ -26,11 +27,11 @@ class Announcer:
         self._watch: readiness.Watch | None = None
         self._line = b""
 
-    def begin(self, pid: int, control_group: str) -> None:
-        """The payload runs: say so, or begin to wait for more."""
+    def begin(self, pid: int, unit: str) -> None:
+        """The payload runs, in unit (or none): say so, or begin to wait for more."""
         status = f"STATUS=running as process {pid}"
         if self._relay is not None:
-            if control_group:
+            if control_group := _control_group(pid, unit):
                 self._relay.belongs_to(control_group)
             self._loop.watch(self._relay.fileno(), self._pass_on)
             self._notifier.send(status)
@@ -85,3 +86,13 @@ class Announcer:
         if self._watch is not None and self._watch.poll():
             self._become_ready()
         self._schedule()
+
+
+def _control_group(pid: int, unit: str) -> str:
+    """Return the cgroup below which the payload is, "" without a scope."""
+    if not unit:
+        return ""
+    try:
+        return cgroup.control_group(pid)
+    except (Error, OSError):
+        return ""

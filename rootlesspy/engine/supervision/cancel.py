@@ -6,6 +6,7 @@ to them: none is lost, and none finds a half-made container that nobody undoes.
 
 from __future__ import annotations
 
+import os
 import signal
 
 from rootlesspy.errors import Error
@@ -59,3 +60,17 @@ def hold() -> None:
 def release() -> None:
     """Let the signals that waited come."""
     signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
+
+
+def wake_instead() -> int:
+    """Let SIGTERM and SIGINT be read from the descriptor that is returned, a byte each.
+
+    SIGHUP is ignored.  What was held back comes now.
+    """
+    reader, writer = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: None)
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    signal.set_wakeup_fd(writer, warn_on_full_buffer=False)
+    release()
+    return reader

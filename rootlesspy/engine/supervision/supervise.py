@@ -23,7 +23,6 @@ from rootlesspy.engine.supervision import (
 from rootlesspy.errors import Conflict, Error, NotFound
 from rootlesspy.linux import process
 from rootlesspy.network import driver
-from rootlesspy.network.driver import NetworkRequest
 from rootlesspy.paths import private_directory
 from rootlesspy.systemd import notify
 
@@ -31,6 +30,7 @@ if TYPE_CHECKING:
     import socket
 
     from rootlesspy.engine.record import ContainerRecord
+    from rootlesspy.network.driver import NetworkRequest
     from rootlesspy.paths import Paths
     from rootlesspy.report import Reporter
 

@@ -139,7 +139,7 @@ class _Supervision:
         """Wait for the payload's end, obeying systemd, clients and signals meanwhile."""
         running, turns = self._running, self._loop
         self._streams.begin(running.master_fd)
-        wakeup = self._catch_signals()
+        wakeup = cancel.wake_instead()
         turns.watch(wakeup, lambda: self._serve_signals(wakeup))
         turns.watch(running.init.pidfd, self._notice_end)
         self._watch_network()
@@ -155,7 +155,7 @@ class _Supervision:
             stdin = self._job.record.interactive
             self._clients.attach(self._first, stdin=stdin, first=True)
         self._clients.listen(listener)
-        self._announcer.begin(running.init.pid, self._control_group())
+        self._announcer.begin(running.init.pid, self._job.record.unit)
         if self._health is not None:
             self._health.begin()
         while not self._ended:
@@ -297,15 +297,6 @@ class _Supervision:
         else:
             self.stop("unhealthy")
 
-    def _control_group(self) -> str:
-        """Return the cgroup below which the payload is, "" without a scope."""
-        if not self._job.record.unit:
-            return ""
-        try:
-            return cgroups.control_group(self._running.init.pid)
-        except (Error, OSError):
-            return ""
-
     def _stop_by_systemd(self) -> None:
         running = self._running
         if running.connection is not None and cgroups.is_frozen(running.init.pid):
@@ -406,12 +397,3 @@ class _Supervision:
         _, status = os.waitpid(self._running.init.pid, 0)
         os.close(self._running.init.pidfd)
         return status
-
-    def _catch_signals(self) -> int:
-        reader, writer = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
-        for number in (signal.SIGTERM, signal.SIGINT):
-            signal.signal(number, lambda *_: None)
-        signal.signal(signal.SIGHUP, signal.SIG_IGN)
-        signal.set_wakeup_fd(writer, warn_on_full_buffer=False)
-        cancel.release()
-        return reader
