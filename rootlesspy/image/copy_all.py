@@ -19,14 +19,12 @@ from rootlesspy.image.lookup import Finder
 from rootlesspy.image.place import REGISTRY, STORE, Place
 from rootlesspy.image.reference import parse
 from rootlesspy.image.tarwrite import TarWriter
-from rootlesspy.image.trust import gate
 from rootlesspy.oci import image_spec
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from rootlesspy.image.copy import Trip
-    from rootlesspy.image.files import Files
     from rootlesspy.image.group import Group
     from rootlesspy.image.saved import Original
     from rootlesspy.image.writer import Writer

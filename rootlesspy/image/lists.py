@@ -239,9 +239,7 @@ def tag(paths: Paths, found: ManifestList, names: Sequence[str]) -> list[str]:
         for name in wanted:
             annotations = {**own.get("annotations", {}), image_spec.REF_NAME: name}
             others = [
-                entry
-                for entry in _unnamed(entries, name)
-                if _name(entry) or _id(entry) != found.id
+                entry for entry in _unnamed(entries, name) if _name(entry) or _id(entry) != found.id
             ]
             entries = [*others, {**own, "annotations": annotations}]
         return entries

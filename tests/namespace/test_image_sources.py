@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import gzip
 import io
 import json
+import lzma
 import signal
 import tarfile
 from typing import TYPE_CHECKING, Any
@@ -11,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
     from rig.machine import Completed, Machine
 
@@ -49,7 +51,9 @@ def sh(rig: Machine, script: str, *, check: bool = True) -> Completed:
     return rig.run(["sh", "-ec", f"mkdir -p ~/s; cd ~/s; {script}"], check=check, timeout=180)
 
 
-def aci(rig: Machine, name: str, *, compression: str = "gz", **app: Any) -> None:
+def aci(
+    rig: Machine, name: str, *, compress: Callable[[bytes], bytes] = gzip.compress, **app: Any
+) -> None:
     """Write an App Container Image of the machine's busybox on the machine."""
     program = rig.run(["cat", "/bin/busybox"], binary=True).stdout
     manifest = {
@@ -67,7 +71,7 @@ def aci(rig: Machine, name: str, *, compression: str = "gz", **app: Any) -> None
         ("rootfs/opt", b"", 0, "dir"), ("rootfs/opt/work", b"", 100, "dir"),
     ]  # fmt: skip
     buffer = io.BytesIO()
-    with tarfile.open(fileobj=buffer, mode=f"w:{compression}") as archive:
+    with tarfile.open(fileobj=buffer, mode="w") as archive:
         for path, data, owner, kind in entries:
             member = tarfile.TarInfo(path)
             member.size, member.mode, member.uid = len(data), 0o755, owner
@@ -75,7 +79,7 @@ def aci(rig: Machine, name: str, *, compression: str = "gz", **app: Any) -> None
                 member.type = tarfile.DIRTYPE if kind == "dir" else tarfile.SYMTYPE
                 member.linkname = "" if kind == "dir" else kind
             archive.addfile(member, io.BytesIO(data))
-    rig.run(["sh", "-c", f"mkdir -p ~/s; cat > ~/s/{name}"], input=buffer.getvalue())
+    rig.run(["sh", "-c", f"mkdir -p ~/s; cat > ~/s/{name}"], input=compress(buffer.getvalue()))
 
 
 def test_an_app_container_image_runs(rig: Machine) -> None:
@@ -87,8 +91,8 @@ def test_an_app_container_image_runs(rig: Machine) -> None:
     run = "rp run --rm --network=none example.com/worker:1.0"
     assert sh(rig, f"{run} more words").stdout == "100\n300\n/opt/work\nb c more words\n"
     shown = json.loads(sh(rig, "rp image inspect example.com/worker:1.0").stdout)[0]
-    aci(rig, "plain.aci", compression="", isolators=isolators)
-    aci(rig, "app.aci.xz", compression="xz", isolators=isolators)
+    aci(rig, "plain.aci", compress=bytes, isolators=isolators)
+    aci(rig, "app.aci.xz", compress=lzma.compress, isolators=isolators)
     for words in ("-i plain.aci", "< app.aci.xz"):
         sh(rig, f"rp rmi example.com/worker:1.0; rp load -q {words}")
         again = json.loads(sh(rig, "rp image inspect example.com/worker:1.0").stdout)[0]

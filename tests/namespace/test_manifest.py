@@ -56,9 +56,8 @@ def both(rig: Machine, script: str) -> tuple[Any, Any]:
 
 def raw(rig: Machine, name: str) -> str:
     """Return the digest of what the registry has under a name."""
-    return sh(
-        rig, f"skopeo inspect --raw --tls-verify=false docker://{HOST}/{name} | sha256sum"
-    ).stdout.split()[0]
+    shown = f"skopeo inspect --raw --tls-verify=false docker://{HOST}/{name} | sha256sum"
+    return str(sh(rig, shown).stdout.split()[0])
 
 
 def test_lists_are_podmans(rig: Machine, two: tuple[str, str]) -> None:
