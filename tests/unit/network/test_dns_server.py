@@ -13,7 +13,7 @@ import dns.rcode
 import dns.rdatatype
 import pytest
 
-from rootlesspy.engine.supervision.loop import Loop
+from rootlesspy.engine.supervision.loop import WRITE, Loop
 from rootlesspy.network.names import forwarder, server, streams
 from rootlesspy.network.names.server import Server
 from rootlesspy.network.names.table import Member, NetworkNames, Table
@@ -531,6 +531,8 @@ def test_who_does_not_fetch_answers_is_not_read_from(rig: Rig) -> None:
         # From when on it waits.
         after += bool(stream._out)
     assert len(stream._out) < streams._MAX_UNSENT_BYTES
+    # Nor does what it sends keep the server busy.
+    assert rig.loop._events[stream._fd] == WRITE
 
 
 @pytest.mark.usefixtures("impatient")
