@@ -72,14 +72,15 @@ def _measure(rig: instance.Instance, arguments: argparse.Namespace) -> None:
         _say("preparing: 99 more stopped containers of each")
         prepare.stopped(rp_machine, 1, 100)
         run(work.listing(100, rounds, limit_s=10))
-    if not only or {"pull", "save", "load"} & set(only):
+    if not only or {"pull", "pull-small", "save", "load"} & set(only):
         _say("preparing: an image with one large layer")
         big = prepare.big_image(rig, rp_machine)
         facts["big_image"] = f"({big.bytes / 1e6:.0f} MB, {big.files:,} files)"
-        run(work.pulling(max(2, rounds // 10), limit_s=45))
-        if only and "pull" not in only:
-            prepare.pull_big(rp_machine)
-        for group in work.archives(max(2, rounds // 10), limit_s=30):
+        few = max(3, rounds // 6)
+        run(work.pulling("docker.io/library/alpine", "pull-small", rounds, limit_s=45))
+        run(work.pulling(work.BIG_IMAGE, "pull", few, limit_s=90))
+        prepare.pull_big(rp_machine)
+        for group in work.archives(few, limit_s=60):
             run(group)
     facts["load_average_after"] = _load()
     _write(arguments, facts, outcomes)
@@ -140,7 +141,7 @@ def _parser() -> argparse.ArgumentParser:
         "--only",
         action="append",
         metavar="GROUP",
-        help="only start, ps-1, ps-100 or pull; writes no results",
+        help="only start, ps-1, ps-100, pull-small, pull, save or load; writes no results",
     )
     parser.add_argument("--dry", action="store_true", help="write no results")
     parser.add_argument("--keep", action="store_true", help="leave the rig running")

@@ -90,6 +90,7 @@ _ROWS = (
     ),
     ("ps -a, 1 container", "ps-1", "rp", "podman", ()),
     ("ps -a, {count} containers", "ps-100", "rp", "podman", ()),
+    ("pull alpine", "pull-small", "rp", "podman", ("skopeo + umoci",)),
     ("pull {image}", "pull", "rp", "podman", ("skopeo + umoci",)),
     ("save {image}", "save", "rp", "podman", ()),
     ("load {image}", "load", "rp", "podman", ()),

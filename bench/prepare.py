@@ -28,7 +28,8 @@ _SMALL_BYTES = 50_000
 # What an earlier run left in a rig that was kept.
 _CLEAN = """\
 mkdir -p "$1"
-podman unshare rm -rf "$1/bundle"
+podman unshare rm -rf "$1/bundle" "$1/stores"
+mkdir "$1/stores"
 rp rm --all
 podman rm --all >/dev/null
 """
