@@ -21,8 +21,9 @@ NAME = "docker.io/test/locked:latest"
 FILE = '[container.locked]\nimage = "test/locked"\n'
 
 
-def image_of(rig: Machine, text: str) -> Image:
-    return ociimage.image([ociimage.tar([Entry(name="text", data=text.encode())])])
+def image_of(text: str) -> Image:
+    layer = ociimage.tar([Entry(name="text", data=text.encode())])
+    return ociimage.image([layer], config={"Cmd": ["/x"]})
 
 
 def sh(rig: Machine, script: str, *, check: bool = True, **options: Any) -> Completed:
@@ -40,7 +41,7 @@ def _place(rig: Machine) -> Iterator[None]:
 
 @pytest.mark.usefixtures("_place", "leaves_nothing")
 def test_a_locked_image_stays_what_it_was(rig: Machine) -> None:
-    old, new = image_of(rig, "old"), image_of(rig, "new")
+    old, new = image_of("old"), image_of("new")
     push(rig, "test/locked", {"latest": old})
     done = sh(rig, "rp apply --locked --no-start web.toml", check=False)
     assert (done.returncode, "web.toml.lock does not exist" in done.stderr) == (125, True)
@@ -67,13 +68,13 @@ def test_a_locked_image_stays_what_it_was(rig: Machine) -> None:
 
 @pytest.mark.usefixtures("_place", "leaves_nothing")
 def test_an_image_that_is_only_here(rig: Machine) -> None:
-    push(rig, "test/locked", {"latest": image_of(rig, "old"), "2": image_of(rig, "2")})
+    push(rig, "test/locked", {"latest": image_of("old"), "2": image_of("2")})
     sh(rig, f"rp pull -q {NAME} docker.io/test/locked:2; rp tag {NAME} mine; "
             "sed -i s,test/locked,mine, web.toml; rp lock web.toml")  # fmt: skip
     assert "local = true" in sh(rig, "cat web.toml.lock").stdout
     sh(rig, "rp apply --locked --no-start web.toml; rp rm -f locked")
     # Another image takes the name: it is not the one that was locked.
-    sh(rig, "rp untag mine; rp tag docker.io/test/locked:2 mine; rp untag docker.io/test/locked")
+    sh(rig, "rp tag docker.io/test/locked:2 mine")
     done = sh(rig, "rp apply --locked --no-start web.toml", check=False)
     assert done.returncode == 125
     assert "localhost/mine" in done.stderr
