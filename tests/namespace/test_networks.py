@@ -21,15 +21,21 @@ CHURN_S = float(os.environ.get("RP_CHURN_S", "0"))
 WAIT_S = 60.0
 
 
-@pytest.fixture(autouse=True)
-def networks(rig: Machine, alpine: str, leaves_nothing: None) -> Iterator[None]:
-    """Make the networks web and back; remove them and all containers afterwards."""
+@pytest.fixture(scope="module", autouse=True)
+def networks(rig: Machine, alpine: str) -> Iterator[None]:
+    """Make the networks web and back; that nobody is left in them prune shows."""
     rig.run(["rp", "network", "create", "--subnet", "10.89.0.0/24", "web"])
     rig.run(["rp", "network", "create", "--subnet", "10.89.1.0/24", "--ipv6", "back"])
     yield
-    rig.run(["rp", "rm", "--all", "--force", "--time", "0"], check=False)
     rig.run(["rp", "network", "prune", "--force"])
     assert rig.run(["rp", "network", "ls", "-q"]).stdout == ""
+
+
+@pytest.fixture(autouse=True)
+def _containers(rig: Machine, networks: None, leaves_nothing: None) -> Iterator[None]:
+    """Remove all containers after each test."""
+    yield
+    rig.run(["rp", "rm", "--all", "--force"], check=False)
 
 
 def start(rig: Machine, name: str, *options: str) -> None:
@@ -253,19 +259,21 @@ def test_bad_networks_are_refused(rig: Machine) -> None:
     }
     for words, text in expected.items():
         assert text in refused(rig, *create, *words), words
-    assert rig.run(["rp", "network", "ls", "-q"]).stdout == "back\nweb\n"
+    assert rig.run(["rp", "network", "exists", "x"], check=False).returncode == 1
     assert rig.run(["rp", *create, "--ignore", "web"]).stdout == "web\n"
 
 
 def test_a_network_in_use_is_kept(rig: Machine) -> None:
-    start(rig, "one", "--network", "web")
-    done = rig.run(["rp", "network", "rm", "web"], check=False)
+    for name in ("used", "unused"):
+        rig.run(["rp", "network", "create", "--label", "of=test", name])
+    start(rig, "one", "--network", "used")
+    done = rig.run(["rp", "network", "rm", "used"], check=False)
     assert (done.returncode, "is used by one" in done.stderr) == (2, True)
-    assert rig.run(["rp", "network", "prune", "-f"]).stdout == "back\n"
-    assert rig.run(["rp", "network", "rm", "-f", "web"]).stdout == "web\n"
+    prune = ["rp", "network", "prune", "-f", "--filter", "label=of=test"]
+    assert rig.run(prune).stdout == "unused\n"
+    assert rig.run(["rp", "network", "rm", "-f", "used"]).stdout == "used\n"
     assert rig.run(["rp", "ps", "-aq"]).stdout == ""
-    assert rig.run(["rp", "network", "rm", "web"], check=False).returncode == 1
-    assert rig.run(["rp", "network", "exists", "web"], check=False).returncode == 1
+    assert rig.run(["rp", "network", "rm", "used"], check=False).returncode == 1
 
 
 def test_json_is_podmans(rig: Machine) -> None:
