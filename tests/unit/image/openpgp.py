@@ -9,13 +9,14 @@ import base64
 import hashlib
 import struct
 import time
+import zlib
 
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import padding, rsa
 
 _RSA, _SHA256 = 1, 8
 _BINARY, _CERTIFICATION = 0x00, 0x13
-_USER_ID, _PUBLIC_KEY, _SIGNATURE, _ONE_PASS, _LITERAL = 13, 6, 2, 4, 11
+_USER_ID, _PUBLIC_KEY, _SIGNATURE, _ONE_PASS, _LITERAL, _COMPRESSED = 13, 6, 2, 4, 11, 8
 
 
 class Key:
@@ -87,6 +88,12 @@ class Key:
 def unsigned(data: bytes) -> bytes:
     """Return data as a literal message that nobody signed."""
     return _packet(_LITERAL, b"b\x00" + bytes(4) + data)
+
+
+def compressed(message: bytes) -> bytes:
+    """Return a message as gpg compresses it."""
+    deflater = zlib.compressobj(wbits=-15)
+    return _packet(_COMPRESSED, b"\x01" + deflater.compress(message) + deflater.flush())
 
 
 def _packet(tag: int, body: bytes) -> bytes:

@@ -269,6 +269,9 @@ def test_openpgp_signatures(alice: openpgp.Key, tmp_path: Path) -> None:
     }
     for why, signature in bad.items():
         assert why in judge(by(alice), Found(simple=[signature])), why
+    assert judge(by(alice), Found(simple=[openpgp.compressed(good)])) == ""
+    nobodys = openpgp.compressed(openpgp.unsigned(statement(SIMPLE)))
+    assert "does not verify" in judge(by(alice), Found(simple=[nobodys]))
     for signature in (good + good, good + openpgp.unsigned(b"x"), good[:-9], b"garbage", b""):
         assert judge(by(alice), Found(simple=[signature])) != ""
     assert "none of its 8 signatures counts" in judge(by(alice), Found(simple=bad.values()))
