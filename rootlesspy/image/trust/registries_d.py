@@ -102,18 +102,13 @@ def parse(text: str, path: str) -> dict[str, Node]:
         if line.lstrip(" ")[0].isspace():
             raise UsageError(f"{where}: something else than spaces in the indentation")
         indent = len(line) - len(line.lstrip(" "))
-        while len(stack) > 1 and stack[-1][0] is not None and indent < stack[-1][0]:
+        # A key without a value ends, too, where its neighbour begins.
+        while len(stack) > 1 and indent < (stack[-1][0] or (stack[-2][0] or 0) + 1):
             stack.pop()
         expected, mapping = stack[-1]
         if expected is None:
-            outer = stack[-2][0] if len(stack) > 1 else -1
-            if outer is not None and indent <= outer:
-                # A key without a value: what follows is its neighbour.
-                stack.pop()
-                expected, mapping = stack[-1]
-            else:
-                stack[-1] = (indent, mapping)
-                expected = indent
+            stack[-1] = (indent, mapping)
+            expected = indent
         if indent != expected:
             raise UsageError(f"{where}: indentation that fits nothing above")
         key, value = _pair(content, where)

@@ -79,6 +79,12 @@ def test_a_scope_in_two_files_is_refused(tmp_path: Path) -> None:
         places(tmp_path, c="default-docker:\n  lookaside: file:///x\n")
 
 
+def test_keys_without_a_value() -> None:
+    text = "a:\n  b:\n  c:\n    d:\ne:\n  f: g\nh:\n"
+    expected = {"a": {"b": {}, "c": {"d": {}}}, "e": {"f": "g"}, "h": {}}
+    assert registries_d.parse(text, "y") == expected
+
+
 @pytest.mark.parametrize(
     ("text", "complaint"),
     [
