@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
 _SNAPSHOT = Path(__file__).with_name("snapshot.py").read_text(encoding="utf-8")
-_SETTLE_LIMIT_S = 8.0
+_SETTLE_LIMIT_S = 60.0
 _RUNTIME = re.compile(r" /run/user/(\d+)(?:/| )")
 # Kinds of the snapshot in which things end by themselves (the session that logged the user in).
 _SESSION = re.compile(r"/session-[^/]+\.scope$")
@@ -222,7 +222,7 @@ class Terminal:
         while remaining:
             remaining = remaining[os.write(self._fd, remaining) :]
 
-    def expect(self, pattern: str, timeout: float = 20) -> re.Match[bytes]:
+    def expect(self, pattern: str, timeout: float = 60) -> re.Match[bytes]:
         """Wait until new output matches a regular expression; what was matched is consumed."""
         limit_s = time.monotonic() + timeout
         while True:
@@ -234,7 +234,7 @@ class Terminal:
                 shown = self.output[self._seen :].decode(errors="replace")
                 raise AssertionError(f"no {pattern!r} in {timeout} s; the terminal shows:\n{shown}")
 
-    def wait(self, timeout: float = 20) -> int:
+    def wait(self, timeout: float = 60) -> int:
         """Wait for the end and return the exit code, negative for a signal."""
         limit_s = time.monotonic() + timeout
         while self._read(limit_s):
