@@ -175,7 +175,7 @@ def test_j_a_layer_holds_no_data_of_the_host(rig: Machine, alpine: str) -> None:
         mv /d.real /d; mv /d /d.real; mv /d.link /d; mv /d /d.link; done 2>/dev/null"""
     rig.run(["rp", "run", "-d", "--name", BOX, "--network=none", alpine, "sh", "-c", swap])
     for _ in range(5):
-        rig.run(["rp", "commit", "-q", BOX, IMAGE], timeout=20)
+        rig.run(["rp", "commit", "-q", BOX, IMAGE], timeout=120)
         listed = rig.run(["rp", "run", "--rm", IMAGE, "sh", "-c", "cat /d/* /d.*/* || :; ls /"])
         assert "token" not in listed.stdout
     rig.run(["rp", "rm", "-f", BOX])

@@ -140,7 +140,7 @@ def test_c1_one_of_many_gets_the_name(rig: Machine, alpine: str, leaves_nothing:
         time.sleep(0.1)
     assert sum(each.poll() is None for each in started) == 1
     rig.run(["rp", "rm", "-f", "race"])
-    ended = [(each.communicate(timeout=20)[1], each.returncode) for each in started]
+    ended = [(each.communicate(timeout=60)[1], each.returncode) for each in started]
     losers = [words for words, code in ended if code in (125, 125 - 256)]
     assert len(losers) == 9, ended
     assert all("in use" in words for words in losers)

@@ -31,15 +31,15 @@ ln odd/suid odd/hard; ln -s /nowhere odd/link; mkfifo odd/pipe; mkdir -m 1777 od
 touch -d '2001-02-03 04:05:06.789' odd/suid
 python3 - <<'END'
 import os
-for number in range(9000):
-    directory = f"many/{number // 300}"
+for number in range(13000):
+    directory = f"many/{number // 200}"
     os.makedirs(directory, exist_ok=True)
     with open(f"{directory}/{number}", "w") as file:
         print(number, file=file)
 END
 tar --create --sort=name --numeric-owner --xattrs --xattrs-include='security.*' --format=pax \
     --pax-option=delete=atime,delete=ctime --exclude='*.so*' --file layer.tar \
-    -C /tmp/trip odd many -C / usr/share/perl usr/share/doc usr/share/zoneinfo
+    -C /tmp/trip odd many -C / usr/share/perl usr/share/doc
 chmod 644 layer.tar
 """
 # usr and usr/share are no entries of the layer: they have the time of whoever makes them.
@@ -86,7 +86,7 @@ def test_pulled(rig: Machine, debian: str) -> None:
     assert image_id(rig, "podman", NAME) == debian
     ours, theirs = files(rig, "rp", NAME), files(rig, "podman", NAME)
     assert ours == theirs
-    assert int(ours.splitlines()[1]) > 9000
+    assert int(ours.splitlines()[1]) > 13000
     shown = sh(rig, f"skopeo inspect --config --raw {STORE}:{NAME} | sha256sum").stdout
     assert shown.split()[0] == debian
 
@@ -99,11 +99,12 @@ def test_pushed(rig: Machine, debian: str) -> None:
 
 def test_saved_and_loaded(rig: Machine, debian: str) -> None:
     wanted = files(rig, "rp", NAME)
-    for form in ("docker-archive", "oci-archive"):
-        sh(rig, f"rm -f ours.tar; rp save -q --format {form} -o ours.tar {NAME}; podman rmi -a -f")
-        sh(rig, "podman load -q -i ours.tar")
-        assert sh(rig, "podman images -q --no-trunc").stdout.strip() == f"sha256:{debian}"
-        sh(rig, f"rp rmi {NAME}; rp load -q -i ours.tar")
+    sh(rig, f"rm -f *.tar; rp save -q -o docker.tar {NAME}; podman rmi -a -f")
+    sh(rig, "podman load -q -i docker.tar")
+    assert sh(rig, "podman images -q --no-trunc").stdout.strip() == f"sha256:{debian}"
+    sh(rig, f"rp save -q --format oci-archive -o oci.tar {NAME}")
+    for archive in ("docker.tar", "oci.tar"):
+        sh(rig, f"rp rmi {NAME}; rp load -q -i {archive}")
         assert image_id(rig, "rp", NAME) == debian
     assert files(rig, "rp", NAME) == files(rig, "podman", debian) == wanted
 

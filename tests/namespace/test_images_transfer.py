@@ -155,7 +155,7 @@ def test_P1_P2_a_killed_load_leaves_a_sound_store(rig: Machine) -> None:
         killed = rig.popen(["sh", "-c", "exec rp load -q -i ~/t/big.tar"])
         time.sleep(after_s)
         killed.send_signal(signal.SIGKILL)
-        killed.wait(timeout=20)
+        killed.wait(timeout=60)
         listed = rig.run(["rp", "images", "-q", name]).stdout
         if listed:
             assert rig.run(["rp", "fsck"]).returncode == 0

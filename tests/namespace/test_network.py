@@ -130,7 +130,7 @@ def container(rig: Machine, alpine: str) -> Iterator[Container]:
 def finish(process: subprocess.Popen[str]) -> None:
     """End a container whose main process waits for the end of its standard input."""
     try:
-        process.communicate(timeout=10)
+        process.communicate(timeout=60)
     except BaseException:
         process.kill()
         process.communicate()
@@ -562,7 +562,7 @@ def test_the_helper_dies_with_a_killed_supervisor(rig: Machine, alpine: str, net
     supervisor = str(rig.run(["ps", "-o", "ppid=", "-p", helper]).stdout).strip()
     rig.run(["kill", "-KILL", supervisor])
     eventually_without_helpers(rig)
-    process.communicate(timeout=10)
+    process.communicate(timeout=60)
     assert process.returncode not in (0, None)
 
 

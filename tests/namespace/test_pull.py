@@ -200,7 +200,7 @@ def test_P1_P2_killed_pulls(rig: Machine, shell: bytes, after_s: float) -> None:
     pull = rig.popen(["rp", "pull", "-q", name])
     time.sleep(after_s)
     pull.send_signal(signal.SIGKILL)
-    pull.wait(timeout=20)
+    pull.wait(timeout=60)
     listed = rig.run(["rp", "images", "-q", name]).stdout.split()
     if listed:
         assert run(rig, name, "stat -c %s /big", "--pull=never") == f"{len(content)}\n"

@@ -99,7 +99,7 @@ class Machine:
         *,
         check: bool = True,
         input: str | bytes | None = None,
-        timeout: float = 60,
+        timeout: float = 120,
         user: str = "alice",
         env: Mapping[str, str] | None = None,
         binary: bool = False,

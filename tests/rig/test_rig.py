@@ -92,7 +92,7 @@ def test_signal_right_after_the_start_is_the_commands_own(rig: Machine) -> None:
     for _ in range(5):
         process = rig.popen(["sleep", "1000"], stderr=subprocess.PIPE, text=True)
         process.send_signal(signal.SIGINT)
-        assert process.communicate(timeout=20)[1] == ""
+        assert process.communicate(timeout=60)[1] == ""
         assert process.returncode == -signal.SIGINT
 
 
@@ -178,7 +178,7 @@ def test_down_leaves_nothing(name: str) -> None:
     process = machine.popen(["sleep", "1000"])
     assert traces(name) != []
     instance.down(name)
-    assert process.wait(timeout=10) != 0
+    assert process.wait(timeout=60) != 0
     assert traces(name) == []
 
 
