@@ -44,7 +44,8 @@ chmod 644 layer.tar
 """
 # usr and usr/share are no entries of the layer: they have the time of whoever makes them.
 LISTING = r"""
-cd "$root"; find . ! -path . ! -path ./usr ! -path ./usr/share -printf '%p %y %m %U:%G %s %n %l %T@\n' | sort | sha256sum
+cd "$root"; find . ! -path . ! -path ./usr ! -path ./usr/share \
+    -printf '%p %y %m %U:%G %s %n %l %T@\n' | sort | sha256sum
 find . ! -path . | wc -l; find . -type f -print0 | sort -z | xargs -0 sha256sum | sha256sum
 python3 -c 'import os; print(os.getxattr("odd/capable", "security.capability").hex())'; cd /
 """
