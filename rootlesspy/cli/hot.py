@@ -180,7 +180,7 @@ def pull(given: Values, session: Session) -> int:
 
     names = given.values("names")
     if not names:
-        raise UsageError("rp pull: the image is missing", hint="rp pull IMAGE")
+        raise UsageError("rp pull: IMAGE is missing", hint="rp pull --help")
     return command.pull(
         session,
         names,

@@ -54,9 +54,13 @@ def made(found: Definition, state: str = "running", **changes: Any) -> list[Cont
 
 
 def actions(
-    text: str, present: Iterable[Container], volumes: tuple[str, ...] = ("data",), **options: bool
+    text: str,
+    present: Iterable[Container],
+    volumes: tuple[str, ...] = ("data",),
+    *,
+    start: bool = True,
 ) -> dict[str, str]:
-    steps = plan.plan(load(text), present, volumes, **options).steps
+    steps = plan.plan(load(text), present, volumes, start=start).steps
     return {step.name: step.action for step in steps}
 
 
