@@ -54,6 +54,11 @@ class Paths(NamedTuple):
         return f"{self.data}/networks"
 
     @property
+    def pods(self) -> str:
+        """One directory per pod."""
+        return f"{self.data}/pods"
+
+    @property
     def secrets(self) -> str:
         """One file per secret."""
         return f"{self.data}/secrets"

@@ -17,7 +17,18 @@ _NAME_ATTEMPTS = 20
 
 
 def reserve(paths: Paths, name: str, container_id: str) -> None:
-    """Take a name for a container.  Raises Conflict when another one has it."""
+    """Take a name for a container.
+
+    Raises Conflict when another one has it, or a network or pod has its unit.
+    """
+    for kind, there in (("network", f"{paths.networks}/%s.json"), ("pod", f"{paths.pods}/%s")):
+        # rp-network-web.service is the unit of the network web.
+        before, begins, rest = name.partition(f"{kind}-")
+        if begins and not before and os.path.lexists(there % rest):
+            raise Conflict(
+                f"container name {name!r}: its unit rp-{name}.service is that of {kind} {rest}",
+                hint="choose another --name",
+            )
     link = f"{paths.names}/{name}"
     for _ in range(_NAME_ATTEMPTS):
         try:
@@ -56,6 +67,17 @@ def release_name(paths: Paths, name: str, container_id: str) -> bool:
             raise
         return False
     return True
+
+
+def check_unit(paths: Paths, kind: str, name: str) -> None:
+    """Raise Conflict when a container has the unit that a network or pod would have."""
+    container = f"{kind}-{name}"
+    if os.path.lexists(f"{paths.names}/{container}"):
+        raise Conflict(
+            f"{kind} name {name!r}: its unit rp-{container}.service is that of container "
+            f"{container}",
+            hint=f"choose another name, or rp rename {container}",
+        )
 
 
 def _holder(link: str) -> str:

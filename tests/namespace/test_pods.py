@@ -179,3 +179,20 @@ def test_bad_input_is_one_line(
     assert (done.returncode, done.stdout) == (code, "")
     assert message in done.stderr
     assert len([line for line in done.stderr.splitlines() if not line.startswith("hint:")]) == 1
+
+
+@pytest.mark.parametrize("kind", ["network", "pod"])
+def test_names_that_would_share_a_unit(rig: Machine, alpine: str, kind: str) -> None:
+    """rp-network-x.service and rp-pod-x.service are units of networks and pods."""
+    box = ["rp", "run", "-d", "--name", f"{kind}-x", "--network=none", alpine, "sleep", "1000"]
+    create = ["rp", kind, "create", *(["--name"] if kind == "pod" else []), "x"]
+    rig.run(create)
+    taken = rig.run(box, check=False)
+    assert taken.returncode == 125
+    assert f"its unit rp-{kind}-x.service is that of {kind} x" in taken.stderr
+    rig.run(["rp", kind, "rm", "x"])
+    rig.run(box)
+    refused = rig.run(create, check=False)
+    assert refused.returncode == 125
+    assert f"is that of container {kind}-x" in refused.stderr
+    rig.run(["rp", "rm", "-f", "-t", "0", f"{kind}-x"])

@@ -6,7 +6,7 @@ import os
 import time
 from typing import TYPE_CHECKING, NamedTuple
 
-from rootlesspy.engine import ending, names, record
+from rootlesspy.engine import ending, names, record, reservation
 from rootlesspy.engine.networks import client, leases, store
 from rootlesspy.engine.output import events
 from rootlesspy.engine.supervision import control
@@ -66,6 +66,7 @@ def create(paths: Paths, wanted: Wanted, *, ignore: bool = False) -> Network:
                 return store.load(paths, wanted.name)
             raise Conflict(f"network {wanted.name} exists already", hint="rp network ls")
         network = _planned(paths, wanted)
+        reservation.check_unit(paths, "network", network.name)
         store.save(paths, network)
     finally:
         os.close(lock_fd)

@@ -102,7 +102,7 @@ def start_service(paths: Paths, pod: Pod) -> bool:
         if not pod.infra or control.connect_once(paths, pod.id):
             return False
         _start(connection, paths, pod)
-        marker = f"{store.directory(paths)}/{pod.name}/{_STARTED}"
+        marker = f"{paths.pods}/{pod.name}/{_STARTED}"
         os.close(os.open(marker, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600))
     finally:
         connection.close()
@@ -176,7 +176,7 @@ def remove(
 
 def was_started(paths: Paths, pod: Pod) -> bool:
     """Say whether a pod has ever run."""
-    return os.path.exists(f"{store.directory(paths)}/{pod.name}/{_STARTED}")
+    return os.path.exists(f"{paths.pods}/{pod.name}/{_STARTED}")
 
 
 def _each(found: Iterable[Container], do: Callable[[Container], object]) -> None:
@@ -238,7 +238,7 @@ def _is_active(connection: Bus, name: str) -> bool:
 
 def _lock(paths: Paths) -> int:
     """Wait for the lock of all pods; closing the descriptor releases it."""
-    fd = os.open(store.directory(paths), os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    fd = os.open(paths.pods, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     fcntl.flock(fd, fcntl.LOCK_EX)
     return fd
 

@@ -65,17 +65,13 @@ class Pod(NamedTuple):
         return f"rp-pod-{escaped}.slice"
 
 
-def directory(paths: Paths) -> str:
-    """Return where the pods are."""
-    return f"{paths.data}/pods"
-
-
 def create(paths: Paths, pod: Pod) -> None:
     """Write a new pod.  Raises Conflict when its name is in use, OSError."""
-    private_directory(directory(paths))
-    path = f"{directory(paths)}/{pod.name}"
+    private_directory(paths.pods)
+    path = f"{paths.pods}/{pod.name}"
     if os.path.lexists(f"{paths.names}/{pod.name}"):
         raise Conflict(f"name {pod.name!r} is in use by a container")
+    reservation.check_unit(paths, "pod", pod.name)
     try:
         os.mkdir(path, 0o700)
     except FileExistsError:
@@ -100,7 +96,7 @@ def find(paths: Paths, text: str) -> Pod:
 def everything(paths: Paths) -> list[Pod]:
     """Return all pods, newest first."""
     try:
-        listed = os.listdir(directory(paths))
+        listed = os.listdir(paths.pods)
     except FileNotFoundError:
         return []
     found = (_load(paths, each) for each in listed)
@@ -109,7 +105,7 @@ def everything(paths: Paths) -> list[Pod]:
 
 def enlist(paths: Paths, pod: Pod, container_id: str) -> None:
     """Note that a container belongs to the pod.  Raises OSError."""
-    members = f"{directory(paths)}/{pod.name}/members"
+    members = f"{paths.pods}/{pod.name}/members"
     os.makedirs(members, mode=0o700, exist_ok=True)
     os.symlink(paths.container(container_id), f"{members}/{container_id}")
 
@@ -117,7 +113,7 @@ def enlist(paths: Paths, pod: Pod, container_id: str) -> None:
 def members(paths: Paths, pod: Pod) -> list[Container]:
     """Return the containers of a pod, oldest first."""
     try:
-        listed = os.listdir(f"{directory(paths)}/{pod.name}/members")
+        listed = os.listdir(f"{paths.pods}/{pod.name}/members")
     except FileNotFoundError:
         return []
     found = (record.load(paths, each) for each in listed)
@@ -129,7 +125,7 @@ def members(paths: Paths, pod: Pod) -> list[Container]:
 
 def remove(paths: Paths, pod: Pod) -> None:
     """Forget a pod without members; its runtime directory too."""
-    shutil.rmtree(f"{directory(paths)}/{pod.name}", ignore_errors=True)
+    shutil.rmtree(f"{paths.pods}/{pod.name}", ignore_errors=True)
     if paths.runtime is not None:
         shutil.rmtree(paths.container_runtime(pod.id), ignore_errors=True)
 
@@ -138,7 +134,7 @@ def new_name(paths: Paths) -> str:
     """Return a random name that no pod and no container has now."""
     while True:
         name = reservation.free_name(paths)
-        if not os.path.lexists(f"{directory(paths)}/{name}"):
+        if not os.path.lexists(f"{paths.pods}/{name}"):
             return name
 
 
@@ -149,7 +145,7 @@ def new_id() -> str:
 
 def _load(paths: Paths, name: str) -> Pod | None:
     try:
-        value = statefile.read(f"{directory(paths)}/{name}/pod.json")
+        value = statefile.read(f"{paths.pods}/{name}/pod.json")
         return Pod(**{field: value[field] for field in Pod._fields if field in value})  # type: ignore[arg-type]  # written by create()
     except (OSError, statefile.DamagedError, TypeError):
         return None
