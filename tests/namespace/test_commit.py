@@ -252,3 +252,23 @@ def test_container_prune(rig: Machine, alpine: str) -> None:
     assert rig.run(prune).stdout == ids["kept"]
     assert rig.run(["rp", "container", "exists", "runs"]).returncode == 0
     rig.run(["rp", "rm", "-f", "runs"])
+
+
+def test_a_layer_unpacked_and_packed_again_has_the_same_diff_id(rig: Machine, alpine: str) -> None:
+    script = """
+        mkdir -p /d/e; echo x >/d/f; ln /d/f /d/g; ln -s ../f /d/e/l; mkfifo /d/p
+        n=$(printf %0200d 7); mkdir /d/$n; echo y >/d/$n/$n; truncate -s 1M /d/sparse
+        chown 5:6 /d/f; chmod 4755 /d/f; rm -r /media; touch -d 2001-02-03 /d/f /d/e"""
+    rig.run(["rp", "run", "--name", BOX, "--network=none", alpine, "sh", "-ec", script])
+    rig.run(["rp", "export", "-o", "first.tar", BOX])
+    rig.run(["rp", "import", "-q", "first.tar", IMAGE])
+    rig.run(["rp", "rm", BOX])
+    rig.run(["rp", "create", "--name", BOX, IMAGE, "true"])
+    rig.run(["rp", "export", "-o", "second.tar", BOX])
+    first, second = rig.run(["sha256sum", "first.tar", "second.tar"]).stdout.split()[::2]
+    layers = rig.run(["rp", "image", "inspect", "-f", "{{json .RootFS.Layers}}", IMAGE]).stdout
+    assert layers == f'["sha256:{first}"]\n'
+    assert second == first
+    rig.run(["rm", "first.tar", "second.tar"])
+    rig.run(["rp", "rm", BOX])
+    rig.run(["rp", "rmi", IMAGE])
