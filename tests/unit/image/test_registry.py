@@ -331,6 +331,29 @@ def test_a_token_from_the_registry_itself(bench: Bench) -> None:
     assert set(server.authorizations()) == {"Bearer secret-token"}
 
 
+def test_a_token_that_has_expired_is_renewed(bench: Bench) -> None:
+    given: list[str] = []
+
+    def answer(request: Request) -> Answer:
+        # The server is a process of its own: its list grows with its tokens.
+        if request.path.startswith("/token"):
+            given.append(f"token-{len(given)}")
+            return Answer(200, json.dumps({"token": given[-1]}).encode())
+        if given and request.headers.get("authorization") == f"Bearer {given[-1]}":
+            # Each token is good for one request.
+            given.append("expired")
+            return GOOD
+        realm = f'Bearer realm="http://{request.headers["host"]}/token",service="s",scope="x"'
+        return Answer(401, b"", (("WWW-Authenticate", realm),))
+
+    server = bench.serve(answer)
+    client = bench.client()
+    source = Source(server.host, "team/app", insecure=True)
+    for _ in range(3):
+        assert client.manifest(source, "latest").data == MANIFEST
+    assert len([path for path in server.paths() if path.startswith("/token")]) == 3
+
+
 def test_GHSA_token_servers_over_http_elsewhere_are_refused(bench: Bench) -> None:
     thief = bench.serve(always(Answer(200, b'{"token":"x"}')))
     server = bench.serve(token_script(lambda: thief.host))
