@@ -122,7 +122,7 @@ def test_exit_codes(
         (["-v", "/nope:/x"], 125, "volume source /nope"),
         (["--memory", "12x"], 125, "--memory '12x'"),
         (["--nosuch"], 125, "unknown option --nosuch"),
-        (["--network", "nosuch"], 125, "network 'nosuch' is unknown"),
+        (["--network", "nosuch"], 125, "network 'nosuch' does not exist"),
         (["-p", "80:80"], 125, "privileged"),
         (["--name", "../x"], 125, "is not valid"),
         (["--property", "Nosuch=1"], 125, "Nosuch"),
