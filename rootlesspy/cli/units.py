@@ -45,7 +45,7 @@ def enable(
 
     files = [name for name in names if name.endswith(_DEFINITION)]
     if files:
-        code = definitions.apply(context, files, no_start=not now, quiet=True)
+        code = definitions.apply(context, files, locked=False, no_start=not now, quiet=True)
         if code:
             return code
 

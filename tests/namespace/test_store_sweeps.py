@@ -145,6 +145,6 @@ def test_P1_a_pull_of_alpine_killed_at_many_calls(
     found = _sweep(
         rig,
         command=["rp", "pull", "--quiet", "alpine"],
-        **({"kill": EVERYWHERE_60TH} if WHOLE else {"points": [("fchown", KILL, 300)]}),
+        **({"kill": EVERYWHERE_60TH} if WHOLE else {"points": [("utimensat", KILL, 60)]}),
     )
     assert found["fired"] >= 1

@@ -166,12 +166,18 @@ class Machine:
         argv = ["python3", "-I", "-", str(self.uid)]
         return dict(json.loads(self.run(argv, input=_SNAPSHOT, user=user).stdout))
 
-    def assert_same(self, before: Snapshot, *, ignore: Sequence[str] = ()) -> None:
-        """Fail unless the machine is (or within seconds becomes) as it was.
+    def assert_same(
+        self,
+        before: Snapshot,
+        *,
+        ignore: Sequence[str] = (),
+        settle_limit_s: float = _SETTLE_LIMIT_S,
+    ) -> None:
+        """Fail unless the machine is (or in time becomes) as it was.
 
         `ignore` names kinds of the snapshot, for instance "home" after a pull.
         """
-        limit_s = time.monotonic() + _SETTLE_LIMIT_S
+        limit_s = time.monotonic() + settle_limit_s
         pause_s = 0.05
         while True:
             after = self.snapshot()
@@ -184,7 +190,7 @@ class Machine:
             if time.monotonic() > limit_s:
                 raise AssertionError("left behind:\n" + "\n".join(lines))
             time.sleep(pause_s)
-            pause_s *= 2
+            pause_s = min(1.0, pause_s * 2)
 
 
 class Terminal:

@@ -148,7 +148,7 @@ def test_snapshot_sees_each_kind_of_leak(rig: Machine) -> None:
     leak = (
         "touch ~/f /tmp/f $XDG_RUNTIME_DIR/f;"
         "systemd-run --user --quiet --unit=leak python3 -c '"
-        'import socket, time; s = socket.create_server(("127.0.0.1", 8124)); time.sleep(100)\''
+        'import socket, time; s = socket.create_server(("127.0.0.1", 8124)); time.sleep(1000)\''
     )
     rig.run(["bash", "-c", leak])
     after = rig.snapshot()
@@ -156,7 +156,7 @@ def test_snapshot_sees_each_kind_of_leak(rig: Machine) -> None:
         kinds = ("processes", "units", "cgroups", "runtime", "temporary", "home")
         assert [kind for kind in kinds if before[kind] == after[kind]] == []
         with pytest.raises(AssertionError, match=r"leak\.service"):
-            rig.assert_same(before, ignore=("home",))
+            rig.assert_same(before, ignore=("home",), settle_limit_s=1)
     finally:
         rig.run(["bash", "-c", "systemctl --user stop leak; rm ~/f /tmp/f $XDG_RUNTIME_DIR/f"])
     rig.assert_same(before)
