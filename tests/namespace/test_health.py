@@ -187,14 +187,15 @@ def test_an_unhealthy_container_is_restarted_when_that_was_asked(rig: Machine, a
 
 
 def test_a_paused_container_is_not_judged(rig: Machine, alpine: str) -> None:
-    options = ("--health-cmd", "true", "--health-interval", "100ms", "--health-timeout", "300ms")
+    options = ("--health-cmd", "true", "--health-interval", "100ms", "--health-timeout", "5s")
     with container(rig, *options, "--health-retries", "1"):
         until(rig, "{{.State.Health.Status}}", "healthy")
         rig.run(["rp", "pause", "hc"])
         refused = rig.run(["rp", "healthcheck", "run", "hc"], check=False)
         assert refused.returncode == 125
         assert "is paused" in refused.stderr
-        rig.run(["sleep", "1"])
+        # Longer than the check that it stopped may take.
+        rig.run(["sleep", "6"])
         rig.run(["rp", "unpause", "hc"])
         assert health(rig)["Status"] == "healthy"
         assert check(rig) == (0, "")

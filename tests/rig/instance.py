@@ -7,6 +7,7 @@ So cleaning up is always the same, whoever was killed in whatever moment.
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import os
@@ -225,9 +226,18 @@ def _enable_controllers(cgroup: Path) -> None:
 def _clean(name: str) -> None:
     cgroup = _cgroup(name)
     if cgroup.is_dir():
-        _kill_cgroup(cgroup)
-        for path, _directories, _files in os.walk(cgroup, topdown=False):
-            os.rmdir(path)
+        limit_s = time.monotonic() + _KILL_LIMIT_S
+        while True:
+            _kill_cgroup(cgroup)
+            try:
+                for path, _directories, _files in os.walk(cgroup, topdown=False):
+                    os.rmdir(path)
+            except OSError as error:
+                # A command that was about to enter the rig came after the kill.
+                if error.errno != errno.EBUSY or time.monotonic() > limit_s:
+                    raise
+            else:
+                break
     directory = location.instances() / name
     if directory.is_dir():
         shutil.rmtree(directory)

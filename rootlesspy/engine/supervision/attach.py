@@ -34,6 +34,7 @@ _FORWARDED = (
     signal.SIGALRM,
     signal.SIGCONT,
 )
+_LEAVING = (signal.SIGINT, signal.SIGTERM, signal.SIGQUIT)
 
 
 class SupervisorLostError(Error):
@@ -71,6 +72,8 @@ class Client:
         self._pending = b""
         self._input_open = interactive
         self.started = False
+        self._leaves = False
+        """A signal that is not to be passed on came before it was known to run."""
         self._session = ""
         """The id of an exec session."""
         self._wakeup = _catch_signals()
@@ -97,6 +100,8 @@ class Client:
                     code = self._serve_supervisor()
                     if code is not None:
                         return code
+                    if self.started and self._leaves:
+                        raise KeyboardInterrupt
         finally:
             self._guard.restore()
 
@@ -188,6 +193,11 @@ class Client:
             elif number == signal.SIGHUP and self.started and not _has_terminal():
                 return True
             elif not self.started:
+                if not (self._forwards or self._leaves):
+                    # It may run already: that it does is told after its first words.  A second
+                    # signal ends the start.
+                    self._leaves = number in _LEAVING
+                    continue
                 if not self._supervisor_pid:
                     raise CancelledError(number)
                 # The supervisor unwinds what it has made so far and says so.
@@ -198,7 +208,7 @@ class Client:
                     self._resize()
                 if self._forwards:
                     control.tell(self._end, "signal", number=number)
-                elif number in (signal.SIGINT, signal.SIGTERM, signal.SIGQUIT):
+                elif number in _LEAVING:
                     raise KeyboardInterrupt
         return False
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import signal
 
@@ -73,5 +74,11 @@ def kill_cgroup(directory_fd: int) -> None:
     except FileNotFoundError:
         # systemd has removed the cgroup already: it was empty.
         return
-    os.write(fd, b"1")
-    os.close(fd)
+    try:
+        os.write(fd, b"1")
+    except OSError as error:
+        # Removed since; whether by ENOENT or ENODEV is the kernel's affair.
+        if error.errno not in (errno.ENOENT, errno.ENODEV):
+            raise
+    finally:
+        os.close(fd)
