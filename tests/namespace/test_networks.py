@@ -48,6 +48,8 @@ def start(rig: Machine, name: str, *options: str) -> None:
             name,
             "--stop-timeout",
             "0",
+            # Some BusyBoxes know no other way to ping.
+            "--cap-add=NET_RAW",
             *options,
             "alpine",
             "sleep",

@@ -86,7 +86,27 @@ def from_busybox(tree: Path, name: str) -> ociimage.Image:
         ociimage.symlink(f"bin/{applet}", "busybox") for applet in applets if applet != "busybox"
     ]
     entries += [ociimage.Entry(name=path, data=text.encode()) for path, text in files.items()]
+    entries += _getent(tree)
     return ociimage.image([ociimage.tar(entries)], _CONFIG)
+
+
+def _getent(tree: Path) -> list[ociimage.Entry]:
+    """Return getent, which Alpine has, with the C library that it needs: Debian's."""
+    (libc,) = tree.glob("usr/lib/*-linux-gnu/libc.so.6")
+    loader = next(libc.parent.glob("ld-linux*.so.*"))
+    directory = f"lib/{libc.parent.name}"
+    return [
+        ociimage.directory("lib64"),
+        ociimage.directory(directory),
+        ociimage.Entry(name=f"{directory}/libc.so.6", data=libc.read_bytes(), mode=0o755),
+        # Where programs of either family look for it.
+        ociimage.Entry(name=f"lib64/{loader.name}", data=loader.read_bytes(), mode=0o755),
+        ociimage.symlink(f"lib/{loader.name}", f"../lib64/{loader.name}"),
+        ociimage.Entry(
+            name="usr/bin/getent", data=(tree / "usr/bin/getent").read_bytes(), mode=0o755
+        ),
+        ociimage.Entry(name="etc/nsswitch.conf", data=b"hosts: files dns\n"),
+    ]
 
 
 def _from_rootfs(archive: Path) -> ociimage.Image:
