@@ -75,6 +75,7 @@ def from_busybox(tree: Path, name: str) -> ociimage.Image:
         "etc/passwd": _PASSWD,
         "etc/group": _GROUP,
         "etc/os-release": release,
+        "etc/alpine-release": "3.20.3\n",
         "etc/motd": "Welcome\n",
         "etc/hostname": "localhost\n",
         "etc/hosts": "127.0.0.1\tlocalhost\n",
