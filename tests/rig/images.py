@@ -75,11 +75,12 @@ def from_busybox(tree: Path, name: str) -> ociimage.Image:
         "etc/passwd": _PASSWD,
         "etc/group": _GROUP,
         "etc/os-release": release,
-        "etc/alpine-release": "3.20.3\n",
         "etc/motd": "Welcome\n",
         "etc/hostname": "localhost\n",
         "etc/hosts": "127.0.0.1\tlocalhost\n",
     }
+    if name == "alpine":
+        files["etc/alpine-release"] = "3.20.3\n"
     entries = [ociimage.directory(path) for path in directories]
     entries += [ociimage.directory(path, mode=0o1777) for path in ("tmp", "var/tmp")]
     entries += [ociimage.Entry(name="bin/busybox", data=binary, mode=0o755)]
