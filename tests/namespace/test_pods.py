@@ -44,7 +44,8 @@ def test_members_share_network_host_name_and_memory(rig: Machine, alpine: str) -
     script = """
         until [ -e /dev/shm/mark ]; do sleep 0.1; done
         hostname; cat /dev/shm/mark; grep -c db /etc/hosts; grep two /etc/hosts | cut -f 1
-        nc -l -p 80 </dev/null & until nc 127.0.0.1 80 </dev/null; do sleep 0.1; done; wait; echo reached
+        nc -l -p 80 </dev/null &
+        until nc 127.0.0.1 80 </dev/null; do sleep 0.1; done; wait; echo reached
     """
     argv = ["rp", "run", "--rm", "--pod", "web", "--name", "two", alpine, "sh", "-c", script]
     assert rig.run(argv).stdout == "web\nshared\n1\n127.0.0.1\nreached\n"
