@@ -66,7 +66,8 @@ def from_busybox(tree: Path, name: str) -> ociimage.Image:
     ).stdout.split()
     binary = (tree / "usr" / "bin" / "busybox").read_bytes()
     # fmt: off
-    directories = ("bin", "dev", "etc", "home", "lib", "mnt", "opt", "proc", "root", "run", "sbin",
+    directories = ("bin", "dev", "etc", "etc/apk", "home", "lib", "media", "mnt",
+                   "opt", "proc", "root", "run", "sbin",
                    "srv", "sys", "usr", "usr/bin", "usr/sbin", "usr/local", "usr/local/bin", "var",
                    "var/log", "var/mail")
     # fmt: on
