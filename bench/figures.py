@@ -1,4 +1,4 @@
-"""From times to medians, quartiles and ratios; JSON and the table of README.md."""
+"""From values to medians, quartiles and ratios, and to JSON."""
 
 from __future__ import annotations
 
@@ -8,42 +8,130 @@ import statistics
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from pathlib import Path
 
-    from bench.work import Group
+    from bench.work import Group, Measured
 
 BEGIN, END = "<!-- bench -->", "<!-- /bench -->"
 
 
 class Figure(NamedTuple):
-    """What one contestant's times say, in milliseconds."""
+    """What one contestant's values say, in the unit of its outcome."""
 
     name: str
-    median_ms: float
-    lower_ms: float
-    upper_ms: float
-    """The quartiles: half of all times lie between them."""
-    best_ms: float
+    median: float
+    lower: float
+    upper: float
+    """The quartiles: half of all values lie between them."""
+    best: float
     rounds: int
+    cpu_ms: float | None = None
+    """Median of user and system time, of the command and of what it waited for."""
+
+
+class Ratio(NamedTuple):
+    """How one contestant's values relate to another's, round by round."""
+
+    median: float
+    lower: float
+    upper: float
 
 
 class Outcome(NamedTuple):
-    """What one group's times say."""
+    """What one group's values say; the first two contestants are set against each other."""
 
     key: str
     title: str
+    unit: str
+    names: tuple[str, ...]
+    """All contestants, whether they finished or not: ours, the peer, the others."""
     figures: tuple[Figure, ...]
-    times_ms: dict[str, list[float]]
+    values: dict[str, list[float]]
+    failed: dict[str, str]
+    repeated: dict[str, str]
 
-    def of(self, name: str) -> Figure:
-        """Return the figure of a contestant."""
-        return next(figure for figure in self.figures if figure.name == name)
+    def of(self, name: str) -> Figure | None:
+        """Return the figure of a contestant, None when it has failed."""
+        return next((figure for figure in self.figures if figure.name == name), None)
+
+    @property
+    def ratio(self) -> Ratio | None:
+        """Return ours ÷ the peer's."""
+        if len(self.names) < 2:
+            return None
+        ours, theirs = self.names[:2]
+        return ratio(self.values.get(ours, ()), self.values.get(theirs, ()))
 
 
-def outcome(group: Group, times_ms: dict[str, list[float]]) -> Outcome:
-    """Summarise the times of a group, in the group's order."""
-    figures = tuple(_figure(each.name, times_ms[each.name]) for each in group.contestants)
-    return Outcome(group.key, group.title, figures, times_ms)
+def outcome(group: Group, measured: Measured) -> Outcome:
+    """Summarise the values of a group, in the group's order."""
+    names = tuple(each.name for each in group.contestants)
+    failed = dict(measured.failed)
+    for name in names:
+        if not measured.values.get(name):
+            failed.setdefault(name, "no value")
+    figures = tuple(
+        summary(name, measured.values[name], measured.cpu_ms.get(name, ()))
+        for name in names
+        if name not in failed
+    )
+    return Outcome(
+        key=group.key,
+        title=group.title,
+        unit=group.unit,
+        names=names,
+        figures=figures,
+        values={figure.name: measured.values[figure.name] for figure in figures},
+        failed=failed,
+        repeated=dict(measured.repeated),
+    )
+
+
+def failure(group: Group, why: str) -> Outcome:
+    """Return the outcome of a group that could not be measured at all."""
+    names = tuple(each.name for each in group.contestants)
+    return Outcome(
+        key=group.key,
+        title=group.title,
+        unit=group.unit,
+        names=names,
+        figures=(),
+        values={},
+        failed=dict.fromkeys(names, why),
+        repeated={},
+    )
+
+
+def summary(name: str, values: Sequence[float], cpu_ms: Sequence[float] = ()) -> Figure:
+    """Summarise the values of one contestant."""
+    median, lower, upper = quartiles(values)
+    return Figure(
+        name=name,
+        median=round(median, 2),
+        lower=round(lower, 2),
+        upper=round(upper, 2),
+        best=round(min(values), 2),
+        rounds=len(values),
+        cpu_ms=round(statistics.median(cpu_ms), 2) if cpu_ms else None,
+    )
+
+
+def ratio(ours: Sequence[float], theirs: Sequence[float]) -> Ratio | None:
+    """Divide round by round: what made a round slow was there for both. None: not to be divided."""
+    pairs = [(our, their) for our, their in zip(ours, theirs, strict=False) if their > 0]
+    if not pairs:
+        return None
+    median, lower, upper = quartiles([our / their for our, their in pairs])
+    return Ratio(median=round(median, 3), lower=round(lower, 3), upper=round(upper, 3))
+
+
+def quartiles(values: Sequence[float]) -> tuple[float, float, float]:
+    """Return the median and the quartiles below and above it."""
+    if len(values) == 1:
+        return values[0], values[0], values[0]
+    lower, median, upper = statistics.quantiles(values, n=4, method="inclusive")
+    return median, lower, upper
 
 
 def machine_facts(load: tuple[str, str], versions: dict[str, str]) -> dict[str, Any]:
@@ -58,107 +146,37 @@ def machine_facts(load: tuple[str, str], versions: dict[str, str]) -> dict[str, 
     }
 
 
-def as_json(date: str, facts: dict[str, Any], outcomes: list[Outcome]) -> dict[str, Any]:
-    """Return all that was measured, every single time included."""
+def as_json(date: str, facts: dict[str, Any], outcomes: Sequence[Outcome]) -> dict[str, Any]:
+    """Return all that was measured, every single value included."""
     return {
-        "version": 1,
+        "version": 2,
         "date": date,
         "machine": facts,
         "groups": {
             each.key: {
                 "title": each.title,
+                "unit": each.unit,
+                "ratio": each.ratio._asdict() if each.ratio else None,
                 "figures": [figure._asdict() for figure in each.figures],
-                "times_ms": {
-                    name: [round(time_ms, 2) for time_ms in times]
-                    for name, times in each.times_ms.items()
+                "values": {
+                    name: [round(value, 2) for value in values]
+                    for name, values in each.values.items()
                 },
+                "failed": each.failed,
+                "repeated": each.repeated,
             }
             for each in outcomes
         },
     }
 
 
-# What is typed, the group, rp's and podman's contestant in it, who else is named beside them.
-_ROWS = (
-    ("run --rm alpine true", "start", "rp", "podman", ()),
-    (
-        "run --rm --network none alpine true",
-        "start",
-        "rp --network none",
-        "podman --network none",
-        ("crun", "bwrap", "systemd-run --scope", "python3 -I -S"),
-    ),
-    ("ps -a, 1 container", "ps-1", "rp", "podman", ()),
-    ("ps -a, {count} containers", "ps-100", "rp", "podman", ()),
-    ("pull alpine", "pull-small", "rp", "podman", ("skopeo + umoci",)),
-    ("pull {image}", "pull", "rp", "podman", ("skopeo + umoci",)),
-    ("save {image}", "save", "rp", "podman", ()),
-    ("load {image}", "load", "rp", "podman", ()),
-)
-
-
-def table(date: str, facts: dict[str, Any], outcomes: list[Outcome]) -> str:
-    """Return the table of README.md, with the machine it is from."""
-    found = {each.key: each for each in outcomes}
-    lines = [
-        "| | rp | podman | rp ÷ podman | beside them |",
-        "| --- | --- | --- | --- | --- |",
-    ]
-    for typed, key, ours, theirs, others in _ROWS:
-        if key in found:
-            named = typed.format(count=100, image=facts.get("big_image", ""))
-            lines.append(_row(named, found[key], ours, theirs, others))
-    versions = ", ".join(
-        f"{name} {facts[name]}" for name in ("podman", "crun", "python", "systemd") if name in facts
-    )
-    lines += [
-        "",
-        (
-            f"Medians in milliseconds, in brackets the range of the middle half. {date}, "
-            f"{facts['cpus']} CPUs, Linux {facts['kernel']}, {versions}, in the namespace rig; "
-            "load average "
-            f"{facts['load_average_before']} before, {facts['load_average_after']} after. "
-            "`bench/run` measures again."
-        ),
-    ]
-    return "\n".join(lines)
-
-
-def insert(document: Path, text: str) -> bool:
+def insert(document: Path, text: str, markers: tuple[str, str] = (BEGIN, END)) -> bool:
     """Put the text between the markers of a document; say whether it has them."""
     if not document.exists():
         return False
-    before, begin, rest = document.read_text(encoding="utf-8").partition(BEGIN)
-    _, end, after = rest.partition(END)
+    before, begin, rest = document.read_text(encoding="utf-8").partition(markers[0])
+    _, end, after = rest.partition(markers[1])
     if not (begin and end):
         return False
-    document.write_text(f"{before}{BEGIN}\n{text}\n{END}{after}", encoding="utf-8")
+    document.write_text(f"{before}{begin}\n{text}\n{end}{after}", encoding="utf-8")
     return True
-
-
-def _figure(name: str, times_ms: list[float]) -> Figure:
-    lower, median, upper = statistics.quantiles(times_ms, n=4, method="inclusive")
-    return Figure(
-        name=name,
-        median_ms=round(median, 2),
-        lower_ms=round(lower, 2),
-        upper_ms=round(upper, 2),
-        best_ms=round(min(times_ms), 2),
-        rounds=len(times_ms),
-    )
-
-
-def _row(typed: str, found: Outcome, ours: str, theirs: str, others: tuple[str, ...]) -> str:
-    rp, podman = found.of(ours), found.of(theirs)
-    beside = ", ".join(f"{name} {_shown(found.of(name).median_ms)}" for name in others)
-    ratio = rp.median_ms / podman.median_ms
-    return f"| `{typed}` | {_spread(rp)} | {_spread(podman)} | **{ratio:.2f}** | {beside} |"
-
-
-def _spread(figure: Figure) -> str:
-    lower, upper = _shown(figure.lower_ms), _shown(figure.upper_ms)
-    return f"{_shown(figure.median_ms)} ({lower}–{upper})"  # noqa: RUF001 a range is written so
-
-
-def _shown(time_ms: float) -> str:
-    return f"{time_ms:,.0f}" if time_ms >= 20 else f"{time_ms:.1f}"

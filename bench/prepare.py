@@ -18,7 +18,6 @@ from bench import work
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from rig.instance import Instance
     from rig.machine import Machine
 
 # Together they give a layer of about 240 MB, the size of a large Debian image's.
@@ -30,20 +29,24 @@ _CLEAN = """\
 mkdir -p "$1"
 podman unshare rm -rf "$1/bundle" "$1/stores"
 mkdir "$1/stores"
-rp rm --all
-podman rm --all >/dev/null
+rp rm --all --force
+rp rmi --all --force
+podman rm --all --force --time 0 >/dev/null
+podman rmi --all --force >/dev/null
 """
 _STOPPED = """\
+wanted=$1
 each() {
-    i=$first
-    while [ "$i" -lt "$last" ]; do
+    i=$1
+    shift
+    while [ "$i" -lt "$wanted" ]; do
         "$@" --network=none --name "bench-$i" alpine true
         i=$((i + 1))
     done
 }
-first=$1 last=$2
-each rp run & rp=$!
-each podman --events-backend=none run --pids-limit=0 --log-driver=none
+each "$(rp ps -aq | wc -l)" rp run & rp=$!
+each "$(podman ps -aq | wc -l)" \\
+    podman --events-backend=none run --pids-limit=0 --log-driver=none
 wait "$rp"
 """
 # A directory of its own for crun and bwrap, with the files and owners that rp's layer has.
@@ -64,18 +67,30 @@ class BigLayer(NamedTuple):
 
 
 def images(machine: Machine) -> None:
-    """Pull the small image with both, and leave one stopped container in each."""
-    machine.run(["sh", "-euc", _CLEAN, "sh", work.HOME])
-    timer = Path(__file__).with_name("timer.py").read_text(encoding="utf-8")
-    _write(machine, work.TIMER, timer)
-    machine.run(["rp", "pull", "--quiet", work.IMAGE], timeout=120)
-    machine.run(["podman", "pull", "--quiet", work.IMAGE], timeout=120)
-    stopped(machine, 0, 1)
+    """Pull the small image with both, leave one stopped container in each, make crun's bundle."""
+    machine.run(["sh", "-euc", _CLEAN, "sh", work.HOME], timeout=300)
+    timer(machine)
+    both(machine, "{p} pull --quiet alpine")
+    stopped(machine, 1)
+    bundle(machine)
 
 
-def stopped(machine: Machine, present: int, wanted: int) -> None:
+def timer(machine: Machine) -> None:
+    """Put the timer where it is looked for."""
+    text = Path(__file__).with_name("timer.py").read_text(encoding="utf-8")
+    machine.run(["mkdir", "-p", work.HOME])
+    write(machine, work.TIMER, text)
+
+
+def both(machine: Machine, line: str, timeout: float = 300) -> None:
+    """Run a shell's command line with each program."""
+    for words in work.PROGRAMS.values():
+        machine.run(["sh", "-c", line.format(**words)], timeout=timeout)
+
+
+def stopped(machine: Machine, wanted: int) -> None:
     """Run containers without --rm until there are `wanted` of each program's."""
-    machine.run(["sh", "-euc", _STOPPED, "sh", str(present), str(wanted)], timeout=600)
+    machine.run(["sh", "-euc", _STOPPED, "sh", str(wanted)], timeout=600)
 
 
 def bundle(machine: Machine) -> None:
@@ -90,11 +105,14 @@ def bundle(machine: Machine) -> None:
     ]
     spec["linux"].pop("resources", None)
     spec["linux"].pop("cgroupsPath", None)
-    _write(machine, f"{directory}/config.json", json.dumps(spec))
+    write(machine, f"{directory}/config.json", json.dumps(spec))
 
 
-def big_image(rig: Instance, machine: Machine) -> BigLayer:
+def big_image(bench: work.Bench) -> BigLayer:
     """Put an image with one large layer of Debian files in the rig's registry."""
+    rig = bench.rig
+    if rig is None:
+        raise location.RigError("the virtual machine's registry takes no large image")
     tree = Path(rig.tree)
     cached = location.cache() / f"bench-layer-{_GIANT_BYTES}-{tree.name}.tar.gz"
     if not cached.exists():
@@ -107,21 +125,14 @@ def big_image(rig: Instance, machine: Machine) -> BigLayer:
     image = ociimage.assemble((layer,), ["sha256:" + hashlib.sha256(content).hexdigest()], {})
     storage = rig.root / "var" / "lib" / "docker-registry"
     ociimage.write_registry(storage, "bench/debian", {"latest": image})
-    machine.root(["chown", "-R", "docker-registry:", "/var/lib/docker-registry"])
+    bench.machine.root(["chown", "-R", "docker-registry:", "/var/lib/docker-registry"])
     with tarfile.open(fileobj=io.BytesIO(content)) as archive:
         files = sum(1 for _ in archive)
     return BigLayer(bytes=len(content), files=files)
 
 
-def pull_big(machine: Machine) -> None:
-    """Have the large image in both stores, and in an archive."""
-    machine.run(["rp", "pull", "--quiet", work.BIG_IMAGE], timeout=300)
-    machine.run(["podman", "pull", "--quiet", work.BIG_IMAGE], timeout=300)
-    script = f"rm -f {work.SAVED}; podman save --quiet -o {work.SAVED} {work.BIG_IMAGE}"
-    machine.run(["sh", "-c", script], timeout=300)
-
-
-def _write(machine: Machine, path: str, text: str) -> None:
+def write(machine: Machine, path: str, text: str) -> None:
+    """Write a file in the rig, as alice."""
     machine.run(["sh", "-c", 'cat >"$1"', "sh", path], input=text)
 
 

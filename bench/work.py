@@ -1,32 +1,58 @@
-"""What is compared with what: the groups, their contestants and each one's best settings.
+"""What is compared with what: the records of groups, and each program's best settings.
 
 podman: crun as its runtime, native overlay, no log and no event written (rp writes neither), and no
 pids limit, which the namespace rig has no controller for.  It makes a systemd scope, as rp does.
-crun carries out rp's own config.json, in a scope too.  bwrap, systemd-run and python3 are floors:
-the kernel's, systemd's and the interpreter's share.
+In each group the first contestant is ours, the second one the peer that it is set against; the
+others (floors: the kernel's, systemd's and the interpreter's share) are named beside them.
 """
 
 from __future__ import annotations
 
-from typing import NamedTuple
+import shlex
+from typing import TYPE_CHECKING, NamedTuple
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+
+    from rig.instance import Instance
+    from rig.machine import Machine
+
+    Measure = Callable[["Bench", tuple["Group", ...]], Iterable[tuple["Group", "Measured"]]]
 
 HOME = "/home/alice/bench"
 TIMER = f"{HOME}/timer.py"
 IMAGE = "alpine"
 # The rig's registry is the mirror of docker.io.
 BIG_IMAGE = "docker.io/bench/debian:latest"
-SAVED = f"{HOME}/saved.tar"
-STORES = f"{HOME}/stores"
-_ROOTFS = f"{HOME}/bundle/rootfs"
-_PODMAN = ("podman", "--events-backend=none")
+ROOTFS = f"{HOME}/bundle/rootfs"
+# What {p}, {run}, {detach} and {log} (a file that is not rotated) stand for in command lines.
+PROGRAMS = {
+    "rp": {
+        "p": "rp",
+        "run": "rp run",
+        "detach": "rp run -d --log-driver=none",
+        "log": "--log-driver=json-file --log-opt max-size=-1",
+    },
+    "podman": {
+        "p": "podman --events-backend=none",
+        "run": "podman --events-backend=none run --pids-limit=0 --log-driver=none",
+        "detach": "podman --events-backend=none run --pids-limit=0 --log-driver=none -d",
+        "log": "--log-driver=k8s-file",
+    },
+}
 
 
 class Contestant(NamedTuple):
-    """One command; what is in `before` is run each time, untimed."""
+    """One command; what is in `before` and `after` is run each time, untimed."""
 
     name: str
     argv: tuple[str, ...]
     before: tuple[tuple[str, ...], ...] = ()
+    after: tuple[tuple[str, ...], ...] = ()
+    terminal: bool = False
+    """It gets a terminal whose other end is read as fast as it writes."""
+    reports: bool = False
+    """Its value is what it prints on its last line, not its time."""
 
 
 class Group(NamedTuple):
@@ -36,87 +62,90 @@ class Group(NamedTuple):
     title: str
     contestants: tuple[Contestant, ...]
     rounds: int
-    least_rounds: int
     limit_s: float
     """After this time no further round is begun, once there were least_rounds."""
+    unit: str = "ms"
+    least_rounds: int = 3
     warm_up: bool = True
     """Begin with a round that does not count."""
 
 
-def start(rounds: int, limit_s: float) -> Group:
-    """Return the group that starts a container and waits for its end."""
-    podman = (*_PODMAN, "run", "--rm", "--pids-limit=0", "--log-driver=none")
-    # fmt: off
-    contestants = (
-        Contestant("rp", ("rp", "run", "--rm", IMAGE, "true")),
-        Contestant("rp --network none", ("rp", "run", "--rm", "--network", "none", IMAGE, "true")),
-        Contestant("podman", (*podman, IMAGE, "true")),
-        Contestant("podman --network none", (*podman, "--network=none", IMAGE, "true")),
-        Contestant("crun", ("crun", "--systemd-cgroup", "run", "--bundle", f"{HOME}/bundle",
-                            "bench")),
-        Contestant("bwrap", ("bwrap", "--unshare-all", "--ro-bind", _ROOTFS, "/", "--proc", "/proc",
-                             "--dev", "/dev", "true")),
-        Contestant("systemd-run --scope", ("systemd-run", "--user", "--scope", "--quiet", "true")),
-        Contestant("python3 -I -S", ("python3", "-I", "-S", "-c", "pass")),
-    )
-    # fmt: on
-    return Group("start", "start a container", contestants, rounds, 5, limit_s)
+class Measured(NamedTuple):
+    """What a group gave: a value per round (the same round for all), or why there is none."""
+
+    values: dict[str, list[float]]
+    failed: dict[str, str]
+    cpu_ms: dict[str, list[float]]
+    """User and system time of the command and of what it waited for, where that was measured."""
+    repeated: dict[str, str]
+    """Who failed once and had another try, and what it had said."""
 
 
-def listing(count: int, rounds: int, limit_s: float) -> Group:
-    """Return the group that lists `count` stopped containers."""
-    contestants = (
-        Contestant("rp", ("rp", "ps", "-a")),
-        Contestant("podman", (*_PODMAN, "ps", "-a")),
-    )
-    return Group(f"ps-{count}", f"list {count} stopped", contestants, rounds, 5, limit_s)
+class Bench(NamedTuple):
+    """Where it is measured."""
+
+    machine: Machine
+    rig: Instance | None = None
+    """None: it is the virtual machine."""
 
 
-def pulling(image: str, key: str, rounds: int, limit_s: float) -> Group:
-    """Return the group that fetches an image and unpacks it."""
-    # fmt: off
-    contestants = (
-        _into_new_store("rp", f"rp pull --quiet {image}"),
-        _into_new_store("podman", f"{' '.join(_PODMAN)} --root $store pull --quiet {image}"),
-        _into_new_store(
-            "skopeo + umoci",
-            f"skopeo copy --quiet docker://{image} oci:$store/layout:it &&"
-            " umoci unpack --rootless --image $store/layout:it $store/unpacked",
-        ),
-    )
-    # fmt: on
-    return Group(key, f"pull and unpack {image}", contestants, rounds, 3, limit_s, False)
+def nothing(bench: Bench) -> None:
+    """Prepare nothing."""
+    del bench
 
 
-def _into_new_store(name: str, script: str) -> Contestant:
-    """Return a contestant that fills a store ($store) which is new each time, but in use.
+class Section(NamedTuple):
+    """Groups that share what they need, and a table."""
 
-    Nothing is removed in between: ext4 looks long for an inode where thousands were freed within
-    the last minutes, which would be charged to whoever comes next.
-    """
-    used = {"rp": "rp images", "podman": f"{' '.join(_PODMAN)} --root $store images"}
-    prepare = (
-        f"store=$(mktemp -d -p {STORES}); echo $store >{STORES}/next; export XDG_DATA_HOME=$store;"
-        f" {used.get(name, ':')}; sync"
-    )
-    run = f"store=$(cat {STORES}/next); export XDG_DATA_HOME=$store; {script}"
-    return Contestant(name, ("sh", "-c", run), before=(("sh", "-c", prepare),))
+    key: str
+    title: str
+    groups: tuple[Group, ...]
+    measure: Measure
+    """Gives each group as soon as it is measured."""
+    prepare: Callable[[Bench], None] = nothing
+    finish: Callable[[Bench], None] = nothing
+    note: str = ""
+    """A sentence below the table."""
 
 
-def archives(rounds: int, limit_s: float) -> tuple[Group, Group]:
-    """Return the groups that write a large image to an archive and bring it in again."""
-    # fmt: off
-    saving = (
-        Contestant("rp", ("rp", "save", "-o", SAVED, BIG_IMAGE), before=(("rm", "-f", SAVED),)),
-        Contestant("podman", (*_PODMAN, "save", "--quiet", "-o", SAVED, BIG_IMAGE),
-                   before=(("rm", "-f", SAVED),)),
-    )
-    loading = (
-        _into_new_store("rp", f"rp load --quiet -i {SAVED}"),
-        _into_new_store("podman", f"{' '.join(_PODMAN)} --root $store load --quiet -i {SAVED}"),
-    )
-    # fmt: on
+def pair(
+    line: str,
+    *,
+    before: str = "",
+    after: str = "",
+    shell: bool = False,
+    terminal: bool = False,
+    reports: bool = False,
+) -> tuple[Contestant, Contestant]:
+    """Return rp and podman with the same command line; those around it are a shell's anyway."""
     return (
-        Group("save", "write a docker archive", saving, rounds, 3, limit_s, False),
-        Group("load", "load a docker archive", loading, rounds, 3, limit_s, False),
+        contestant("rp", line, before, after, shell=shell, terminal=terminal, reports=reports),
+        contestant("podman", line, before, after, shell=shell, terminal=terminal, reports=reports),
+    )
+
+
+def contestant(
+    program: str,
+    line: str,
+    before: str = "",
+    after: str = "",
+    *,
+    name: str = "",
+    shell: bool = False,
+    terminal: bool = False,
+    reports: bool = False,
+) -> Contestant:
+    """Return a program with its command line; {p}, {run}, {detach}, {log}, {name} are filled in."""
+    words = {"name": program, **PROGRAMS.get(program, {})}
+
+    def in_shell(text: str) -> tuple[tuple[str, ...], ...]:
+        return (("sh", "-c", text.format(**words)),) if text else ()
+
+    return Contestant(
+        name=name or program,
+        argv=in_shell(line)[0] if shell else tuple(shlex.split(line.format(**words))),
+        before=in_shell(before),
+        after=in_shell(after),
+        terminal=terminal,
+        reports=reports,
     )

@@ -2,15 +2,24 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import sys
+import time
 
+from rootlesspy import light_importer
 from rootlesspy.errors import Error
+from rootlesspy.light_typing import TYPE_CHECKING
 from rootlesspy.report import Reporter
+
+if TYPE_CHECKING:
+    from rootlesspy.cli.session import Session
 
 _FAILURE = 125
 _INTERRUPTED = 130
 _BROKEN_PIPE = 141
+# A start makes 15,000 objects that stay; at 2,000 each the collector looks for garbage.
+_OBJECTS_OF_A_START = 20_000
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -19,12 +28,14 @@ def main(arguments: list[str] | None = None) -> int:
     Without arguments it is the program's own command line, and the process ends here.
     """
     if arguments is None:
+        light_importer.install()
         code = main(sys.argv[1:])
         _flush()
         # To take the interpreter down module by module would cost 10 ms.
         os._exit(code)
+    gc.set_threshold(_OBJECTS_OF_A_START)
     words = arguments
-    reporter = Reporter(debug=words[:1] == ["--debug"])
+    reporter = _reporter(words)
     _open_standard_descriptors()
     os.umask(0o077)
     try:
@@ -40,6 +51,7 @@ def main(arguments: list[str] | None = None) -> int:
         return _BROKEN_PIPE
     except Exception as error:  # noqa: BLE001 the last line of defence
         return _unexpected(reporter, error)
+    reporter.done()
     return code
 
 
@@ -49,17 +61,46 @@ def oci() -> None:
     main()
 
 
+def _reporter(words: list[str]) -> Reporter:
+    debug, began_ns = False, 0
+    for word in words:
+        if word == "--debug":
+            debug = True
+        elif word == "--debug-timing":
+            # What this process has computed so far: Python's start and the imports.
+            began_ns = time.monotonic_ns() - time.process_time_ns()
+        else:
+            break
+    return Reporter(debug=debug, began_ns=began_ns)
+
+
 def _dispatch(words: list[str], reporter: Reporter) -> int:
     if words[:1] == ["oci"]:
         from rootlesspy.cli import oci as runtime
 
         return runtime.main(words[1:], os.environ)
-    from rootlesspy.cli import argv
+    supervisor = None
+    # Set by the shell's completion script: typer answers, whatever argv says.
+    completes = "_RP_COMPLETE" in os.environ
+    if not completes and _looks_attached(words):
+        _hold_signals()
+        from rootlesspy.engine.supervision import attached
+
+        # Before anything else: it imports its half meanwhile.
+        supervisor = attached.fork(reporter)
     from rootlesspy.cli.session import Session
 
-    session = Session(reporter=reporter, environment=os.environ)
-    # Set by the shell's completion script: typer answers, whatever argv says.
-    if "_RP_COMPLETE" not in os.environ:
+    session = Session(reporter=reporter, environment=os.environ, supervisor=supervisor)
+    try:
+        return _carry_out(words, session, completes=completes)
+    finally:
+        if supervisor is not None:
+            supervisor.dismiss()
+
+
+def _carry_out(words: list[str], session: Session, *, completes: bool) -> int:
+    reporter = session.reporter
+    if not completes:
         if words[:1] == ["supervise"] and len(words) == 2:
             # Not for people: ExecStart= of rp-NAME.service.
             from rootlesspy.engine.supervision import supervise
@@ -75,14 +116,63 @@ def _dispatch(words: list[str], reporter: Reporter) -> int:
             from rootlesspy.engine.pods import holder
 
             return holder.serve(words[1], session.paths(), reporter)
+        from rootlesspy.cli import argv
+
         invocation = argv.parse(words)
         if invocation is not None:
             from rootlesspy.cli import hot
 
             return hot.execute(invocation, session)
+    if session.supervisor is not None:
+        from rootlesspy.engine.supervision import cancel
+
+        session.supervisor.dismiss()
+        session = session._replace(supervisor=None)
+        cancel.release()
+    if not completes:
+        from rootlesspy.cli import direct
+
+        code = direct.execute(words, session)
+        if code is not None:
+            return code
+    from rootlesspy.cli import typer_import
+
+    typer_import.load(words)
     from rootlesspy.cli import app
 
     return app.main(words, session)
+
+
+def _hold_signals() -> None:
+    """Keep signals that cancel waiting until the request is understood (supervision.cancel).
+
+    Their exception would be lost where modules are imported.
+    """
+    # In memory since Python began: importing it imports nothing.
+    import _signal  # type: ignore[import-not-found]
+
+    _signal.pthread_sigmask(_signal.SIG_BLOCK, (_signal.SIGHUP, _signal.SIGINT, _signal.SIGTERM))
+
+
+def _looks_attached(words: list[str]) -> bool:
+    """Say whether words that nobody has parsed yet look like an attached `rp run`.
+
+    Whoever is wrong has forked for nothing, or forks later.
+    """
+    begin = 0
+    while words[begin : begin + 1] in (["--debug"], ["--debug-timing"]):
+        begin += 1
+    if words[begin : begin + 1] != ["run"] or "LISTEN_FDS" in os.environ:
+        return False
+    before = "-"
+    for word in words[begin + 1 :]:
+        if not word.startswith("-") and not before.startswith("-"):
+            # Two words in a row: the image is behind us.
+            return True
+        if word in ("--detach", "--help") or (word[:2] != "--" and word[:1] == "-" and "d" in word):
+            return False
+        before = word
+    return True
 
 
 def _open_standard_descriptors() -> None:
@@ -109,6 +199,10 @@ def _unexpected(reporter: Reporter, error: Exception) -> int:
     if isinstance(error, OSError) and error.strerror:
         where = f"{os.fsdecode(error.filename)}: " if error.filename else ""
         reporter.error(f"{where}{error.strerror.lower()}")
+    elif isinstance(error, ImportError):
+        # As with too few descriptors, or files that an upgrade has just replaced.
+        cure = "try again; then look at ulimit -n, or install rp again"
+        reporter.error(f"cannot load {error.name or 'a module'}: {text}", cure)
     else:
         hint = None if reporter.debug else "rp --debug shows where; please report it"
         reporter.error(f"internal error: {type(error).__name__}: {text}", hint)

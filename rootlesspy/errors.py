@@ -13,9 +13,16 @@
 
 Exit codes come from the type, never from the text.  A message is lower case, without a full stop,
 subject first; the hint is one command or file that cures it.
+
+Undo is what several steps that may fail with one of them are made with.
 """
 
 from __future__ import annotations
+
+from rootlesspy.light_typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 
 class Error(Exception):
@@ -81,3 +88,28 @@ class CommandNotFound(RuntimeFailure):
     """The container's command does not exist in the image."""
 
     exit_code = 127
+
+
+class Undo:
+    """What was done so far, undone in reverse; every entry may be called twice."""
+
+    def __init__(self) -> None:
+        self._steps: list[Callable[[], None]] = []
+
+    def push(self, step: Callable[[], None]) -> None:
+        """Note what undoes the step that was just done."""
+        self._steps.append(step)
+
+    def take_over(self, other: Undo) -> None:
+        """Undo what another one would have undone."""
+        self._steps += other._steps
+        other._steps = []
+
+    def unwind(self, cause: BaseException | None = None) -> None:
+        """Run all steps; what fails is added to cause as a note and stops none of the others."""
+        while self._steps:
+            try:
+                self._steps.pop()()
+            except (Error, OSError) as error:
+                if cause is not None:
+                    cause.add_note(f"while cleaning up: {error}")

@@ -8,12 +8,15 @@ from __future__ import annotations
 
 import os
 import stat
-from typing import TYPE_CHECKING, NamedTuple
 
 from rootlesspy.errors import Unsupported
+from rootlesspy.light_typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+
+_SYSTEM = "/etc/containers"
+_VENDOR = "/usr/share/containers"
 
 
 class Paths(NamedTuple):
@@ -89,6 +92,24 @@ class Paths(NamedTuple):
         """
         return f"{self.require_runtime()}/{container_id}"
 
+    def containers_conf(self, environment: Mapping[str, str]) -> list[str]:
+        """The files that exist, in the order of containers.conf(5): later ones win."""
+        forced = environment.get("CONTAINERS_CONF")
+        if forced:
+            return [forced]
+        files: list[str] = []
+        for base in (_VENDOR, _SYSTEM, f"{self.config}/containers"):
+            path = f"{base}/containers.conf"
+            if os.path.exists(path):
+                files.append(path)
+            if base != _VENDOR:
+                files += drop_ins(f"{path}.d")
+        return files
+
+    def names_hooks(self, environment: Mapping[str, str]) -> bool:
+        """Say whether the files of settings, mostly comments, may hold `hooks_dir =`."""
+        return any(map(_names_hooks, self.containers_conf(environment)))
+
     def network_runtime(self, name: str) -> str:
         """What exists of a network while containers are in it: its service's socket, leases.
 
@@ -136,6 +157,24 @@ def from_environment(environment: Mapping[str, str]) -> Paths:
         runtime=None if runtime is None else f"{runtime}/rootlesspy",
         config=config,
     )
+
+
+def _names_hooks(path: str) -> bool:
+    try:
+        with open(path, "rb") as file:
+            return b"\nhooks_dir=" in b"\n" + file.read().translate(None, b" \t")
+    except OSError:
+        # Whoever reads it for what it holds will say so.
+        return False
+
+
+def drop_ins(directory: str) -> list[str]:
+    """Return the paths of a directory's files *.conf, in the order of their names."""
+    try:
+        names = sorted(os.listdir(directory))
+    except OSError:
+        return []
+    return [f"{directory}/{name}" for name in names if name.endswith(".conf")]
 
 
 def private_directory(path: str) -> None:

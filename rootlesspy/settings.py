@@ -10,9 +10,10 @@ otherwise.  A search list is how people come to run a stranger's image of the sa
 from __future__ import annotations
 
 import os
-from typing import TYPE_CHECKING, NamedTuple
 
 from rootlesspy.errors import UsageError
+from rootlesspy.light_typing import TYPE_CHECKING, NamedTuple
+from rootlesspy.paths import drop_ins
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -22,7 +23,6 @@ if TYPE_CHECKING:
 _MAX_FILE_BYTES = 4 * 1024 * 1024
 _PULL_FROM_MIRROR = ("all", "digest-only", "tag-only")
 _SYSTEM = "/etc/containers"
-_VENDOR = "/usr/share/containers"
 
 
 class Mirror(NamedTuple):
@@ -131,7 +131,7 @@ def load(paths: Paths, environment: Mapping[str, str] | None = None) -> Settings
             # An empty value takes back the alias of an earlier file.
             aliases[alias] = target
     network = None
-    for path in _containers_files(paths, chosen):
+    for path in paths.containers_conf(chosen):
         network = _network_command(path) or network
     return Settings(
         registries=tuple(registries.values()),
@@ -146,7 +146,7 @@ def log_defaults(paths: Paths, environment: Mapping[str, str] | None = None) -> 
     Files that say nothing about it, most of them long, are not parsed.  Raises UsageError.
     """
     found = LogDefaults()
-    for path in _containers_files(paths, os.environ if environment is None else environment):
+    for path in paths.containers_conf(os.environ if environment is None else environment):
         if not _speaks_of(path, (b"log_driver", b"log_size_max")):
             continue
         table = _table(path, "containers", _read(path).get("containers", {}))
@@ -157,6 +157,18 @@ def log_defaults(paths: Paths, environment: Mapping[str, str] | None = None) -> 
             raise _wrong(path, "containers.log_size_max", "a number of bytes")
         found = LogDefaults(driver, found.size_max if size is None else size, path)
     return found
+
+
+def hooks_dirs(paths: Paths, environment: Mapping[str, str] | None = None) -> tuple[str, ...]:
+    """Read which directories of hooks containers.conf names.  Raises UsageError."""
+    found: object = []
+    for path in paths.containers_conf(os.environ if environment is None else environment):
+        if not _speaks_of(path, (b"hooks_dir",)):
+            continue
+        found = _table(path, "engine", _read(path).get("engine", {})).get("hooks_dir", found)
+        if not isinstance(found, list) or not all(isinstance(each, str) for each in found):
+            raise _wrong(path, "engine.hooks_dir", "an array of directories")
+    return tuple(str(each) for each in found) if isinstance(found, list) else ()
 
 
 def _speaks_of(path: str, keys: tuple[bytes, ...]) -> bool:
@@ -174,37 +186,14 @@ def _registries_files(paths: Paths, environment: Mapping[str, str]) -> Iterable[
     user = f"{paths.config}/containers/registries.conf"
     system = f"{_SYSTEM}/registries.conf"
     if forced:
-        return [forced, *_drop_ins(f"{system}.d"), *_drop_ins(f"{user}.d")]
+        return [forced, *drop_ins(f"{system}.d"), *drop_ins(f"{user}.d")]
     if os.path.exists(user):
-        return [user, *_drop_ins(f"{user}.d")]
+        return [user, *drop_ins(f"{user}.d")]
     return [
         *([system] if os.path.exists(system) else []),
-        *_drop_ins(f"{system}.d"),
-        *_drop_ins(f"{user}.d"),
+        *drop_ins(f"{system}.d"),
+        *drop_ins(f"{user}.d"),
     ]
-
-
-def _containers_files(paths: Paths, environment: Mapping[str, str]) -> Iterable[str]:
-    """List the files in the order of containers.conf(5): later ones win."""
-    forced = environment.get("CONTAINERS_CONF")
-    if forced:
-        return [forced]
-    files: list[str] = []
-    for base in (_VENDOR, _SYSTEM, f"{paths.config}/containers"):
-        path = f"{base}/containers.conf"
-        if os.path.exists(path):
-            files.append(path)
-        if base != _VENDOR:
-            files += _drop_ins(f"{path}.d")
-    return files
-
-
-def _drop_ins(directory: str) -> list[str]:
-    try:
-        names = sorted(os.listdir(directory))
-    except OSError:
-        return []
-    return [f"{directory}/{name}" for name in names if name.endswith(".conf")]
 
 
 def _read(path: str) -> dict[str, object]:

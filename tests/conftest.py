@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 import pytest
 from hypothesis import settings
 from rig import install, instance, location, machine, recipe
+from rig.effort import SEEN, effort, nightly
 
 if TYPE_CHECKING:
     from collections.abc import Generator, Iterator
@@ -60,8 +61,12 @@ def user_manager_is_reachable() -> bool:
     return subprocess.run(argv, capture_output=True, check=False).returncode == 0
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark tests by the directory that they are in."""
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Mark tests by the directory that they are in; leave what is for the night to the night."""
+    at_night = [item for item in items if item.get_closest_marker("nightly")]
+    if at_night and not nightly():
+        config.hook.pytest_deselected(items=at_night)
+        items[:] = [item for item in items if item not in at_night]
     for item in items:
         for stage in ("namespace", "vm", "packaging"):
             if f"/tests/{stage}/" in os.fspath(item.path):
@@ -74,7 +79,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 def pytest_runtest_call(item: pytest.Item) -> Generator[None, object, object]:
     """Fail a test that does not end by itself (what it needs may take its time to be made)."""
     marker = item.get_closest_marker("limit")
-    limit_s = marker.args[0] if marker else _LIMIT_S
+    limit_s = (marker.args[0] if marker else _LIMIT_S) * effort(1, 5)
 
     def give_up(_number: int, _frame: object) -> None:
         raise AssertionError(f"still running after {limit_s} s")
@@ -98,6 +103,17 @@ def pytest_runtest_makereport(
         report.outcome = "failed"
         report.longrepr = f"skipped although RP_MUST_WORK=1: {report.longrepr}"
     return report
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Repeat how much of its samples the nightly run has seen."""
+    if not nightly():
+        return
+    reports = [each for kind in ("passed", "failed") for each in terminalreporter.getreports(kind)]
+    lines = [line for each in reports for line in each.capstdout.splitlines()]
+    terminalreporter.section("seen in this night")
+    for line in sorted({line for line in lines if line.startswith(SEEN)}):
+        terminalreporter.write_line(line)
 
 
 @pytest.hookimpl(wrapper=True)

@@ -1,13 +1,13 @@
 """The typer application: help, completion, the commands that need not be fast, and usage errors."""
 
 # ruff: noqa: UP045
-# typer 0.7 knows neither Annotated nor X | None.
+# typer 0.7 knows no X | None.
 
 from __future__ import annotations
 
-import importlib
 import os
 import sys
+import time
 import warnings
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any, Optional
@@ -17,7 +17,7 @@ from typer.core import TyperGroup
 from typer.main import get_command
 
 from rootlesspy import __version__
-from rootlesspy.cli import commands
+from rootlesspy.cli import click_command, commands, completion
 from rootlesspy.cli.click_command import Command, Interrupted
 from rootlesspy.errors import UsageError
 
@@ -27,9 +27,11 @@ if TYPE_CHECKING:
     from rootlesspy.cli.session import Session
 
 _HELP_NAMES = {"help_option_names": ["-h", "--help"]}
-# `-h` of run is --hostname, as in podman; after IMAGE everything belongs to the container.
-_PAYLOADS = ("run", "create", "exec", "top", "unshare", "oci")
+# `-h` of run is --hostname, as in podman.
 _RUN_SETTINGS = {"help_option_names": ["--help"], "allow_interspersed_args": False}
+
+# Global options that take a value.
+_WITH_VALUE = ("--store", "--hooks-dir")
 
 # typer exports one of click's error classes in every version; ClickException is its grandparent.
 _CLICK_ERROR: type[Any] = typer.BadParameter.__mro__[2]
@@ -62,7 +64,7 @@ def main(argv: Sequence[str], session: Session) -> int:
     if words[:1] == ["help"]:
         words = [*words[1:], "--help"]
     try:
-        code = command(words).main(
+        code = command(words or completion.typed_words(os.environ)).main(
             words or ["--help"], prog_name="rp", standalone_mode=False, obj=session
         )
     except Interrupted as interruption:
@@ -79,23 +81,28 @@ def main(argv: Sequence[str], session: Session) -> int:
     return code if isinstance(code, int) else 0
 
 
-def command(words: Sequence[str] = ()) -> Any:
-    """Build the command tree: of words' command alone when they name one, else all of it."""
+def command(words: Sequence[str] | None = None) -> Any:
+    """Build the command tree: all of it, or with words what they name.
+
+    Each command brings a module; those that are not typed are not imported.  Where words name no
+    command there are names and texts alone, which a list of commands needs.
+    """
+    listed = words is not None
     application = _group("rp", "Run OCI containers as an ordinary user; systemd is the daemon.")
     application.callback()(_global_options)
-    name = next(iter(_command_name(words)), "")
-    entries = commands.top_level()
-    chosen = [entry for entry in entries if entry.name == name]
-    for entry in chosen or entries:
-        _register(application, entry)
+    name, below = (*_operands(words or ()), "", "")[:2]
+    entries = _named(commands.top_level(), name)
+    if name not in commands.GROUPS:
+        _register(application, entries, listed=listed and entries[0].name != name)
     for group, text in commands.GROUPS.items():
-        if chosen or (name in commands.GROUPS and name != group):
+        if entries[0].name == name or (name in commands.GROUPS and name != group):
             continue
-        inner = _filled(group, text)
-        for below, words_of_help in commands.INNER_GROUPS.items():
-            first, _, last = below.partition(" ")
+        inner = _filled(group, text, below, listed=listed)
+        for inmost, words_of_help in commands.INNER_GROUPS.items():
+            first, _, last = inmost.partition(" ")
             if first == group:
-                inner.add_typer(_filled(below, words_of_help), name=last, help=words_of_help)
+                filled = _filled(inmost, words_of_help, "", listed=False)
+                inner.add_typer(filled, name=last, help=words_of_help)
         application.add_typer(inner, name=group, help=text, rich_help_panel="Groups")
     with warnings.catch_warnings():
         # typer 0.7 passes its own `autocompletion` on to itself by a deprecated name.
@@ -103,13 +110,17 @@ def command(words: Sequence[str] = ()) -> Any:
         return get_command(application)
 
 
-def _filled(group: str, text: str) -> typer.Typer:
-    """Return a group with its commands."""
+def _filled(group: str, text: str, name: str, *, listed: bool) -> typer.Typer:
+    """Return a group with its command of this name, or with all of them when it has none."""
     made = _group(group, text)
     made.callback()(_no_options)
-    for entry in commands.of_group(group):
-        _register(made, entry)
+    entries = _named(commands.of_group(group), name)
+    _register(made, entries, listed=listed and entries[0].name != name)
     return made
+
+
+def _named(entries: tuple[commands.Entry, ...], name: str) -> tuple[commands.Entry, ...]:
+    return tuple(entry for entry in entries if entry.name == name) or entries
 
 
 def _group(name: str, text: str) -> typer.Typer:
@@ -123,30 +134,28 @@ def _group(name: str, text: str) -> typer.Typer:
     )
 
 
-def _register(group: typer.Typer, entry: commands.Entry) -> None:
-    module = importlib.import_module(f"rootlesspy.cli.{entry.module}")
-    function = getattr(module, entry.function)
-    # Everything after the first operand belongs to the container.
-    settings = _RUN_SETTINGS if entry.name in _PAYLOADS else _HELP_NAMES
-    register = group.command(
-        entry.name,
-        cls=Command,
-        help=_paragraphs(function.__doc__ or ""),
-        context_settings=settings,
-        rich_help_panel=entry.panel,
-    )
-    register(function)
+def _register(group: typer.Typer, entries: tuple[commands.Entry, ...], *, listed: bool) -> None:
+    """Add commands to a group; those that are only listed have a name and a text."""
+    for entry, text in zip(entries, commands.docstrings(entries), strict=True):
+        register = group.command(
+            entry.name,
+            cls=Command,
+            help=_paragraphs(text),
+            context_settings=_RUN_SETTINGS if entry.has_payload else _HELP_NAMES,
+            rich_help_panel=entry.panel,
+        )
+        register(_no_options if listed else click_command.typed(commands.function(entry)))
 
 
 def _no_options() -> None:
-    """Keep a group a group, also with a single command."""
+    """Stand for a group's own options, and for a command that is only listed."""
 
 
 def usage_error(error: Any, words: Sequence[str]) -> UsageError:
     """Say in rp's words what click found wrong with an argv."""
     context = getattr(error, "ctx", None)
     # Not every version tells which command an option without argument belongs to.
-    path = context.command_path if context else " ".join(["rp", *_command_name(words)])
+    path = context.command_path if context else " ".join(["rp", *_operands(words)[:1]])
     hint = f"{path} --help"
     kind = type(error).__name__
     if kind == "NoSuchOption":
@@ -168,9 +177,10 @@ def _paragraphs(text: str) -> str:
     return "\n\n".join(" ".join(each.split()) for each in text.split("\n\n"))
 
 
-def _command_name(words: Sequence[str]) -> list[str]:
-    values = [word for before, word in pairwise(("", *words)) if before != "--store"]
-    return [word for word in values if not word.startswith("-")][:1]
+def _operands(words: Sequence[str]) -> list[str]:
+    """Return the words that are no options, as far as the global options tell."""
+    values = [word for before, word in pairwise(("", *words)) if before not in _WITH_VALUE]
+    return [word for word in values if not word.startswith("-")]
 
 
 def _print_version(asked: bool) -> None:
@@ -184,11 +194,24 @@ def _global_options(
     debug: bool = typer.Option(
         False, "--debug", help="Print each step before it is done.", show_default=False
     ),
+    debug_timing: bool = typer.Option(
+        False,
+        "--debug-timing",
+        help="Print when each step began and what it took, in milliseconds.",
+        show_default=False,
+    ),
     store: Optional[str] = typer.Option(
         None,
         "--store",
         metavar="DIR",
         help="Keep images, containers and volumes below DIR/rootlesspy, as XDG_DATA_HOME=DIR does.",
+        show_default=False,
+    ),
+    hooks_dir: Optional[list[str]] = typer.Option(
+        None,
+        "--hooks-dir",
+        metavar="DIR",
+        help="As the option of run and create of this name.",
         show_default=False,
     ),
     version: bool = typer.Option(
@@ -202,6 +225,10 @@ def _global_options(
 ) -> None:
     if debug:
         context.obj.reporter.debug = True
+    if debug_timing and not context.obj.reporter.began_ns:
+        context.obj.reporter.began_ns = time.monotonic_ns()
+    if hooks_dir:
+        context.obj = context.obj._replace(hooks_dirs=tuple(hooks_dir))
     if store is not None:
         # What rp starts, in the user's session or as its child, is told by the same variable.
         os.environ["XDG_DATA_HOME"] = os.path.abspath(store)

@@ -9,9 +9,7 @@ The command modules make typer's options from the same table; a test runs many a
 
 from __future__ import annotations
 
-from typing import NamedTuple
-
-from rootlesspy.engine.inputs.values import BOOLEANS
+from rootlesspy.light_typing import NamedTuple
 
 FLAG, SWITCH, VALUE, LIST = "flag", "switch", "value", "list"
 
@@ -37,7 +35,9 @@ class Command(NamedTuple):
     rest: str | None = None
     """Where everything after the first operand goes."""
     operands: str | None = None
-    """Where all operands go, any number of them, with options between them."""
+    """Where all operands go, any number of them."""
+    interspersed: bool = True
+    """Whether options may stand between operands."""
 
 
 class Values:
@@ -68,7 +68,6 @@ class Invocation(NamedTuple):
 
     command: Command
     values: Values
-    debug: bool
 
 
 RUN = Command(
@@ -77,8 +76,10 @@ RUN = Command(
     rest="command",
     options=(
         Option("add_host", LIST, ("--add-host",)),
+        Option("annotation", LIST, ("--annotation",)),
         Option("cap_add", LIST, ("--cap-add",)),
         Option("cap_drop", LIST, ("--cap-drop",)),
+        Option("cgroupns", VALUE, ("--cgroupns",)),
         Option("cgroups", VALUE, ("--cgroups",)),
         Option("cidfile", VALUE, ("--cidfile",)),
         Option("cpu_shares", VALUE, ("--cpu-shares", "-c")),
@@ -87,12 +88,15 @@ RUN = Command(
         Option("detach", FLAG, ("--detach", "-d")),
         Option("detach_keys", VALUE, ("--detach-keys",)),
         Option("device", LIST, ("--device",)),
+        Option("device_cgroup_rule", LIST, ("--device-cgroup-rule",)),
         Option("dns", LIST, ("--dns",)),
         Option("dns_option", LIST, ("--dns-option", "--dns-opt")),
         Option("dns_search", LIST, ("--dns-search",)),
         Option("entrypoint", VALUE, ("--entrypoint",)),
         Option("env", LIST, ("--env", "-e")),
         Option("env_file", LIST, ("--env-file",)),
+        Option("gpus", LIST, ("--gpus",)),
+        Option("gidmap", LIST, ("--gidmap",)),
         Option("group_add", LIST, ("--group-add",)),
         Option("health_cmd", VALUE, ("--health-cmd",)),
         Option("health_interval", VALUE, ("--health-interval",)),
@@ -108,6 +112,7 @@ RUN = Command(
         Option("health_startup_success", VALUE, ("--health-startup-success",)),
         Option("health_startup_timeout", VALUE, ("--health-startup-timeout",)),
         Option("health_timeout", VALUE, ("--health-timeout",)),
+        Option("hooks_dir", LIST, ("--hooks-dir",)),
         Option("hostname", VALUE, ("--hostname", "-h")),
         Option("ignore_missing_limits", FLAG, ("--ignore-missing-limits",)),
         Option("init", FLAG, ("--init",)),
@@ -117,6 +122,7 @@ RUN = Command(
         Option("ipc", VALUE, ("--ipc",)),
         Option("label", LIST, ("--label", "-l")),
         Option("label_file", LIST, ("--label-file",)),
+        Option("landlock", LIST, ("--landlock",)),
         Option("log_driver", VALUE, ("--log-driver",)),
         Option("log_opt", LIST, ("--log-opt",)),
         Option("mac_address", VALUE, ("--mac-address",)),
@@ -150,9 +156,12 @@ RUN = Command(
         Option("signature_policy", VALUE, ("--signature-policy",)),
         Option("stop_signal", VALUE, ("--stop-signal",)),
         Option("stop_timeout", VALUE, ("--stop-timeout",)),
+        Option("subgidname", VALUE, ("--subgidname",)),
+        Option("subuidname", VALUE, ("--subuidname",)),
         Option("sysctl", LIST, ("--sysctl",)),
         Option("tmpfs", LIST, ("--tmpfs",)),
         Option("tty", FLAG, ("--tty", "-t")),
+        Option("uidmap", LIST, ("--uidmap",)),
         Option("ulimit", LIST, ("--ulimit",)),
         Option("umask", VALUE, ("--umask",)),
         Option("user", VALUE, ("--user", "-u")),
@@ -252,7 +261,40 @@ STOP = Command(
     ),
 )
 
-HOT = (RUN, CREATE, EXEC, START, STOP, PS, INSPECT)
+RM = Command(
+    name="rm",
+    operand=None,
+    operands="names",
+    options=(
+        Option("all", FLAG, ("--all", "-a")),
+        Option("cidfile", LIST, ("--cidfile",)),
+        Option("depend", FLAG, ("--depend",)),
+        Option("filter", LIST, ("--filter",)),
+        Option("force", FLAG, ("--force", "-f")),
+        Option("ignore", FLAG, ("--ignore", "-i")),
+        Option("latest", FLAG, ("--latest", "-l")),
+        Option("time", VALUE, ("--time", "-t")),
+        Option("volumes", FLAG, ("--volumes", "-v")),
+    ),
+)
+
+LOGS = Command(
+    name="logs",
+    operand=None,
+    operands="names",
+    options=(
+        Option("follow", FLAG, ("--follow", "-f")),
+        Option("since", VALUE, ("--since",)),
+        Option("until", VALUE, ("--until",)),
+        Option("tail", VALUE, ("--tail",)),
+        Option("timestamps", FLAG, ("--timestamps", "-t")),
+        Option("with_names", FLAG, ("--names", "-n")),
+        Option("colour", FLAG, ("--color",)),
+        Option("latest", FLAG, ("--latest", "-l")),
+    ),
+)
+
+HOT = (RUN, CREATE, EXEC, START, STOP, RM, PS, INSPECT, LOGS)
 # What is mostly asked of a pull; typer, in images.py, knows all its options.
 PULL = Command(
     name="pull",
@@ -268,16 +310,18 @@ PULL = Command(
 
 def parse(argv: list[str]) -> Invocation | None:
     """Parse the arguments of rp, the program's name left out; None when typer has to do it."""
-    debug = argv[:1] == ["--debug"]
-    words = argv[1:] if debug else argv
+    words = argv
+    while words and words[0] in ("--debug", "--debug-timing"):
+        words = words[1:]
     for command in (*HOT, PULL):
         if words and words[0] == command.name:
-            given = _parse_command(command, words[1:])
-            return None if given is None else Invocation(command, Values(given), debug)
+            given = parse_command(command, words[1:])
+            return None if given is None else Invocation(command, Values(given))
     return None
 
 
-def _parse_command(command: Command, words: list[str]) -> dict[str, object] | None:
+def parse_command(command: Command, words: list[str]) -> dict[str, object] | None:
+    """Parse what follows the name of a command; None when typer has to do it."""
     options = {name: option for option in command.options for name in option.names}
     given: dict[str, object] = {}
     position = 0
@@ -287,7 +331,7 @@ def _parse_command(command: Command, words: list[str]) -> dict[str, object] | No
         if word == "--":
             break
         if len(word) < 2 or word[0] != "-":
-            if command.operands is not None:
+            if command.operands is not None and command.interspersed:
                 _set_operand(given, command.operands, word)
                 continue
             # Options end at the first operand; commands without operands have none to end at.
@@ -355,7 +399,7 @@ def _parse_short(
         if option.kind in (FLAG, SWITCH):
             if has_equals:
                 return _set_flag(given, option, tail[1:])
-            _set_flag(given, option, "true")
+            given[option.dest] = True
         elif tail:
             return _set_text(given, option, tail[1:] if has_equals else tail, 0)
         else:
@@ -364,6 +408,8 @@ def _parse_short(
 
 
 def _set_flag(given: dict[str, object], option: Option, text: str) -> int | None:
+    from rootlesspy.engine.inputs.constants import BOOLEANS
+
     if text not in BOOLEANS:
         return None
     given[option.dest] = BOOLEANS[text]

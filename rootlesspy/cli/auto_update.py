@@ -1,16 +1,16 @@
 """`rp auto-update`: containers follow their images."""
 
-# ruff: noqa: UP045
-# typer 0.7 knows neither Annotated nor X | None.
-
 from __future__ import annotations
 
 import sys
-from typing import Any, Optional
 
-import typer
+from rootlesspy.cli import light_typer as typer
+from rootlesspy.cli import output, progress, table
+from rootlesspy.cli.gotemplate_functions import Record
+from rootlesspy.light_typing import TYPE_CHECKING
 
-from rootlesspy.cli import gotemplate, output, progress, table
+if TYPE_CHECKING:
+    from rootlesspy.light_typing import Any
 
 _FAILURE = 125
 _HEADER = ("UNIT", "CONTAINER", "IMAGE", "POLICY", "UPDATED")
@@ -22,7 +22,7 @@ def auto_update(
     dry_run: bool = typer.Option(
         False, "--dry-run", help="Say what would be updated, and do nothing.", show_default=False
     ),
-    form: Optional[str] = typer.Option(
+    form: str | None = typer.Option(
         None, "--format", metavar="FORMAT", show_default=False,
         help="json, or a Go template such as '{{.ContainerName}} {{.Updated}}'.",
     ),
@@ -55,7 +55,7 @@ def auto_update(
         output.show(
             form,
             {"ContainerID": "CONTAINER ID"},
-            rows=lambda: [gotemplate.Record(**row) for row in rows],
+            rows=lambda: [Record(**row) for row in rows],
             json_rows=lambda: rows,
         )
     else:

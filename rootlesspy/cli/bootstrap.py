@@ -1,15 +1,10 @@
 """`rp bootstrap`: images that need no registry."""
 
-# ruff: noqa: UP045, B008
-# typer 0.7 knows neither Annotated nor X | None.
-
 from __future__ import annotations
 
 import sys
-from typing import Optional
 
-import typer
-
+from rootlesspy.cli import light_typer as typer
 from rootlesspy.cli import progress
 from rootlesspy.cli.image_rows import hexadecimal
 from rootlesspy.errors import UsageError
@@ -27,7 +22,7 @@ def bootstrap(
         ..., metavar="NAME", help="A name; without a registry it is localhost/NAME.",
         show_default=False,
     ),
-    architecture: Optional[str] = typer.Option(
+    architecture: str | None = typer.Option(
         None, "--arch", metavar="ARCH", help="Debian's architecture; default: this machine's.",
         show_default=False,
     ),
@@ -91,5 +86,5 @@ def bootstrap(
     return 0
 
 
-def _words(texts: Optional[list[str]]) -> tuple[str, ...]:
+def _words(texts: list[str] | None) -> tuple[str, ...]:
     return tuple(word for text in texts or () for word in text.split(",") if word)

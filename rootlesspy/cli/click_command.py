@@ -1,38 +1,47 @@
-"""typer's command class with the rules of podman's flag package, and options made from the table.
+"""typer's command class with the rules of podman's flag package, and options made for typer.
 
 typer bundles click in its newer versions and imports it in the older ones; what is used here are
 attributes of the objects, which both have, and never the module click.
 """
 
 # ruff: noqa: UP045
-# typer 0.7 knows neither Annotated nor X | None.
+# typer 0.7 knows no X | None.
 
 from __future__ import annotations
 
 import inspect
-from typing import TYPE_CHECKING, Any, NamedTuple, Optional
+from typing import TYPE_CHECKING, Any, Optional
 
 import typer
 from typer.core import TyperCommand
 
-from rootlesspy.cli import argv
-from rootlesspy.engine.inputs.values import BOOLEANS
+from rootlesspy.cli import argv, completion, light_typer
+from rootlesspy.engine.inputs.constants import BOOLEANS
 from rootlesspy.errors import UsageError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
 
 
+# What the shell offers for an operand.
+_COMPLETIONS: dict[str, Callable[[str], list[str]]] = {
+    "CONTAINER": completion.containers,
+    "CONTAINER...": completion.containers,
+    "IMAGE": completion.images,
+}
+
+
+_TYPES: dict[str, Any] = {
+    "str": str, "str | None": Optional[str], "list[str]": list[str],
+    "bool": bool, "bool | None": Optional[bool],
+    "int": int, "int | None": Optional[int], "float": float,
+}  # fmt: skip
+"""The types of light_typer.KINDS."""
+_KEYWORD = inspect.Parameter.KEYWORD_ONLY
+
+
 class Interrupted(Exception):
     """Carries a KeyboardInterrupt or BrokenPipeError past click, which has exits of its own."""
-
-
-class Help(NamedTuple):
-    """What `--help` says about one option of the table."""
-
-    panel: str
-    metavar: str
-    text: str
 
 
 class Command(TyperCommand):
@@ -51,33 +60,30 @@ class Command(TyperCommand):
             raise Interrupted from error
 
 
-def table_options(
-    command: argv.Command, helps: Mapping[str, Help], panels: Sequence[str]
-) -> Callable[[Callable[..., int]], Callable[..., int]]:
-    """Give a function `(context, **values)` the options of a table as its signature for typer.
-
-    panels: the groups of `--help`, in their order.
-    """
-
-    def decorate(function: Callable[..., int]) -> Callable[..., int]:
-        own = list(inspect.signature(function).parameters.values())
-        kept = [
-            parameter.replace(annotation=typer.Context)
-            for parameter in own
-            if parameter.kind is not inspect.Parameter.VAR_KEYWORD
+def typed(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Return a command with the signature that typer reads, made of what it declares."""
+    table = light_typer.table_of(function)
+    if table is None:
+        made = [
+            _declared(name, annotation, declared)
+            for name, (annotation, declared) in light_typer.declarations(function).items()
         ]
+    else:
+        command, helps, panels = table
         ordered = sorted(command.options, key=lambda each: panels.index(helps[each.dest].panel))
-        made = [_parameter(option, helps[option.dest]) for option in ordered]
-        operands = _operands(command, helps)
-        function.__signature__ = inspect.Signature(  # type: ignore[attr-defined] # see inspect
-            [*kept, *operands, *made]
-        )
-        function.__annotations__ = {
-            parameter.name: parameter.annotation for parameter in [*kept, *operands, *made]
-        }
-        return function
+        made = [
+            *_operands(command, helps),
+            *(_parameter(option, helps[option.dest]) for option in ordered),
+        ]
+    context = inspect.Parameter("context", _KEYWORD, annotation=typer.Context)
+    parameters = [context, *made]
 
-    return decorate
+    def carry_out(**values: Any) -> Any:
+        return function(**values)
+
+    carry_out.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined] # see inspect
+    carry_out.__annotations__ = {each.name: each.annotation for each in parameters}
+    return carry_out
 
 
 def plain_forms(parameters: Sequence[Any], args: Iterable[str], *, interspersed: bool) -> list[str]:
@@ -162,7 +168,13 @@ def _flag(option: Any, name: str, text: str, pieces: list[tuple[str | None, list
         pieces.extend((option.name, [each]) for each in option.secondary_opts[:1])
 
 
-def _parameter(option: argv.Option, help_text: Help) -> inspect.Parameter:
+def _declared(name: str, annotation: str, declared: light_typer.Declared) -> inspect.Parameter:
+    make = typer.Option if declared.names else typer.Argument
+    default = make(declared.default, *declared.names, **declared.settings)
+    return inspect.Parameter(name, _KEYWORD, default=default, annotation=_TYPES[annotation])
+
+
+def _parameter(option: argv.Option, help_text: light_typer.Help) -> inspect.Parameter:
     annotation: Any = {
         argv.FLAG: bool,
         argv.SWITCH: bool,
@@ -180,12 +192,12 @@ def _parameter(option: argv.Option, help_text: Help) -> inspect.Parameter:
         rich_help_panel=help_text.panel,
         show_default=False,
     )
-    return inspect.Parameter(
-        option.dest, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=annotation
-    )
+    return inspect.Parameter(option.dest, _KEYWORD, default=default, annotation=annotation)
 
 
-def _operands(command: argv.Command, helps: Mapping[str, Help]) -> list[inspect.Parameter]:
+def _operands(
+    command: argv.Command, helps: Mapping[str, light_typer.Help]
+) -> list[inspect.Parameter]:
     operands = []
     places = ((command.operand, True), (command.rest, False), (command.operands, False))
     for dest, required in places:
@@ -193,12 +205,8 @@ def _operands(command: argv.Command, helps: Mapping[str, Help]) -> list[inspect.
             continue
         default = typer.Argument(
             ... if required else None, metavar=helps[dest].metavar, help=helps[dest].text,
-            show_default=False,
+            show_default=False, autocompletion=_COMPLETIONS.get(helps[dest].metavar),
         )  # fmt: skip
         annotation: Any = str if required else list[str]
-        operands.append(
-            inspect.Parameter(
-                dest, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=annotation
-            )
-        )
+        operands.append(inspect.Parameter(dest, _KEYWORD, default=default, annotation=annotation))
     return operands

@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+import sys
+
+from rootlesspy.light_typing import TYPE_CHECKING, Any, NamedTuple, cast
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
 
 CONTAINERS, IMAGES, NETWORKS, SYSTEM = "Containers", "Images", "Networks", "System"
 PANELS = (CONTAINERS, IMAGES, NETWORKS, SYSTEM)
@@ -34,6 +39,21 @@ class Entry(NamedTuple):
     function: str
     panel: str
 
+    @property
+    def has_payload(self) -> bool:
+        """Whether everything after its first operand belongs to another program."""
+        return (self.module, self.function) in _PAYLOADS
+
+
+_PAYLOADS = (
+    ("run", "run"),
+    ("lifecycle", "create"),
+    ("lifecycle", "execute"),
+    ("top", "top"),
+    ("pod_usage", "top"),
+    ("unshare", "unshare"),
+    ("oci_command", "oci"),
+)
 
 COMMANDS = (
     Entry("run", "run", "run", CONTAINERS),
@@ -49,7 +69,7 @@ COMMANDS = (
     Entry("attach", "lifecycle", "attach", CONTAINERS),
     Entry("ps", "containers", "ps", CONTAINERS),
     Entry("rm", "containers", "rm", CONTAINERS),
-    Entry("logs", "logs", "logs", CONTAINERS),
+    Entry("logs", "logs_command", "logs", CONTAINERS),
     Entry("enable", "units", "enable", CONTAINERS),
     Entry("disable", "units", "disable", CONTAINERS),
     Entry("unit", "units", "unit", CONTAINERS),
@@ -70,23 +90,26 @@ COMMANDS = (
     Entry("inspect", "inspect_command", "inspect", CONTAINERS),
     Entry("stats", "stats", "stats", CONTAINERS),
     Entry("why", "why", "why", CONTAINERS),
+    Entry("security", "security", "security", CONTAINERS),
     Entry("top", "top", "top", CONTAINERS),
     Entry("port", "port", "port", CONTAINERS),
     Entry("pod create", "pods", "create", CONTAINERS),
-    Entry("pod ps", "pods", "list_", CONTAINERS),
-    Entry("pod ls", "pods", "list_", CONTAINERS),
-    Entry("pod list", "pods", "list_", CONTAINERS),
-    Entry("pod inspect", "pods", "inspect", CONTAINERS),
-    Entry("pod exists", "pods", "exists", CONTAINERS),
-    Entry("pod start", "pods", "start", CONTAINERS),
-    Entry("pod stop", "pods", "stop", CONTAINERS),
-    Entry("pod restart", "pods", "restart", CONTAINERS),
-    Entry("pod kill", "pods", "kill", CONTAINERS),
-    Entry("pod pause", "pods", "pause", CONTAINERS),
-    Entry("pod unpause", "pods", "unpause", CONTAINERS),
-    Entry("pod rm", "pods", "rm", CONTAINERS),
-    Entry("pod prune", "pods", "prune", CONTAINERS),
-    Entry("pod logs", "pods", "logs", CONTAINERS),
+    Entry("pod ps", "pod_ps", "list_", CONTAINERS),
+    Entry("pod ls", "pod_ps", "list_", CONTAINERS),
+    Entry("pod list", "pod_ps", "list_", CONTAINERS),
+    Entry("pod inspect", "pod_ps", "inspect", CONTAINERS),
+    Entry("pod exists", "pod_ps", "exists", CONTAINERS),
+    Entry("pod start", "pod_lifecycle", "start", CONTAINERS),
+    Entry("pod stop", "pod_lifecycle", "stop", CONTAINERS),
+    Entry("pod restart", "pod_lifecycle", "restart", CONTAINERS),
+    Entry("pod kill", "pod_lifecycle", "kill", CONTAINERS),
+    Entry("pod pause", "pod_lifecycle", "pause", CONTAINERS),
+    Entry("pod unpause", "pod_lifecycle", "unpause", CONTAINERS),
+    Entry("pod rm", "pod_lifecycle", "rm", CONTAINERS),
+    Entry("pod prune", "pod_lifecycle", "prune", CONTAINERS),
+    Entry("pod logs", "pod_usage", "logs", CONTAINERS),
+    Entry("pod top", "pod_usage", "top", CONTAINERS),
+    Entry("pod stats", "pod_usage", "stats", CONTAINERS),
     Entry("healthcheck run", "healthcheck", "run", CONTAINERS),
     Entry("container inspect", "inspect_command", "container_inspect", CONTAINERS),
     Entry("container ls", "containers", "ps", CONTAINERS),
@@ -184,6 +207,47 @@ def of_group(group: str) -> tuple[Entry, ...]:
         if _ALSO_IN.get(entry.panel) == group:
             found.setdefault(entry.name, entry)
     return tuple(found.values())
+
+
+def typed(words: Sequence[str]) -> tuple[Entry, int] | None:
+    """Return the command that words begin with, and of how many words its name is."""
+    group = ""
+    for count, word in enumerate(words, 1):
+        name = f"{group} {word}".lstrip()
+        if name in GROUPS or name in INNER_GROUPS:
+            group = name
+            continue
+        entries = of_group(group) if group else top_level()
+        found = next((entry for entry in entries if entry.name == word), None)
+        return None if found is None else (found, count)
+    return None
+
+
+def function(entry: Entry) -> Callable[..., Any]:
+    """Import what carries a command out."""
+    module = f"rootlesspy.cli.{entry.module}"
+    __import__(module)
+    return cast("Callable[..., Any]", getattr(sys.modules[module], entry.function))
+
+
+def docstrings(entries: Sequence[Entry]) -> list[str]:
+    """Return what the functions of commands say they do, without running their modules (PEP 302).
+
+    To import all modules for one line of each takes 100 ms.
+    """
+    path = sys.modules[__package__].__path__
+    constants: dict[str, Any] = {}
+    for module in {entry.module for entry in entries}:
+        name = f"{__package__}.{module}"
+        specs = (finder.find_spec(name, path) for finder in sys.meta_path)
+        loader: Any = next(spec for spec in specs if spec is not None).loader
+        constants[module] = loader.get_code(name).co_consts
+    found = []
+    for entry in entries:
+        codes = (each for each in constants[entry.module] if hasattr(each, "co_name"))
+        code: Any = next(code for code in codes if code.co_name == entry.function)
+        found.append(cast("str", code.co_consts[0]))
+    return found
 
 
 def documented() -> tuple[str, ...]:

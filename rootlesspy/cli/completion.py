@@ -6,6 +6,20 @@ import os
 
 from rootlesspy import paths
 from rootlesspy.errors import Error
+from rootlesspy.light_typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+
+def typed_words(environment: Mapping[str, str]) -> list[str]:
+    """Return what stands before the word to be completed, the program's name left out.
+
+    From the variables of typer's scripts: COMP_WORDS of bash, _TYPER_COMPLETE_ARGS of the others.
+    """
+    text = environment.get("_TYPER_COMPLETE_ARGS") or environment.get("COMP_WORDS", "")
+    words = text.split()
+    return words[1:] if text.endswith((" ", "\n")) else words[1:-1]
 
 
 def containers(incomplete: str) -> list[str]:

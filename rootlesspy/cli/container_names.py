@@ -1,22 +1,18 @@
 """`rp rename`, `rp container exists` and `rp container prune`."""
 
-# ruff: noqa: B008
-# typer 0.7 knows neither Annotated nor X | None.
-
 from __future__ import annotations
 
 import sys
-from typing import TYPE_CHECKING
-
-import typer
 
 from rootlesspy.cli import completion, ps_filter
+from rootlesspy.cli import light_typer as typer
 from rootlesspy.cli.moment import parse_moment
 from rootlesspy.cli.operations import is_stopped
 from rootlesspy.cli.question import agreed
 from rootlesspy.cli.removal import Removal
 from rootlesspy.engine import ending, lifecycle
 from rootlesspy.errors import Conflict, Error, NotFound, UsageError
+from rootlesspy.light_typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

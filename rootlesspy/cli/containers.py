@@ -1,19 +1,13 @@
 """`rp ps` for typer, and `rp rm`."""
 
-# ruff: noqa: B008, UP045
-# typer 0.7 knows neither Annotated nor X | None.
-
 from __future__ import annotations
 
-import sys
-from typing import Optional
+from rootlesspy.cli import argv, hot
+from rootlesspy.cli.light_typer import Help, table_options
+from rootlesspy.light_typing import TYPE_CHECKING
 
-import typer
-
-from rootlesspy.cli import argv, completion, hot
-from rootlesspy.cli.click_command import Help, table_options
-from rootlesspy.cli.removal import Removal
-from rootlesspy.errors import Error, NotFound, UsageError
+if TYPE_CHECKING:
+    from rootlesspy.cli import light_typer as typer
 
 _PANELS = ("Which", "How")
 HELPS = {
@@ -51,6 +45,23 @@ HELPS = {
     "watch": Help("How", "SECONDS", "Show the list again every SECONDS, until Ctrl-C."),
 }
 
+RM_HELPS = {
+    "names": Help("Which", "CONTAINER...", "Names, ids or unique beginnings of ids."),
+    "all": Help("Which", "", "Remove all containers."),
+    "cidfile": Help("Which", "FILE", "Read the container's id from a file."),
+    "depend": Help("Which", "", "Remove those that share its namespaces too."),
+    "filter": Help("Which", "KEY=VALUE", "Those that fit, as in rp ps."),
+    "ignore": Help("Which", "", "Do not mind names that do not exist."),
+    "latest": Help("Which", "", "The newest one."),
+    "force": Help("How", "", "Kill running containers first."),
+    "time": Help(
+        "How",
+        "SECONDS",
+        "With --force: stop running ones, and kill them only after this time.",
+    ),
+    "volumes": Help("How", "", "Remove their anonymous volumes too."),
+}
+
 
 @table_options(argv.PS, HELPS, _PANELS)
 def ps(context: typer.Context, **_options: object) -> int:
@@ -58,77 +69,10 @@ def ps(context: typer.Context, **_options: object) -> int:
     return hot.ps(argv.Values(context.params), context.obj)
 
 
-def rm(
-    context: typer.Context,
-    names: list[str] = typer.Argument(
-        None, metavar="CONTAINER...", help="Names, ids or unique beginnings of ids.",
-        autocompletion=completion.containers, show_default=False,
-    ),
-    everything: bool = typer.Option(
-        False, "--all", "-a", help="Remove all containers.", show_default=False
-    ),
-    depend: bool = typer.Option(
-        False, "--depend", show_default=False,
-        help="Remove those that share its namespaces too.",
-    ),
-    cidfile: list[str] = typer.Option(
-        None, "--cidfile", metavar="FILE", help="Read the container's id from a file.",
-        show_default=False,
-    ),
-    filters: list[str] = typer.Option(
-        None, "--filter", metavar="KEY=VALUE", help="Those that fit, as in rp ps.",
-        show_default=False,
-    ),
-    force: bool = typer.Option(
-        False, "--force", "-f", help="Kill running containers first.", show_default=False
-    ),
-    ignore: bool = typer.Option(
-        False, "--ignore", "-i", help="Do not mind names that do not exist.", show_default=False
-    ),
-    latest: bool = typer.Option(
-        False, "--latest", "-l", help="The newest one.", show_default=False
-    ),
-    volumes: bool = typer.Option(
-        False, "--volumes", "-v", help="Remove their anonymous volumes too.", show_default=False
-    ),
-    time: Optional[str] = typer.Option(
-        None, "--time", "-t", metavar="SECONDS", show_default=False,
-        help="With --force: stop running ones, and kill them only after this time.",
-    ),
-) -> int:  # fmt: skip
+@table_options(argv.RM, RM_HELPS, _PANELS)
+def rm(context: typer.Context, **_options: object) -> int:
     """Remove containers.
 
     Exit code 1: one did not exist; 2: one is running; 125: anything else.
     """
-    from rootlesspy.cli import operations
-    from rootlesspy.engine import ending
-
-    session = context.obj
-    paths = session.paths()
-    chosen = operations.chosen(
-        session, "rm", names or (), everything=everything, latest=latest, filters=filters or (),
-        cidfiles=cidfile or (),
-    )  # fmt: skip
-    if depend:
-        from rootlesspy.engine.pods import sharing
-
-        chosen = sharing.with_sharers(paths, chosen)
-    if time is not None and not force:
-        raise UsageError("rp rm: --time needs --force", hint="rp rm --help")
-    limit_s = hot.stop_time(time)
-    removal = Removal(session.reporter)
-    for name in chosen:
-        try:
-            ending.remove(
-                paths, [name], force=force, reporter=session.reporter, volumes=volumes,
-                timeout_s=limit_s,
-            )  # fmt: skip
-        except NotFound as error:
-            # With --force podman takes "is not there" for "is gone".
-            if not (ignore or force):
-                removal.failed(error)
-        except Error as error:
-            removal.failed(error)
-        else:
-            sys.stdout.write(f"{name}\n")
-    return removal.exit_code
+    return hot.remove(argv.Values(context.params), context.obj)

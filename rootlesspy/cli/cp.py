@@ -1,15 +1,12 @@
 """`rp cp`."""
 
-# typer 0.7 knows neither Annotated nor X | None.
-
 from __future__ import annotations
 
 import os
-from typing import TYPE_CHECKING
 
-import typer
-
+from rootlesspy.cli import light_typer as typer
 from rootlesspy.errors import UsageError
+from rootlesspy.light_typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from rootlesspy.engine.files.copy_place import Place

@@ -1,18 +1,14 @@
 """`rp plan`, `rp apply`, `rp delete` and `rp export-definition`: containers defined in files."""
 
-# ruff: noqa: B008, UP045
-# typer 0.7 knows neither Annotated nor X | None.
-
 from __future__ import annotations
 
 import os
 import sys
-from typing import TYPE_CHECKING, Any, Optional
-
-import typer
 
 from rootlesspy.cli import completion, lock, output, progress, table
+from rootlesspy.cli import light_typer as typer
 from rootlesspy.errors import UsageError
+from rootlesspy.light_typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from rootlesspy.cli.session import Session
@@ -42,7 +38,7 @@ _FILES = typer.Argument(..., metavar="FILE...", help="Definitions: TOML files.",
 def plan(
     context: typer.Context,
     files: list[str] = _FILES,
-    form: Optional[str] = typer.Option(
+    form: str | None = typer.Option(
         None, "--format", metavar="FORMAT", help="json.", show_default=False
     ),
     locked: bool = typer.Option(

@@ -1,17 +1,13 @@
 """`rp doctor`: the checks of this machine, one line each, and what cures what is wrong."""
 
-# ruff: noqa: UP045
-# typer 0.7 knows neither Annotated nor X | None.
-
 from __future__ import annotations
 
 import sys
-from typing import TYPE_CHECKING, Optional
 
-import typer
-
+from rootlesspy.cli import light_typer as typer
 from rootlesspy.cli import output, table
 from rootlesspy.errors import UsageError
+from rootlesspy.light_typing import TYPE_CHECKING
 from rootlesspy.report import colours, escape
 
 if TYPE_CHECKING:
@@ -33,7 +29,7 @@ def doctor(
         False, "--fix", help="Repair what you may repair yourself, then look again.",
         show_default=False,
     ),
-    form: Optional[str] = typer.Option(
+    form: str | None = typer.Option(
         None, "--format", "-f", metavar="FORMAT", help="json.", show_default=False
     ),
     verbose: bool = typer.Option(

@@ -1,22 +1,18 @@
 """`rp events`: what happened to containers, images and volumes, past and live."""
 
-# ruff: noqa: B008, UP045
-# typer 0.7 knows neither Annotated nor X | None.
-
 from __future__ import annotations
 
-import json
 import os
 import sys
 import time
-from typing import TYPE_CHECKING, Optional
 
-import typer
-
-from rootlesspy.cli import gotemplate_parse, moment, output
-from rootlesspy.cli.gotemplate import Record
+from rootlesspy.cli import light_typer as typer
+from rootlesspy.cli import output
+from rootlesspy.cli.gotemplate_functions import Record
 from rootlesspy.engine.output import event_reader
 from rootlesspy.errors import UsageError
+from rootlesspy.light_modules import json
+from rootlesspy.light_typing import TYPE_CHECKING
 from rootlesspy.report import escape
 
 if TYPE_CHECKING:
@@ -34,15 +30,15 @@ def events(
         None, "--filter", "-f", metavar="KEY=VALUE", show_default=False,
         help="Show what fits: container, image, volume, event, type, label.",
     ),
-    form: Optional[str] = typer.Option(
+    form: str | None = typer.Option(
         None, "--format", metavar="FORMAT", show_default=False,
         help="json: one object per line, or a Go template.",
     ),
-    since: Optional[str] = typer.Option(
+    since: str | None = typer.Option(
         None, "--since", metavar="TIME", show_default=False,
         help="Past events too, from then on: 10m, 2026-11-21T08:00:00 or 1700000000.",
     ),
-    until: Optional[str] = typer.Option(
+    until: str | None = typer.Option(
         None, "--until", metavar="TIME", show_default=False,
         help="End then; a duration counts from now on, with a minus back.",
     ),
@@ -64,8 +60,8 @@ def events(
     fits = _filter(filters or ())
     show = _shower(form)
     now_s = time.time()
-    since_s = None if since is None else moment.parse_moment(since, "--since")
-    until_s = None if until is None else moment.parse_moment(until, "--until", ahead=True)
+    since_s = _moment(since, "--since")
+    until_s = _moment(until, "--until", ahead=True)
     if stream and since_s is None and until_s is not None and until_s <= now_s:
         # What is over by now: all of it.
         stream = False
@@ -74,6 +70,14 @@ def events(
             show(event)
             sys.stdout.flush()
     return 0
+
+
+def _moment(text: str | None, option: str, *, ahead: bool = False) -> float | None:
+    if text is None:
+        return None
+    from rootlesspy.cli import moment
+
+    return moment.parse_moment(text, option, ahead=ahead)
 
 
 def text_of(event: Event) -> str:
@@ -119,6 +123,8 @@ def _shower(form: str | None) -> Callable[[Event], None]:
         return lambda event: _print(clean(text_of(event)))
     if output.is_json(form):
         return lambda event: _print(json_of(event))
+    from rootlesspy.cli import gotemplate_parse
+
     gotemplate_parse.parse(form)
     return lambda event: output.show_one(_row(event), form)
 

@@ -1,20 +1,16 @@
 """`rp diff`, `rp export` and `rp commit`."""
 
-# ruff: noqa: B008, UP045
-# typer 0.7 knows neither Annotated nor X | None.
-
 from __future__ import annotations
 
 import os
 import sys
-from typing import TYPE_CHECKING, Optional
-
-import typer
 
 from rootlesspy.cli import completion, output
+from rootlesspy.cli import light_typer as typer
 from rootlesspy.cli.image_rows import hexadecimal
 from rootlesspy.engine.inputs.values import parse_choice
 from rootlesspy.errors import Error, UsageError
+from rootlesspy.light_typing import TYPE_CHECKING
 from rootlesspy.report import escape
 
 if TYPE_CHECKING:
@@ -27,11 +23,11 @@ def diff(
         ..., metavar="NAME", help="A container or an image.", show_default=False,
         autocompletion=completion.containers,
     ),
-    other: Optional[str] = typer.Argument(
+    other: str | None = typer.Argument(
         None, metavar="[OTHER]", show_default=False,
         help="Another one to compare with, instead of what lies below.",
     ),
-    form: Optional[str] = typer.Option(
+    form: str | None = typer.Option(
         None, "--format", metavar="FORMAT", show_default=False, help="json."
     ),
 ) -> int:  # fmt: skip
@@ -61,7 +57,7 @@ def export(
         ..., metavar="CONTAINER", help="Its name, id or unique beginning of an id.",
         autocompletion=completion.containers, show_default=False,
     ),
-    path: Optional[str] = typer.Option(
+    path: str | None = typer.Option(
         None, "--output", "-o", metavar="FILE", show_default=False,
         help="Write there instead of to stdout.",
     ),
@@ -87,7 +83,7 @@ def commit(
         ..., metavar="CONTAINER", help="Its name, id or unique beginning of an id.",
         autocompletion=completion.containers, show_default=False,
     ),
-    image: Optional[str] = typer.Argument(
+    image: str | None = typer.Argument(
         None, metavar="[IMAGE]", show_default=False,
         help="A name; without a registry it is localhost/IMAGE.",
     ),
@@ -111,7 +107,7 @@ def commit(
         False, "--squash", "-s", show_default=False,
         help="Put all files into one layer, without the image's own ones below it.",
     ),
-    id_file: Optional[str] = typer.Option(
+    id_file: str | None = typer.Option(
         None, "--iidfile", metavar="FILE", show_default=False, help="Write the image's id there."
     ),
     quiet: bool = typer.Option(

@@ -10,13 +10,12 @@ No library does this in Python: what there is binds Go's own as a shared object.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
-
 from rootlesspy.cli.gotemplate_functions import FUNCTIONS, NO_VALUE, truth, write
 from rootlesspy.cli.gotemplate_functions import Record as Record
 from rootlesspy.cli.gotemplate_parse import Action, Jump, Text, parse
 from rootlesspy.cli.gotime import Time
 from rootlesspy.errors import UsageError
+from rootlesspy.light_typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from collections.abc import Callable

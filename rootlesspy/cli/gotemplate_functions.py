@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import json
-import re
-from typing import TYPE_CHECKING, Any
-
 from rootlesspy.cli.gotime import Time
+from rootlesspy.light_typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    import re
     from collections.abc import Callable
 
-_VERB = re.compile(r"%([-+# 0]*)(\d*)(\.\d+)?([a-zA-Z%])")
+_VERB = r"%([-+# 0]*)(\d*)(\.\d+)?([a-zA-Z%])"
 
 
 class Record(dict[str, Any]):
@@ -56,6 +54,8 @@ def truth(value: Any) -> bool:
 
 
 def _json(value: Any) -> str:
+    import json
+
     return json.dumps(_plain(value), ensure_ascii=False, separators=(",", ":"), default=write)
 
 
@@ -74,6 +74,8 @@ def _plain(value: Any) -> Any:
 
 
 def _printf(form: str, *values: Any) -> str:
+    import re
+
     remaining = list(values)
 
     def replace(found: re.Match[str]) -> str:
@@ -84,7 +86,7 @@ def _printf(form: str, *values: Any) -> str:
             return f"%!{verb}(MISSING)"
         return _verb(flags, width, precision or "", verb, remaining.pop(0))
 
-    return _VERB.sub(replace, form)
+    return re.sub(_VERB, replace, form)
 
 
 def _verb(flags: str, width: str, precision: str, verb: str, value: Any) -> str:

@@ -6,9 +6,9 @@ Reference: https://pkg.go.dev/text/template.
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING, Any, NamedTuple
 
 from rootlesspy.errors import UsageError
+from rootlesspy.light_typing import TYPE_CHECKING, Any, NamedTuple
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

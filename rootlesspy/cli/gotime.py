@@ -5,13 +5,14 @@ Reference: https://pkg.go.dev/time (Time.String, Time.Format, Duration.String).
 
 from __future__ import annotations
 
-import re
-from typing import TYPE_CHECKING, ClassVar
+from rootlesspy.light_typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    import re
     from datetime import datetime
+    from typing import ClassVar
 
-_LAYOUT = re.compile(
+_LAYOUT = (
     r"January|Monday|2006|Jan|Mon|MST|Z07:00|-07:00|-0700|PM|pm|[.,](?:0+|9+)"
     r"|0[1-6]|15|_2|06|[1-5]"
 )
@@ -75,6 +76,8 @@ class Time(str):
 
     def format(self, layout: str) -> str:  # type: ignore[override]  # Go's name for it
         """Write the moment as a Go layout says: how it would write 2006-01-02 15:04:05."""
+        import re
+
         (moment, fraction), (_, zone) = self._moment(), self._cut()
 
         def replace(found: re.Match[str]) -> str:
@@ -87,7 +90,7 @@ class Time(str):
                 return f"{piece[0]}{kept}" if kept else ""
             return _numeric(piece, moment, zone)
 
-        return _LAYOUT.sub(replace, layout)
+        return re.sub(_LAYOUT, replace, layout)
 
     def _moment(self) -> tuple[datetime, str]:
         """Return the moment in whole seconds, and the digits of its fraction."""

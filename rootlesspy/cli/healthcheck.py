@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import sys
 
-import typer
-
 from rootlesspy.cli import completion
+from rootlesspy.cli import light_typer as typer
 
 
 def run(

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import os
 import sys
-from typing import TYPE_CHECKING
 
+from rootlesspy.engine.inputs.constants import DEFAULT_DETACH_KEYS
 from rootlesspy.errors import UsageError
+from rootlesspy.light_typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from rootlesspy.cli.argv import Invocation, Values
@@ -26,8 +27,10 @@ def execute(invocation: Invocation, session: Session) -> int:
         "exec": execute_in,
         "start": start,
         "stop": stop,
+        "rm": remove,
         "ps": ps,
         "inspect": inspect,
+        "logs": logs,
         "pull": pull,
     }
     return commands[invocation.command.name](invocation.values, session)
@@ -41,7 +44,11 @@ def run(given: Values, session: Session) -> int:
     paths, reporter = session.paths(), session.reporter
     if not request.detach:
         request = request._replace(sig_proxy=given.flag("sig_proxy", default=True))
-        return engine.run(request, paths, reporter, lambda: _progress(request, session))
+        progress = lambda: _progress(request, session)  # noqa: E731
+        return engine.run(request, paths, reporter, progress, session.supervisor)
+    if session.supervisor is not None:
+        # --detach=true did not look like it: systemd starts the supervisor of this one.
+        session.supervisor.dismiss()
     identity = engine.run_detached(request, paths, reporter, lambda: _progress(request, session))
     sys.stdout.write(f"{identity}\n")
     return 0
@@ -60,7 +67,7 @@ def create(given: Values, session: Session) -> int:
 
 def execute_in(given: Values, session: Session) -> int:
     """Run a process in a running container; return its exit code."""
-    from rootlesspy.engine.inputs import environment, values
+    from rootlesspy.engine.inputs import environment
     from rootlesspy.engine.supervision import exec_request
 
     name, command = given.value("container") or "", given.values("command")
@@ -71,12 +78,12 @@ def execute_in(given: Values, session: Session) -> int:
         name = operations.one(session, "exec", (), latest=True)
     if not command:
         raise UsageError("rp exec: the command is missing", hint="rp exec CONTAINER COMMAND")
-    user, directory, keys = (given.value(each) for each in ("user", "workdir", "detach_keys"))
+    directory, user = _place(given)
     wish = exec_request.Wish(
         args=command,
         env=environment.resolve(given.values("env"), given.values("env_file"), session.environment),
-        cwd=values.parse_workdir(directory, "--workdir") if directory else "",
-        user=values.parse_user(user, "--user") if user else "",
+        cwd=directory,
+        user=user,
         tty=given.flag("tty"),
         privileged=given.flag("privileged"),
     )
@@ -84,11 +91,7 @@ def execute_in(given: Values, session: Session) -> int:
         wish,
         interactive=given.flag("interactive"),
         detach=given.flag("detach"),
-        detach_keys=(
-            values.DEFAULT_DETACH_KEYS
-            if keys is None
-            else values.parse_detach_keys(keys, "--detach-keys")
-        ),
+        detach_keys=_detach_keys(given),
     )
     result = exec_request.run(session.paths(), name, request, session.reporter)
     if isinstance(result, int):
@@ -101,7 +104,6 @@ def start(given: Values, session: Session) -> int:
     """Start containers; attached, return the exit code of one."""
     from rootlesspy.cli import operations
     from rootlesspy.engine import lifecycle
-    from rootlesspy.engine.inputs.values import DEFAULT_DETACH_KEYS, parse_detach_keys
 
     names, latest = given.values("names"), given.flag("latest")
     if not (given.flag("attach") or given.flag("interactive")):
@@ -119,14 +121,11 @@ def start(given: Values, session: Session) -> int:
             found,
             lambda name: lifecycle.start(session.paths(), name, session.reporter),
         )
-    keys = given.value("detach_keys")
     return lifecycle.start_attached(
         session.paths(),
         operations.one(session, "start --attach", names, latest=latest),
         interactive=given.flag("interactive"),
-        detach_keys=(
-            DEFAULT_DETACH_KEYS if keys is None else parse_detach_keys(keys, "--detach-keys")
-        ),
+        detach_keys=_detach_keys(given),
         reporter=session.reporter,
         forwards=given.flag("sig_proxy", default=True),
     )
@@ -154,6 +153,54 @@ def stop(given: Values, session: Session) -> int:
         lambda name: ending.stop(session.paths(), name, limit_s, session.reporter),
         ignore_missing=given.flag("ignore"),
     )
+
+
+def remove(given: Values, session: Session) -> int:
+    """Remove containers: 1 when one did not exist, 2 when one is running, 125 for anything else."""
+    from rootlesspy.cli import operations
+    from rootlesspy.cli.removal import Removal
+    from rootlesspy.engine import ending
+    from rootlesspy.errors import Error, NotFound
+
+    paths, force, time = session.paths(), given.flag("force"), given.value("time")
+    chosen = operations.chosen(
+        session,
+        "rm",
+        given.values("names"),
+        everything=given.flag("all"),
+        latest=given.flag("latest"),
+        filters=given.values("filter"),
+        cidfiles=given.values("cidfile"),
+    )
+    if given.flag("depend"):
+        from rootlesspy.engine.pods import sharing
+
+        chosen = sharing.with_sharers(paths, chosen)
+    if time is not None and not force:
+        raise UsageError("rp rm: --time needs --force", hint="rp rm --help")
+    limit_s, volumes = stop_time(time), given.flag("volumes")
+    removal = Removal(session.reporter)
+    for name in chosen:
+        try:
+            ending.remove(
+                paths,
+                [name],
+                force=force,
+                reporter=session.reporter,
+                volumes=volumes,
+                timeout_s=limit_s,
+            )
+        except NotFound as error:
+            # With --force podman takes "is not there" for "is gone".
+            if not (given.flag("ignore") or force):
+                removal.failed(error)
+        except Error as error:
+            removal.failed(error)
+        else:
+            sys.stdout.write(f"{name}\n")
+    if given.flag("all"):
+        ending.forget_failed(paths)
+    return removal.exit_code
 
 
 def stop_time(text: str | None) -> float | None:
@@ -197,6 +244,33 @@ def inspect(given: Values, session: Session) -> int:
     return show(given, session)
 
 
+def logs(given: Values, session: Session) -> int:
+    """Show what containers have written."""
+    from rootlesspy.cli.logs import show
+
+    return show(given, session)
+
+
+def _place(given: Values) -> tuple[str, str]:
+    """Return the working directory and the user of an exec, empty where they were not given."""
+    directory, user = given.value("workdir") or "", given.value("user") or ""
+    if directory or user:
+        from rootlesspy.engine.inputs import values
+
+        directory = values.parse_workdir(directory, "--workdir") if directory else ""
+        user = values.parse_user(user, "--user") if user else ""
+    return directory, user
+
+
+def _detach_keys(given: Values) -> bytes:
+    keys = given.value("detach_keys")
+    if keys is None:
+        return DEFAULT_DETACH_KEYS
+    from rootlesspy.engine.inputs.values import parse_detach_keys
+
+    return parse_detach_keys(keys, "--detach-keys")
+
+
 def _request(given: Values, session: Session) -> RunRequest:
     from rootlesspy.engine.supervision import cancel
 
@@ -204,12 +278,17 @@ def _request(given: Values, session: Session) -> RunRequest:
     cancel.hold()
     from rootlesspy.engine.inputs.options import run_request
 
-    return run_request(
+    directory = _directory()
+    request = run_request(
         given,
         caller_environment=session.environment,
-        directory=_directory(),
+        directory=directory,
         debug=session.reporter.debug,
     )
+    if not session.hooks_dirs:
+        return request
+    first = (os.path.normpath(os.path.join(directory, each)) for each in session.hooks_dirs)
+    return request._replace(hooks_dirs=(*first, *request.hooks_dirs))
 
 
 def _progress(request: RunRequest, session: Session) -> Progress:

@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Sequence
-from fnmatch import fnmatchcase
-from typing import TYPE_CHECKING
-
-from rootlesspy.cli import moment
 from rootlesspy.cli.image_rows import Line, hexadecimal, labels, split
 from rootlesspy.engine.inputs.values import parse_boolean
 from rootlesspy.errors import NotFound, UsageError
+from rootlesspy.light_typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Collection, Sequence
+
     from rootlesspy.image.store import Image
 
-Used = Callable[[], Collection[str]]
+    Used = Callable[[], Collection[str]]
 
 
 def matching(
@@ -56,6 +54,8 @@ def matching(
 def reference(value: str) -> Callable[[Line], bool]:
     """Fit names by pattern: in full, from any slash on, and without the tag."""
 
+    from fnmatch import fnmatchcase
+
     def fits(line: Line) -> bool:
         parts = line.name.split("/")
         tails = ["/".join(parts[index:]) for index in range(len(parts))]
@@ -85,6 +85,8 @@ def _lacks_label(value: str) -> Callable[[Line], bool]:
 def _created_s(known: Sequence[Image], key: str, value: str) -> float:
     """Return the moment that a filter means: a time, a duration ago, or an image's creation."""
     if key == "until":
+        from rootlesspy.cli import moment
+
         return moment.parse_moment(value, "--filter until")
     for image in known:
         names = [name for name in image.names if reference(value)(Line(image, *split(name)))]

@@ -1,21 +1,17 @@
 """`rp history` and `rp image tree`: what an image is made of."""
 
-# ruff: noqa: UP045
-# typer 0.7 knows neither Annotated nor X | None.
-
 from __future__ import annotations
 
-import json
 import sys
 import time
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any, Optional
-
-import typer
 
 from rootlesspy.cli import completion, human, output, table
-from rootlesspy.cli.gotemplate import Record
+from rootlesspy.cli import light_typer as typer
+from rootlesspy.cli.gotemplate_functions import Record
 from rootlesspy.cli.image_rows import hexadecimal
+from rootlesspy.light_modules import json
+from rootlesspy.light_typing import TYPE_CHECKING, Any
 from rootlesspy.report import escape
 
 if TYPE_CHECKING:
@@ -36,7 +32,7 @@ def history(
         ..., metavar="IMAGE", help="A name, an id or the beginning of an id.",
         autocompletion=completion.images, show_default=False,
     ),
-    form: Optional[str] = typer.Option(
+    form: str | None = typer.Option(
         None, "--format", metavar="FORMAT", show_default=False,
         help="json, a Go template, or table and a Go template.",
     ),

@@ -1,17 +1,12 @@
 """`rp image inspect`: one image as a JSON object with podman's members."""
 
-# ruff: noqa: UP045, B008
-# typer 0.7 knows neither Annotated nor X | None.
-
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Optional
-
-import typer
-
 from rootlesspy.cli import completion, output
+from rootlesspy.cli import light_typer as typer
 from rootlesspy.cli.image_rows import hexadecimal, labels, repo_digests
 from rootlesspy.errors import Error, ImageError
+from rootlesspy.light_typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from rootlesspy.image.store import Image
@@ -30,7 +25,7 @@ def inspect(
         ..., metavar="IMAGE...", help="Names, ids or unique beginnings of ids.",
         autocompletion=completion.images, show_default=False,
     ),
-    form: Optional[str] = typer.Option(
+    form: str | None = typer.Option(
         None, "--format", "-f", metavar="FORMAT", help="json or a Go template.", show_default=False
     ),
 ) -> int:  # fmt: skip

@@ -1,13 +1,9 @@
 """`rp tag`, `rp untag` and `rp image exists`."""
 
-# ruff: noqa: B008
-# typer 0.7 knows neither Annotated nor X | None.
-
 from __future__ import annotations
 
-import typer
-
 from rootlesspy.cli import completion
+from rootlesspy.cli import light_typer as typer
 from rootlesspy.errors import NotFound
 
 

@@ -1,18 +1,14 @@
 """`rp image prune`."""
 
-# ruff: noqa: B008
-# typer 0.7 knows neither Annotated nor X | None.
-
 from __future__ import annotations
 
 import sys
-from typing import TYPE_CHECKING
-
-import typer
 
 from rootlesspy.cli import image_filter, image_rows
+from rootlesspy.cli import light_typer as typer
 from rootlesspy.cli.image_rows import hexadecimal
 from rootlesspy.cli.question import agreed
+from rootlesspy.light_typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

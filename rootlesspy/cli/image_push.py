@@ -1,17 +1,12 @@
 """`rp push` and `rp copy`: images to registries, archives and layouts, and between them."""
 
-# ruff: noqa: UP045
-# typer 0.7 knows neither Annotated nor X | None.
-
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Optional
-
-import typer
-
 from rootlesspy.cli import completion, progress, registry_access
+from rootlesspy.cli import light_typer as typer
 from rootlesspy.engine.inputs.values import parse_choice, parse_platform
 from rootlesspy.errors import Error, UsageError
+from rootlesspy.light_typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from rootlesspy.cli.session import Session
@@ -20,6 +15,14 @@ if TYPE_CHECKING:
 
 _LEVELS = {"gzip": range(10), "zstd": range(1, 23)}
 FORMAT_HELP = "Kind of manifest: oci or v2s2; default: the one that the image has."
+_AUTHFILE = typer.Option(
+    None, "--authfile", metavar="PATH", help=registry_access.AUTHFILE_HELP, show_default=False
+)
+_DIGESTFILE = typer.Option(
+    None, "--digestfile", metavar="PATH", help="Write the digest there.", show_default=False
+)
+_FORMAT = typer.Option(None, "--format", "-f", metavar="KIND", help=FORMAT_HELP, show_default=False)
+_QUIET = typer.Option(False, "--quiet", "-q", help="Do not show progress.", show_default=False)
 
 
 def push(
@@ -28,40 +31,32 @@ def push(
         ..., metavar="IMAGE", help="A name, an id or the beginning of an id.",
         autocompletion=completion.images, show_default=False,
     ),
-    destination: Optional[str] = typer.Argument(
+    destination: str | None = typer.Argument(
         None, metavar="[DESTINATION]", show_default=False,
         help="A name in a registry, or a place as rp copy knows it; default: the image's name.",
     ),
-    authfile: Optional[str] = typer.Option(
-        None, "--authfile", metavar="PATH", help=registry_access.AUTHFILE_HELP, show_default=False
-    ),
-    cert_dir: Optional[str] = typer.Option(
+    authfile: str | None = _AUTHFILE,
+    cert_dir: str | None = typer.Option(
         None, "--cert-dir", metavar="PATH", help=registry_access.CERT_DIR_HELP, show_default=False
     ),
-    creds: Optional[str] = typer.Option(
+    creds: str | None = typer.Option(
         None, "--creds", metavar="USER:PASSWORD", help=registry_access.CREDS_HELP,
         show_default=False,
     ),
     compression: str = typer.Option(
         "gzip", "--compression-format", metavar="FORMAT", help="gzip or zstd, for plain layers.",
     ),
-    level: Optional[int] = typer.Option(
+    level: int | None = typer.Option(
         None, "--compression-level", metavar="N", help="How hard to compress.", show_default=False
     ),
     force: bool = typer.Option(
         False, "--force-compression", help="Compress layers anew that are in another form.",
         show_default=False,
     ),
-    digestfile: Optional[str] = typer.Option(
-        None, "--digestfile", metavar="PATH", help="Write the digest there.", show_default=False
-    ),
-    form: Optional[str] = typer.Option(
-        None, "--format", "-f", metavar="KIND", help=FORMAT_HELP, show_default=False
-    ),
-    quiet: bool = typer.Option(
-        False, "--quiet", "-q", help="Do not show progress.", show_default=False
-    ),
-    tls_verify: Optional[bool] = typer.Option(
+    digestfile: str | None = _DIGESTFILE,
+    form: str | None = _FORMAT,
+    quiet: bool = _QUIET,
+    tls_verify: bool | None = typer.Option(
         None, "--tls-verify/--no-tls-verify", help=registry_access.TLS_HELP, show_default=False
     ),
 ) -> int:  # fmt: skip
@@ -95,44 +90,38 @@ def copy(
     destination: str = typer.Argument(
         ..., metavar="DESTINATION", help="The same; a plain NAME is one here.", show_default=False
     ),
-    authfile: Optional[str] = typer.Option(
-        None, "--authfile", metavar="PATH", help=registry_access.AUTHFILE_HELP, show_default=False
-    ),
-    source_creds: Optional[str] = typer.Option(
+    authfile: str | None = _AUTHFILE,
+    source_creds: str | None = typer.Option(
         None, "--src-creds", metavar="USER:PASSWORD", help=registry_access.CREDS_HELP,
         show_default=False,
     ),
-    creds: Optional[str] = typer.Option(
+    creds: str | None = typer.Option(
         None, "--dest-creds", metavar="USER:PASSWORD", help=registry_access.CREDS_HELP,
         show_default=False,
     ),
-    source_cert_dir: Optional[str] = typer.Option(
+    source_cert_dir: str | None = typer.Option(
         None, "--src-cert-dir", metavar="PATH", help=registry_access.CERT_DIR_HELP,
         show_default=False,
     ),
-    cert_dir: Optional[str] = typer.Option(
+    cert_dir: str | None = typer.Option(
         None, "--dest-cert-dir", metavar="PATH", help=registry_access.CERT_DIR_HELP,
         show_default=False,
     ),
-    source_tls_verify: Optional[bool] = typer.Option(
+    source_tls_verify: bool | None = typer.Option(
         None, "--src-tls-verify/--no-src-tls-verify", help=registry_access.TLS_HELP,
         show_default=False,
     ),
-    tls_verify: Optional[bool] = typer.Option(
+    tls_verify: bool | None = typer.Option(
         None, "--dest-tls-verify/--no-dest-tls-verify", help=registry_access.TLS_HELP,
         show_default=False,
     ),
-    digestfile: Optional[str] = typer.Option(
-        None, "--digestfile", metavar="PATH", help="Write the digest there.", show_default=False
-    ),
-    form: Optional[str] = typer.Option(
-        None, "--format", "-f", metavar="KIND", help=FORMAT_HELP, show_default=False
-    ),
+    digestfile: str | None = _DIGESTFILE,
+    form: str | None = _FORMAT,
     everything: bool = typer.Option(
         False, "--all", "-a", help="Of an index, copy the images of all platforms.",
         show_default=False,
     ),
-    multi_arch: Optional[str] = typer.Option(
+    multi_arch: str | None = typer.Option(
         None, "--multi-arch", metavar="WHICH", show_default=False,
         help="Of an index: system (this platform's image), all, or index-only.",
     ),
@@ -147,22 +136,20 @@ def copy(
     decompress: bool = typer.Option(
         False, "--dest-decompress", help="Decompress layers.", show_default=False
     ),
-    compression: Optional[str] = typer.Option(
+    compression: str | None = typer.Option(
         None, "--dest-compress-format", metavar="FORMAT", show_default=False,
         help="Compress layers as gzip or zstd, those too that are in another form.",
     ),
-    level: Optional[int] = typer.Option(
+    level: int | None = typer.Option(
         None, "--dest-compress-level", metavar="N", help="How hard to compress.",
         show_default=False,
     ),
-    platform: Optional[str] = typer.Option(
+    platform: str | None = typer.Option(
         None, "--platform", metavar="OS/ARCH", help="Platform, such as linux/arm64.",
         show_default=False,
     ),
-    quiet: bool = typer.Option(
-        False, "--quiet", "-q", help="Do not show progress.", show_default=False
-    ),
-    signature_policy: Optional[str] = typer.Option(
+    quiet: bool = _QUIET,
+    signature_policy: str | None = typer.Option(
         None, "--signature-policy", metavar="PATH", show_default=False,
         help=registry_access.SIGNATURE_POLICY_HELP,
     ),
@@ -235,9 +222,9 @@ def _written_as(
 
 
 def compression_of(form: str, level: int | None, *, force: bool) -> Compression:
+    """Parse how layers are to be compressed; form "" leaves it to the destination."""
     from rootlesspy.image.copy import Compression
 
-    """Parse how layers are to be compressed; form "" leaves it to the destination."""
     if form:
         parse_choice(form, "--compression-format", tuple(_LEVELS))
     elif level is not None:

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any, NamedTuple
 
 from rootlesspy.cli import human
-from rootlesspy.cli.gotemplate import Record
+from rootlesspy.cli.gotemplate_functions import Record
+from rootlesspy.light_typing import TYPE_CHECKING, Any, NamedTuple
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

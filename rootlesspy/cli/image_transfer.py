@@ -1,19 +1,15 @@
 """`rp save`, `rp load` and `rp import`: images and file systems as archives."""
 
-# ruff: noqa: UP045, B008
-# typer 0.7 knows neither Annotated nor X | None.
-
 from __future__ import annotations
 
 import os
 import sys
-from typing import TYPE_CHECKING, Optional
-
-import typer
 
 from rootlesspy.cli import completion, progress, registry_access
+from rootlesspy.cli import light_typer as typer
 from rootlesspy.engine.inputs.values import parse_choice, parse_platform
 from rootlesspy.errors import Conflict, NotFound, UsageError
+from rootlesspy.light_typing import TYPE_CHECKING
 from rootlesspy.report import escape
 
 if TYPE_CHECKING:
@@ -40,7 +36,7 @@ def save(
     several: bool = typer.Option(
         False, "--multi-image-archive", "-m", help="All names are images.", show_default=False
     ),
-    output: Optional[str] = typer.Option(
+    output: str | None = typer.Option(
         None, "--output", "-o", metavar="PATH", help="Write there, not to stdout.",
         show_default=False,
     ),
@@ -85,22 +81,22 @@ def save(
 
 def load(
     context: typer.Context,
-    archive: Optional[str] = typer.Argument(
+    archive: str | None = typer.Argument(
         None, metavar="[PATH]", help="The archive or directory, as with --input.",
         show_default=False,
     ),
-    input_: Optional[str] = typer.Option(
+    input_: str | None = typer.Option(
         None, "--input", "-i", metavar="PATH", show_default=False,
         help="Read this archive or directory, not stdin.",
     ),
-    platform: Optional[str] = typer.Option(
+    platform: str | None = typer.Option(
         None, "--platform", metavar="OS/ARCH", help="Platform, such as linux/arm64.",
         show_default=False,
     ),
     quiet: bool = typer.Option(
         False, "--quiet", "-q", help="Do not show progress.", show_default=False
     ),
-    signature_policy: Optional[str] = typer.Option(
+    signature_policy: str | None = typer.Option(
         None, "--signature-policy", metavar="PATH", show_default=False,
         help=registry_access.SIGNATURE_POLICY_HELP,
     ),
@@ -157,7 +153,7 @@ def import_(
         ..., metavar="PATH", help="A tar archive, compressed or not; - is stdin; or an http URL.",
         show_default=False,
     ),
-    name: Optional[str] = typer.Argument(
+    name: str | None = typer.Argument(
         None, metavar="[NAME]", help="A name; without a registry it is localhost/NAME.",
         show_default=False,
     ),

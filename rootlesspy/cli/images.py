@@ -1,15 +1,9 @@
 """`rp pull`, `rp images` and `rp rmi`."""
 
-# ruff: noqa: UP045, B008
-# typer 0.7 knows neither Annotated nor X | None.
-
 from __future__ import annotations
 
 import sys
 import time
-from typing import TYPE_CHECKING, Optional
-
-import typer
 
 from rootlesspy.cli import (
     completion,
@@ -19,16 +13,18 @@ from rootlesspy.cli import (
     registry_access,
     table,
 )
-from rootlesspy.cli import pull as pulling
+from rootlesspy.cli import light_typer as typer
 from rootlesspy.cli.image_filter import matching
 from rootlesspy.cli.image_rows import hexadecimal
 from rootlesspy.cli.removal import Removal
 from rootlesspy.engine.inputs.values import parse_choice
 from rootlesspy.errors import Error, NotFound, UsageError
+from rootlesspy.light_typing import TYPE_CHECKING
 from rootlesspy.report import escape
 
 if TYPE_CHECKING:
     from rootlesspy.cli.image_rows import Line
+    from rootlesspy.paths import Paths
 
 _CUT = ("REPOSITORY", "TAG")
 _SORT = ("created", "id", "repository", "size", "tag")
@@ -44,17 +40,17 @@ def pull(
     all_tags: bool = typer.Option(
         False, "--all-tags", "-a", help="Pull every tag of the repository.", show_default=False
     ),
-    authfile: Optional[str] = typer.Option(
+    authfile: str | None = typer.Option(
         None, "--authfile", metavar="PATH", help=registry_access.AUTHFILE_HELP, show_default=False
     ),
-    cert_dir: Optional[str] = typer.Option(
+    cert_dir: str | None = typer.Option(
         None, "--cert-dir", metavar="PATH", help=registry_access.CERT_DIR_HELP, show_default=False
     ),
-    creds: Optional[str] = typer.Option(
+    creds: str | None = typer.Option(
         None, "--creds", metavar="USER:PASSWORD", help=registry_access.CREDS_HELP,
         show_default=False,
     ),
-    platform: Optional[str] = typer.Option(
+    platform: str | None = typer.Option(
         None, "--platform", metavar="OS/ARCH", help="Platform, such as linux/arm64.",
         show_default=False,
     ),
@@ -64,15 +60,17 @@ def pull(
     quiet: bool = typer.Option(
         False, "--quiet", "-q", help="Do not show progress.", show_default=False
     ),
-    signature_policy: Optional[str] = typer.Option(
+    signature_policy: str | None = typer.Option(
         None, "--signature-policy", metavar="PATH", show_default=False,
         help=registry_access.SIGNATURE_POLICY_HELP,
     ),
-    tls_verify: Optional[bool] = typer.Option(
+    tls_verify: bool | None = typer.Option(
         None, "--tls-verify/--no-tls-verify", help=registry_access.TLS_HELP, show_default=False
     ),
 ) -> int:  # fmt: skip
     """Pull images from their registries and unpack them; print their ids."""
+    from rootlesspy.cli import pull as pulling
+
     return pulling.pull(
         context.obj,
         names,
@@ -90,7 +88,7 @@ def pull(
 
 def images(
     context: typer.Context,
-    name: Optional[str] = typer.Argument(
+    name: str | None = typer.Argument(
         None, metavar="[IMAGE]", help="Only images of this name; may hold * and ?.",
         show_default=False,
     ),
@@ -105,7 +103,7 @@ def images(
         None, "--filter", "-f", metavar="KEY=VALUE", show_default=False,
         help="Show what fits: reference, label, dangling, before, since, until, id, …",
     ),
-    form: Optional[str] = typer.Option(
+    form: str | None = typer.Option(
         None, "--format", metavar="FORMAT", show_default=False,
         help="json, a Go template, or table and a Go template.",
     ),
@@ -123,17 +121,16 @@ def images(
     ),
 ) -> int:  # fmt: skip
     """List images."""
-    from rootlesspy.engine.images.image_removal import users
     from rootlesspy.image.lists import all_lists
     from rootlesspy.image.store import Store
 
     paths = context.obj.paths()
     asked = (*(filters or ()), *((f"reference={name}",) if name else ()))
     known = [*Store(paths).images(), *(each.as_image() for each in all_lists(paths))]
-    found = matching(image_rows.lines(known), asked, known=known, used=lambda: users(paths))
+    found = matching(image_rows.lines(known), asked, known=known, used=lambda: _users(paths))
     _sort_lines(found, parse_choice(sort, "--sort", _SORT))
     if form:
-        _show_formatted(found, form, users(paths), no_trunc, heading=not noheading)
+        _show_formatted(found, form, _users(paths), no_trunc, heading=not noheading)
     elif quiet:
         ids = dict.fromkeys(line.short_id(full=no_trunc) for line in found)
         sys.stdout.write("".join(f"{each}\n" for each in ids))
@@ -205,6 +202,12 @@ def _sort_lines(found: list[Line], order: str) -> None:
     }
     if order in keys:
         found.sort(key=keys[order])
+
+
+def _users(paths: Paths) -> dict[str, list[str]]:
+    from rootlesspy.engine.images.image_removal import users
+
+    return users(paths)
 
 
 def _show_formatted(

@@ -1,16 +1,10 @@
 """`rp inspect` for typer; what it does is in inspect.py."""
 
-# ruff: noqa: UP045, B008
-# typer 0.7 knows neither Annotated nor X | None.
-
 from __future__ import annotations
 
-from typing import Optional
-
-import typer
-
 from rootlesspy.cli import argv, completion, hot
-from rootlesspy.cli.click_command import Help, table_options
+from rootlesspy.cli import light_typer as typer
+from rootlesspy.cli.light_typer import Help, table_options
 
 _PANELS = ("Options",)
 _FORMAT = (
@@ -48,7 +42,7 @@ def container_inspect(
         None, metavar="CONTAINER...", help="Names, ids or unique beginnings of ids.",
         autocompletion=completion.containers, show_default=False,
     ),
-    form: Optional[str] = typer.Option(
+    form: str | None = typer.Option(
         None, "--format", "-f", metavar="FORMAT", help=_FORMAT, show_default=False
     ),
     latest: bool = typer.Option(

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from rootlesspy.cli.gotemplate_functions import Nil, Record
 from rootlesspy.cli.gotime import Time
+from rootlesspy.light_typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from rootlesspy.light_typing import Any
 
 # Objects whose keys are data; all others have fixed fields.
 _MAPS = frozenset(

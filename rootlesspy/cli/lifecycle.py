@@ -1,21 +1,17 @@
 """`rp create, start, stop, restart, kill, pause, unpause, wait` and `attach` for typer."""
 
-# ruff: noqa: B008, UP045
-# typer 0.7 knows neither Annotated nor X | None.
-
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Optional
-
-import typer
-
 from rootlesspy.cli import argv, completion, hot, operations
-from rootlesspy.cli.click_command import Help, table_options
+from rootlesspy.cli import light_typer as typer
+from rootlesspy.cli.light_typer import Help, table_options
 from rootlesspy.cli.run import HELPS as RUN_HELPS
 from rootlesspy.cli.run import PANELS as RUN_PANELS
 from rootlesspy.engine import ending, lifecycle
-from rootlesspy.engine.inputs.values import DEFAULT_DETACH_KEYS, parse_detach_keys, parse_signal
+from rootlesspy.engine.inputs.constants import DEFAULT_DETACH_KEYS
+from rootlesspy.engine.inputs.values import parse_detach_keys, parse_signal
 from rootlesspy.errors import UsageError
+from rootlesspy.light_typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from rootlesspy.cli.session import Session
@@ -119,7 +115,7 @@ def restart(
     filters: list[str] = _list("KEY=VALUE", _FILTER.text, "--filter", "-f"),
     latest: bool = _flag(_LATEST.text, "--latest", "-l"),
     running: bool = _flag("All that run.", "--running"),
-    time: Optional[str] = typer.Option(
+    time: str | None = typer.Option(
         None, "--time", "-t", metavar="SECONDS", help=STOP_HELPS["time"].text, show_default=False
     ),
 ) -> int:
@@ -204,7 +200,7 @@ def wait(
         "STATE", "stopped (default), exited, running or created.", "--condition"
     ),
     ignore: bool = _flag("Do not mind names that do not exist.", "--ignore"),
-    interval: Optional[str] = typer.Option(
+    interval: str | None = typer.Option(
         None, "--interval", "-i", metavar="TIME", help="Accepted as podman's: nothing is polled.",
         show_default=False,
     ),
@@ -230,7 +226,7 @@ def wait(
 def attach(
     context: typer.Context,
     names: list[str] = _names(),
-    detach_keys: Optional[str] = typer.Option(
+    detach_keys: str | None = typer.Option(
         None, "--detach-keys", metavar="KEYS", help=START_HELPS["detach_keys"].text,
         show_default=False,
     ),

@@ -1,17 +1,13 @@
 """`rp lock`: the digests of the images of definitions, and what `--locked` makes of them."""
 
-# ruff: noqa: B008
-# typer 0.7 knows neither Annotated nor X | None.
-
 from __future__ import annotations
 
 import sys
-from typing import TYPE_CHECKING
 
-import typer
-
+from rootlesspy.cli import light_typer as typer
 from rootlesspy.cli import registry_access
 from rootlesspy.errors import NotFound
+from rootlesspy.light_typing import TYPE_CHECKING
 from rootlesspy.report import escape
 
 if TYPE_CHECKING:

@@ -1,20 +1,15 @@
 """`rp login`, `rp logout` and `rp search`."""
 
-# ruff: noqa: UP045, B008
-# typer 0.7 knows neither Annotated nor X | None.
-
 from __future__ import annotations
 
-import getpass
 import os
 import sys
-from typing import TYPE_CHECKING, Any, Optional
 
-import typer
-
+from rootlesspy.cli import light_typer as typer
 from rootlesspy.cli import output, registry_access, table
-from rootlesspy.cli.gotemplate import Record
+from rootlesspy.cli.gotemplate_functions import Record
 from rootlesspy.errors import Error, NotFound, UsageError
+from rootlesspy.light_typing import TYPE_CHECKING, Any
 from rootlesspy.report import escape
 
 if TYPE_CHECKING:
@@ -31,36 +26,34 @@ _HEADERS = {"Official": "OFFICIAL", "Tag": "TAG"}
 
 def login(
     context: typer.Context,
-    registry: Optional[str] = typer.Argument(
+    registry: str | None = typer.Argument(
         None, metavar="[REGISTRY]", help=_REGISTRY_HELP, show_default=False
     ),
-    authfile: Optional[str] = typer.Option(
+    authfile: str | None = typer.Option(
         None, "--authfile", metavar="PATH", help="File to write.", show_default=False
     ),
-    cert_dir: Optional[str] = typer.Option(
+    cert_dir: str | None = typer.Option(
         None, "--cert-dir", metavar="PATH", help=registry_access.CERT_DIR_HELP, show_default=False
     ),
     get_login: bool = typer.Option(
         False, "--get-login", help="Print the user who is logged in.", show_default=False
     ),
-    password: Optional[str] = typer.Option(
+    password: str | None = typer.Option(
         None, "--password", "-p", metavar="TEXT", show_default=False,
         help="Password; seen in ps and in the shell's history: better --password-stdin.",
     ),
     password_stdin: bool = typer.Option(
         False, "--password-stdin", help="Read the password from stdin.", show_default=False
     ),
-    tls_verify: Optional[bool] = typer.Option(
+    tls_verify: bool | None = typer.Option(
         None, "--tls-verify/--no-tls-verify", help=registry_access.TLS_HELP, show_default=False
     ),
-    username: Optional[str] = typer.Option(
+    username: str | None = typer.Option(
         None, "--username", "-u", metavar="NAME", help="User name.", show_default=False
     ),
 ) -> int:  # fmt: skip
     """Store credentials for a registry, once it has accepted them."""
     from rootlesspy.image import credentials
-    from rootlesspy.image import login as logging_in
-    from rootlesspy.image.registry import Client
 
     session = context.obj
     source = _source(session, registry, tls_verify)
@@ -72,6 +65,9 @@ def login(
             raise _not_logged_in(source.registry)
         sys.stdout.write(f"{escape(known.username)}\n")
         return 0
+    from rootlesspy.image import login as logging_in
+    from rootlesspy.image.registry import Client
+
     given = _typed(username, password, known, from_stdin=password_stdin)
     client = Client(
         session.reporter,
@@ -88,13 +84,13 @@ def login(
 
 def logout(
     context: typer.Context,
-    registry: Optional[str] = typer.Argument(
+    registry: str | None = typer.Argument(
         None, metavar="[REGISTRY]", help=_REGISTRY_HELP, show_default=False
     ),
     everything: bool = typer.Option(
         False, "--all", "-a", help="Forget all registries.", show_default=False
     ),
-    authfile: Optional[str] = typer.Option(
+    authfile: str | None = typer.Option(
         None, "--authfile", metavar="PATH", help="File to write.", show_default=False
     ),
 ) -> int:  # fmt: skip
@@ -122,13 +118,13 @@ def search(
         ..., metavar="TERM", show_default=False,
         help="A part of a name; with a registry in front (host/term) in that one.",
     ),
-    authfile: Optional[str] = typer.Option(
+    authfile: str | None = typer.Option(
         None, "--authfile", metavar="PATH", help=registry_access.AUTHFILE_HELP, show_default=False
     ),
-    cert_dir: Optional[str] = typer.Option(
+    cert_dir: str | None = typer.Option(
         None, "--cert-dir", metavar="PATH", help=registry_access.CERT_DIR_HELP, show_default=False
     ),
-    creds: Optional[str] = typer.Option(
+    creds: str | None = typer.Option(
         None, "--creds", metavar="USER:PASSWORD", help=registry_access.CREDS_HELP,
         show_default=False,
     ),
@@ -136,7 +132,7 @@ def search(
         None, "--filter", "-f", metavar="KEY=VALUE", help="stars=NUMBER or is-official[=BOOLEAN].",
         show_default=False,
     ),
-    form: Optional[str] = typer.Option(
+    form: str | None = typer.Option(
         None, "--format", metavar="FORMAT", show_default=False,
         help="json, a Go template, or table and a Go template.",
     ),
@@ -149,7 +145,7 @@ def search(
     no_trunc: bool = typer.Option(
         False, "--no-trunc", help="Do not shorten descriptions.", show_default=False
     ),
-    tls_verify: Optional[bool] = typer.Option(
+    tls_verify: bool | None = typer.Option(
         None, "--tls-verify/--no-tls-verify", help=registry_access.TLS_HELP, show_default=False
     ),
 ) -> int:  # fmt: skip
@@ -264,6 +260,8 @@ def _typed(
     if password is None:
         if not os.isatty(0):
             raise UsageError("rp login asks on a terminal", hint="--password-stdin")
+        import getpass
+
         password = getpass.getpass("Password: ")
     if not username or not password or ":" in username:
         raise Error("a login needs a user name, without a colon, and a password")

@@ -1,19 +1,15 @@
 """`rp manifest`: lists of images for several platforms."""
 
-# ruff: noqa: UP045, B008
-# typer 0.7 knows neither Annotated nor X | None.
-
 from __future__ import annotations
 
 import json
 import sys
-from typing import TYPE_CHECKING, Optional
-
-import typer
 
 from rootlesspy.cli import completion, image_push, registry_access
+from rootlesspy.cli import light_typer as typer
 from rootlesspy.cli.image_rows import hexadecimal
 from rootlesspy.errors import NotFound, UsageError
+from rootlesspy.light_typing import TYPE_CHECKING
 from rootlesspy.report import escape
 
 if TYPE_CHECKING:
@@ -76,7 +72,7 @@ def create(
         None, "--annotation", metavar="NAME=VALUE", help="Annotation of the list.",
         show_default=False,
     ),
-    tls_verify: Optional[bool] = _TLS,
+    tls_verify: bool | None = _TLS,
 ) -> int:  # fmt: skip
     """Make a manifest list of images; print its id."""
     from rootlesspy.engine.images import manifest
@@ -101,15 +97,15 @@ def add(
     ),
     everything: bool = typer.Option(False, "--all", help=_ALL_HELP, show_default=False),
     annotation: list[str] = _ANNOTATION,
-    arch: Optional[str] = _ARCH,
+    arch: str | None = _ARCH,
     features: list[str] = _FEATURES,
-    system: Optional[str] = _OS,
-    os_version: Optional[str] = _OS_VERSION,
-    variant: Optional[str] = _VARIANT,
-    authfile: Optional[str] = _AUTHFILE,
-    cert_dir: Optional[str] = _CERT_DIR,
-    creds: Optional[str] = _CREDS,
-    tls_verify: Optional[bool] = _TLS,
+    system: str | None = _OS,
+    os_version: str | None = _OS_VERSION,
+    variant: str | None = _VARIANT,
+    authfile: str | None = _AUTHFILE,
+    cert_dir: str | None = _CERT_DIR,
+    creds: str | None = _CREDS,
+    tls_verify: bool | None = _TLS,
 ) -> int:  # fmt: skip
     """Add images to a manifest list; print its id.
 
@@ -125,23 +121,23 @@ def add(
 def annotate(
     context: typer.Context,
     name: str = _LIST,
-    image: Optional[str] = typer.Argument(
+    image: str | None = typer.Argument(
         None, metavar="[IMAGE]", show_default=False,
         help="The image: its digest, or a name it has here.",
     ),
     annotation: list[str] = _ANNOTATION,
-    arch: Optional[str] = _ARCH,
+    arch: str | None = _ARCH,
     features: list[str] = _FEATURES,
     index: bool = typer.Option(
         False, "--index", help="The annotations are those of the list itself.", show_default=False
     ),
-    system: Optional[str] = _OS,
+    system: str | None = _OS,
     os_features: list[str] = typer.Option(
         None, "--os-features", metavar="NAMES", help="Features of the operating system.",
         show_default=False,
     ),
-    os_version: Optional[str] = _OS_VERSION,
-    variant: Optional[str] = _VARIANT,
+    os_version: str | None = _OS_VERSION,
+    variant: str | None = _VARIANT,
 ) -> int:  # fmt: skip
     """Change what a manifest list says of an image; print the list's id."""
     from rootlesspy.engine.images import manifest
@@ -159,8 +155,8 @@ def inspect(
         ..., metavar="IMAGE", help="A list that is here, or a name in a registry.",
         show_default=False, autocompletion=completion.manifest_lists,
     ),
-    authfile: Optional[str] = _AUTHFILE,
-    tls_verify: Optional[bool] = _TLS,
+    authfile: str | None = _AUTHFILE,
+    tls_verify: bool | None = _TLS,
 ) -> int:  # fmt: skip
     """Print a manifest list as JSON."""
     from rootlesspy.engine.images import manifest
@@ -173,31 +169,31 @@ def inspect(
 def push(
     context: typer.Context,
     name: str = _LIST,
-    destination: Optional[str] = typer.Argument(
+    destination: str | None = typer.Argument(
         None, metavar="[DESTINATION]", show_default=False,
         help="A name in a registry, or a place as rp copy knows it; default: the list's name.",
     ),
     everything: bool = typer.Option(
         True, "--all/--no-all", help="Send the images too, not the list alone."
     ),
-    authfile: Optional[str] = _AUTHFILE,
-    cert_dir: Optional[str] = _CERT_DIR,
-    creds: Optional[str] = _CREDS,
-    compression: Optional[str] = typer.Option(
+    authfile: str | None = _AUTHFILE,
+    cert_dir: str | None = _CERT_DIR,
+    creds: str | None = _CREDS,
+    compression: str | None = typer.Option(
         None, "--compression-format", metavar="FORMAT", help="gzip or zstd, for plain layers.",
         show_default=False,
     ),
-    level: Optional[int] = typer.Option(
+    level: int | None = typer.Option(
         None, "--compression-level", metavar="N", help="How hard to compress.", show_default=False
     ),
     force: bool = typer.Option(
         False, "--force-compression", help="Compress layers anew that are in another form.",
         show_default=False,
     ),
-    digestfile: Optional[str] = typer.Option(
+    digestfile: str | None = typer.Option(
         None, "--digestfile", metavar="PATH", help="Write the digest there.", show_default=False
     ),
-    form: Optional[str] = typer.Option(
+    form: str | None = typer.Option(
         None, "--format", "-f", metavar="KIND", help=image_push.FORMAT_HELP, show_default=False
     ),
     quiet: bool = typer.Option(
@@ -206,7 +202,7 @@ def push(
     remove: bool = typer.Option(
         False, "--rm", help="Remove the list when it has been sent.", show_default=False
     ),
-    tls_verify: Optional[bool] = _TLS,
+    tls_verify: bool | None = _TLS,
 ) -> int:  # fmt: skip
     """Send a manifest list and its images to a registry or another place."""
     from rootlesspy.engine.images import image_removal, manifest
@@ -286,7 +282,7 @@ def exists(context: typer.Context, name: str = _LIST) -> int:
 
 def _trip(
     session: Session,
-    tls_verify: Optional[bool],
+    tls_verify: bool | None,
     *,
     authfile: str | None = None,
     creds: str | None = None,

@@ -1,20 +1,16 @@
 """`rp network ls` and `rp network inspect`."""
 
-# ruff: noqa: UP045, B008
-# typer 0.7 knows neither Annotated nor X | None.
-
 from __future__ import annotations
 
 import sys
-from typing import TYPE_CHECKING, Any, Optional
-
-import typer
 
 from rootlesspy.cli import completion, network_rows, output, table
+from rootlesspy.cli import light_typer as typer
 from rootlesspy.errors import NotFound
+from rootlesspy.light_typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from rootlesspy.cli.gotemplate import Record
+    from rootlesspy.cli.gotemplate_functions import Record
     from rootlesspy.network.networks import Network
 
 
@@ -24,7 +20,7 @@ def ls(
         None, "--filter", "-f", metavar="KEY=VALUE", show_default=False,
         help="Show what fits: name, id, label, label!, driver, dangling, until.",
     ),
-    form: Optional[str] = typer.Option(
+    form: str | None = typer.Option(
         None, "--format", metavar="FORMAT", show_default=False,
         help="json, a Go template, or table and a Go template.",
     ),
@@ -68,7 +64,7 @@ def inspect(
         ..., metavar="NETWORK...", help="Networks, by name or id.", show_default=False,
         autocompletion=completion.networks,
     ),
-    form: Optional[str] = typer.Option(
+    form: str | None = typer.Option(
         None, "--format", "-f", metavar="FORMAT", help="json or a Go template.",
         show_default=False,
     ),

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
-
-from rootlesspy.cli import moment
-from rootlesspy.cli.gotemplate import Record
+from rootlesspy.cli.gotemplate_functions import Record
 from rootlesspy.engine.inputs.values import parse_boolean
 from rootlesspy.errors import UsageError
+from rootlesspy.light_typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Sequence
@@ -84,6 +82,8 @@ def _test(key: str, value: str, used: Collection[str]) -> Test:
     if key == "name":
         return _name_test(value)
     if key == "until":
+        from rootlesspy.cli import moment
+
         before_s = moment.parse_moment(value, "--filter until")
         return lambda network: network.created_s < before_s
     label, equals, wanted = value.partition("=")

@@ -1,16 +1,11 @@
 """`rp network create`, `update`, `rm`, `prune`, `connect`, `disconnect`, `reload` and `exists`."""
 
-# ruff: noqa: UP045, B008
-# typer 0.7 knows neither Annotated nor X | None.
-
 from __future__ import annotations
 
 import sys
-from typing import Optional
-
-import typer
 
 from rootlesspy.cli import completion, network_rows
+from rootlesspy.cli import light_typer as typer
 from rootlesspy.cli.question import agreed
 from rootlesspy.cli.removal import Removal
 from rootlesspy.engine.inputs import values
@@ -33,7 +28,7 @@ _UNUSED = "This will remove all networks not used by at least one container."
 
 def create(
     context: typer.Context,
-    name: Optional[str] = typer.Argument(
+    name: str | None = typer.Argument(
         None, metavar="[NAME]", help="Name; without one it is network1 and so on.",
         show_default=False,
     ),
@@ -52,7 +47,7 @@ def create(
     ignore: bool = typer.Option(
         False, "--ignore", help="Do nothing when it exists.", show_default=False
     ),
-    interface_name: Optional[str] = typer.Option(
+    interface_name: str | None = typer.Option(
         None, "--interface-name", metavar="NAME", help="Name of the bridge, in its namespace.",
         show_default=False,
     ),
@@ -138,7 +133,7 @@ def rm(
         False, "--force", "-f", help="Remove the containers of the network too.",
         show_default=False,
     ),
-    time: Optional[int] = typer.Option(
+    time: int | None = typer.Option(
         None, "--time", "-t", metavar="SECONDS", show_default=False,
         help="How long its containers may take to stop; default 10.",
     ),
@@ -194,13 +189,13 @@ def connect(
         None, "--alias", metavar="NAME", help="One more name of it in this network.",
         show_default=False,
     ),
-    ip: Optional[str] = typer.Option(
+    ip: str | None = typer.Option(
         None, "--ip", metavar="IP", help="IPv4 address.", show_default=False
     ),
-    ip6: Optional[str] = typer.Option(
+    ip6: str | None = typer.Option(
         None, "--ip6", metavar="IP", help="IPv6 address.", show_default=False
     ),
-    mac_address: Optional[str] = typer.Option(
+    mac_address: str | None = typer.Option(
         None, "--mac-address", metavar="MAC", help="MAC address.", show_default=False
     ),
 ) -> int:  # fmt: skip

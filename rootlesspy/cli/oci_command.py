@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import typer
-
+from rootlesspy.cli import light_typer as typer
 from rootlesspy.cli import oci as runtime
 
 
 def oci(
     context: typer.Context,
-    words: list[str] = typer.Argument(  # noqa: B008
+    words: list[str] = typer.Argument(
         None,
         metavar="COMMAND [ARG…]",
         help="A command of runc's, with its flags.",

@@ -6,9 +6,8 @@ operand or at `--`; a flag that repeats is a list.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, NamedTuple
-
 from rootlesspy.errors import UsageError
+from rootlesspy.light_typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -78,6 +77,9 @@ GLOBAL = (
 _CONSOLE = Flag("console-socket", VALUE, help="socket that is sent the terminal's master")
 _PID_FILE = Flag("pid-file", VALUE, help="file for the process's pid")
 _PRESERVE = Flag("preserve-fds", NUMBER, help="how many descriptors from 3 on are passed on")
+_FORMAT = Flag("format", VALUE, "f", "table (default) or json")
+_DETACH = Flag("detach", SWITCH, "d", "do not wait for its end")
+_ANY = 1 << 20
 _CREATE = (
     Flag("bundle", VALUE, "b", "directory of config.json (default: this one)"),
     _CONSOLE,
@@ -114,7 +116,7 @@ COMMANDS = {
             "Create and start a container.",
             (
                 *_CREATE,
-                Flag("detach", SWITCH, "d", "do not wait for its end"),
+                _DETACH,
                 Flag("keep", SWITCH, help="do not remove it afterwards"),
                 Flag("no-subreaper", SWITCH, help="taken and of no effect"),
             ),
@@ -144,7 +146,7 @@ COMMANDS = {
                 Flag("tty", SWITCH, "t", "with a terminal"),
                 Flag("user", VALUE, "u", "UID[:GID]"),
                 Flag("additional-gids", LIST, "g", "GID, may repeat"),
-                Flag("detach", SWITCH, "d", "do not wait for its end"),
+                _DETACH,
                 _CONSOLE,
                 _PID_FILE,
                 Flag("process-label", VALUE, help="SELinux label"),
@@ -155,14 +157,14 @@ COMMANDS = {
                 _PRESERVE,
                 Flag("ignore-paused", SWITCH, help="also in a paused container"),
             ),
-            most=1 << 20,
+            most=_ANY,
         ),
         Command(
             "list",
             "",
             "List containers.",
             (
-                Flag("format", VALUE, "f", "table (default) or json"),
+                _FORMAT,
                 Flag("quiet", SWITCH, "q", "ids"),
             ),
             least=0,
@@ -172,8 +174,8 @@ COMMANDS = {
             "ps",
             "ID [ARG…]",
             "List a container's processes, with ps(1)'s options.",
-            (Flag("format", VALUE, "f", "table (default) or json"),),
-            most=1 << 20,
+            (_FORMAT,),
+            most=_ANY,
         ),
         Command("pause", "ID", "Freeze all processes of a container."),
         Command("resume", "ID", "Let a paused container go on."),
@@ -209,8 +211,8 @@ COMMANDS = {
             least=0,
             most=0,
         ),
-        Command("checkpoint", "ID", "Not supported.", most=1 << 20),
-        Command("restore", "ID", "Not supported.", most=1 << 20),
+        Command("checkpoint", "ID", "Not supported.", most=_ANY),
+        Command("restore", "ID", "Not supported.", most=_ANY),
     )
 }
 

@@ -7,10 +7,10 @@ others are still done, and the exit code is 125, as podman's.
 from __future__ import annotations
 
 import sys
-from typing import TYPE_CHECKING
 
 from rootlesspy.engine import lifecycle
 from rootlesspy.errors import Error, NotFound, UsageError
+from rootlesspy.light_typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence

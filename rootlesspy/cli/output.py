@@ -2,23 +2,26 @@
 
 from __future__ import annotations
 
-import json
 import os
 import sys
-from typing import TYPE_CHECKING
 
-from rootlesspy.cli import gotemplate, gotemplate_parse, table
+from rootlesspy import light_json
+from rootlesspy.cli import table
+from rootlesspy.light_modules import json
+from rootlesspy.light_typing import TYPE_CHECKING
 from rootlesspy.report import escape
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
+
+    from rootlesspy.cli.gotemplate_functions import Record
 
 
 def show(
     form: str,
     headers: Mapping[str, str],
     *,
-    rows: Callable[[], Sequence[gotemplate.Record]],
+    rows: Callable[[], Sequence[Record]],
     json_rows: Callable[[], Sequence[object]],
     heading: bool = True,
 ) -> None:
@@ -33,6 +36,8 @@ def show(
         for each in json_rows():
             print_json_line(each)
         return
+    from rootlesspy.cli import gotemplate, gotemplate_parse
+
     template = _normalise(form)
     if form.startswith("table "):
         columns = _columns(template.removeprefix("table ").strip(" "))
@@ -46,6 +51,8 @@ def show(
 
 def show_one(data: Mapping[str, object], form: str) -> None:
     """Print one thing as a template says, and a line end."""
+    from rootlesspy.cli import gotemplate
+
     sys.stdout.write(gotemplate.render(_normalise(form), data, clean=_cleaner()) + "\n")
 
 
@@ -56,7 +63,7 @@ def is_json(form: str) -> bool:
 
 def print_json(value: object) -> None:
     """Print indented JSON; names that are no text stay escaped, so that it is always valid."""
-    sys.stdout.write(json.dumps(value, indent=2) + "\n")
+    sys.stdout.write(light_json.indented(value, "  ") + "\n")
 
 
 def print_json_line(value: object) -> None:
@@ -75,8 +82,10 @@ def heading_of(field: str) -> str:
 
 
 def _show_table(
-    rows: Sequence[gotemplate.Record], template: str, headers: Mapping[str, str], *, heading: bool
+    rows: Sequence[Record], template: str, headers: Mapping[str, str], *, heading: bool
 ) -> None:
+    from rootlesspy.cli import gotemplate
+
     fields = rows[0] if rows else headers
     titles = gotemplate.Record({name: headers.get(name) or heading_of(name) for name in fields})
     lines = [gotemplate.render(template, row, clean=_one_line).split("\t") for row in rows]

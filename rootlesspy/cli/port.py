@@ -1,18 +1,14 @@
 """`rp port`: which ports of the host lead into a container."""
 
-# ruff: noqa: B008, UP045
-# typer 0.7 knows neither Annotated nor X | None.
-
 from __future__ import annotations
 
 import sys
-from typing import TYPE_CHECKING, Optional
-
-import typer
 
 from rootlesspy.cli import completion, operations
+from rootlesspy.cli import light_typer as typer
 from rootlesspy.engine.inputs.values import parse_choice, parse_integer
 from rootlesspy.errors import NotFound, UsageError
+from rootlesspy.light_typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from rootlesspy.cli.session import Session
@@ -24,11 +20,11 @@ _PROTOCOLS = ("tcp", "udp", "sctp")
 
 def port(
     context: typer.Context,
-    container: Optional[str] = typer.Argument(
+    container: str | None = typer.Argument(
         None, metavar="CONTAINER", help="Name, id or unique beginning of an id.",
         autocompletion=completion.containers, show_default=False,
     ),
-    wanted: Optional[str] = typer.Argument(
+    wanted: str | None = typer.Argument(
         None, metavar="[PORT[/PROTOCOL]]", show_default=False,
         help="Only this port of the container; the protocol is tcp unless given.",
     ),

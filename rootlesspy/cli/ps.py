@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import sys
 import time
-from typing import TYPE_CHECKING
 
 from rootlesspy.cli import human, ps_facts, table
 from rootlesspy.cli.ps_filter import matching
 from rootlesspy.engine import lifecycle
 from rootlesspy.engine.inputs.values import parse_choice, parse_integer
 from rootlesspy.errors import UsageError
+from rootlesspy.light_typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from rootlesspy.cli.argv import Values
@@ -48,7 +48,8 @@ def show(given: Values, session: Session) -> None:
 def _show_once(given: Values, session: Session) -> None:
     now_s = time.time()
     paths = session.paths()
-    everything = ps_facts.with_pauses(lifecycle.containers(paths))
+    containers = lifecycle.containers(paths, running=_only_running(given))
+    everything = ps_facts.with_pauses(containers)
     facts = ps_facts.Facts(paths, everything)
     found = _selected(given, everything, facts)
     template = given.value("format")
@@ -101,6 +102,8 @@ def size_text(sizes: Sizes) -> str:
 
 def ports_text(ports: list[list[object]]) -> str:
     """Write published ports as podman does, neighbours as one range."""
+    if not ports:
+        return ""
     merged: list[list[object]] = []
     for address, host, inner, protocol in ports:
         last = merged[-1] if merged else None
@@ -120,11 +123,8 @@ def ports_text(ports: list[list[object]]) -> str:
 def _selected(given: Values, containers: list[Container], facts: ps_facts.Facts) -> list[Container]:
     filters = given.values("filter")
     last = _last(given)
-    everything = (
-        given.flag("all") or last is not None or any(each.startswith("status=") for each in filters)
-    )
     found = containers
-    if not everything:
+    if not _shows_all(given):
         found = [container for container in containers if container.state == "running"]
     found = matching(found, filters, facts.paths, containers)
     found.sort(key=lambda container: container.record.created_s)
@@ -136,6 +136,19 @@ def _selected(given: Values, containers: list[Container], facts: ps_facts.Facts)
     elif order not in ("created", "runningfor"):
         found.sort(key=lambda container: _sort_key(container, order))
     return found
+
+
+def _shows_all(given: Values) -> bool:
+    """Say whether containers are shown that do not run."""
+    wants_states = any(each.startswith("status=") for each in given.values("filter"))
+    return given.flag("all") or _last(given) is not None or wants_states
+
+
+def _only_running(given: Values) -> bool:
+    """Say whether nothing is to be known of containers that do not run."""
+    # One that has ended may say since when, or before, others are wanted.
+    names_others = any(each.startswith(("before=", "since=")) for each in given.values("filter"))
+    return not (names_others or _shows_all(given))
 
 
 def _last(given: Values) -> int | None:
@@ -163,23 +176,24 @@ def _sort_key(container: Container, order: str) -> str:
 def _table(found: list[Container], now_s: float, given: Values, facts: ps_facts.Facts) -> str:
     full, with_size, with_pod = (given.flag(each) for each in ("no_trunc", "size", "pod"))
     header = _HEADER + (_SIZE_HEADER if with_size else ()) + (_POD_HEADER if with_pod else ())
-    rows = []
+    rows: list[tuple[str, ...]] = []
+    length = None if full else _SHORT_ID
     for container in found:
         record = container.record
-        cells = [
-            record.id if full else record.id[:_SHORT_ID],
+        cells: tuple[str, ...] = (
+            record.id[:length],
             record.image,
             command_text(container, full=full),
             human.ago(record.created_s, now_s),
             status_text(container, now_s, facts.health(container)),
             ports_text(facts.ports(container)),
             record.name,
-        ]
+        )
         if with_size:
-            cells.append(size_text(facts.sizes(container)))
+            cells += (size_text(facts.sizes(container)),)
         if with_pod:
-            cells += (record.pod if full else record.pod[:_SHORT_ID], facts.pod_name(container))
-        rows.append(tuple(cells))
+            cells += (record.pod[:length], facts.pod_name(container))
+        rows.append(cells)
     paint = {"STATUS": [_colour(container) for container in found]}
     return table.render(
         header,

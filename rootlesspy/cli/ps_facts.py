@@ -1,15 +1,15 @@
 """What a listing needs of containers beyond their records, looked up when it is shown, once.
 
-Hot: nothing is imported or read for a plain `rp ps` but one cgroup file of each running container,
-and health.json of those that have checks.
+Hot: nothing is imported or read for a plain `rp ps` but one cgroup file of each running container
+(two of the first one), and health.json of those that have checks.
 """
 
 from __future__ import annotations
 
 import os
-from typing import TYPE_CHECKING, Any
 
 from rootlesspy.engine.views import stats
+from rootlesspy.light_typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from rootlesspy.engine.record import Container
@@ -19,12 +19,21 @@ if TYPE_CHECKING:
 
 def with_pauses(containers: list[Container]) -> list[Container]:
     """Tell paused containers from running ones: their scope is frozen."""
-    return [
-        each._replace(state="paused")
-        if each.state == "running" and stats.is_frozen(stats.scope_directory(each.pid))
-        else each
-        for each in containers
-    ]
+    found, slice_directory = [], ""
+    for each in containers:
+        frozen = False
+        if each.state == "running":
+            # Where one's scope is, there are most others': their processes need not be asked.
+            beside = f"{slice_directory}/{each.record.unit}"
+            known = stats.freezer(beside) if slice_directory and each.record.unit else ""
+            if known:
+                frozen = known == stats.FROZEN
+            else:
+                directory = stats.scope_directory(each.pid)
+                frozen = stats.is_frozen(directory)
+                slice_directory = os.path.dirname(directory or "")
+        found.append(each._replace(state="paused") if frozen else each)
+    return found
 
 
 def health(paths: Paths, container: Container) -> str:
@@ -48,7 +57,7 @@ class Facts:
         self.paths = paths
         self._containers = containers
         self._restarts: dict[str, int] | None = None
-        self._sizes: dict[str, Sizes] = {}
+        self._sizes: dict[str, Sizes] | None = None
 
     def health(self, container: Container) -> str:
         """Return starting, healthy or unhealthy; empty without checks, and after the end."""
@@ -77,11 +86,15 @@ class Facts:
         return self._restarts.get(container.record.id, 0)
 
     def sizes(self, container: Container) -> Sizes:
-        """Return the bytes of a container's files; raises Error."""
+        """Return the bytes of a container's files, all measured at once; raises Error."""
         from rootlesspy.engine.views import disk_usage
 
+        if self._sizes is None:
+            listed = (each.record for each in self._containers)
+            self._sizes = disk_usage.all_sizes(self.paths, listed)
         identity = container.record.id
         if identity not in self._sizes:
+            # Says why it cannot be told.
             self._sizes[identity] = disk_usage.sizes(self.paths, container.record)
         return self._sizes[identity]
 
@@ -89,15 +102,15 @@ class Facts:
         """Return what is mounted into a container, as inspect shows it."""
         from rootlesspy.engine.views import inspect, inspect_host
 
-        spec = inspect.load_spec(self.paths.container(container.record.id))
+        spec = inspect.load_mounts(self.paths.container(container.record.id))
         return inspect_host.mount_points(spec, self.paths, container.record.id)
 
     def usage(self, container: Container) -> dict[str, Any]:
         """Return what a container uses or has used, in the keys of inspect's Usage."""
-        from rootlesspy.engine.views import inspect
+        from rootlesspy.engine.views import usage
 
         directory = stats.scope_directory(container.pid) if container.pid else None
-        return inspect.usage(container, directory)
+        return usage.document(container, directory)
 
     def namespaces(self, container: Container) -> dict[str, str]:
         """Return the numbers of a container's namespaces by their kind; empty after the end."""
@@ -118,6 +131,8 @@ def _restarts(paths: Paths, containers: list[Container]) -> dict[str, int]:
 
     services = {}
     for each in containers:
+        if each.record.restart in restarts.NEVER:
+            continue
         try:
             live = record.live_state(paths.container(each.record.id))
         except (statefile.DamagedError, OSError):

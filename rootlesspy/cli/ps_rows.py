@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any
 
 from rootlesspy.cli import gotime, human
-from rootlesspy.cli.gotemplate import Record
+from rootlesspy.cli.gotemplate_functions import Record
 from rootlesspy.cli.ps import command_text, ports_text, size_text, status_text
+from rootlesspy.light_typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import os
-from typing import TYPE_CHECKING
 
 from rootlesspy.errors import UsageError
+from rootlesspy.light_typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from rootlesspy.cli.session import Session
     from rootlesspy.image.registry import Client
     from rootlesspy.settings import Settings
@@ -27,27 +29,40 @@ def client(
     cert_dir: str | None = None,
 ) -> Client:
     """Return a client of registries.  Raises UsageError for credentials without a colon."""
-    from rootlesspy.image.auth import Credentials
-    from rootlesspy.image.registry import Client
+    return client_maker(session, authfile=authfile, creds=creds, cert_dir=cert_dir)()
 
+
+def client_maker(
+    session: Session,
+    *,
+    authfile: str | None = None,
+    creds: str | None = None,
+    cert_dir: str | None = None,
+) -> Callable[[], Client]:
+    """Return what makes such a client; nothing is imported before.  Raises as client() does."""
     environment = dict(session.environment)
     if authfile is not None:
         if not os.path.isfile(authfile):
             raise UsageError(f"--authfile {authfile}: there is no such file")
         environment["REGISTRY_AUTH_FILE"] = authfile
-    given = None
-    if creds is not None:
-        username, colon, password = creds.partition(":")
-        if not colon or not username:
-            raise UsageError("--creds: expected USERNAME:PASSWORD")
-        given = Credentials(username, password)
-    return Client(
-        session.reporter,
-        environment=environment,
-        config_directory=session.paths().config,
-        certificates=cert_dir,
-        given=given,
-    )
+    username, colon, password = (creds or "").partition(":")
+    if creds is not None and (not colon or not username):
+        raise UsageError("--creds: expected USERNAME:PASSWORD")
+    config_directory = session.paths().config
+
+    def make() -> Client:
+        from rootlesspy.image.auth import Credentials
+        from rootlesspy.image.registry import Client
+
+        return Client(
+            session.reporter,
+            environment=environment,
+            config_directory=config_directory,
+            certificates=cert_dir,
+            given=None if creds is None else Credentials(username, password),
+        )
+
+    return make
 
 
 def insecure(tls_verify: bool | None) -> bool | None:

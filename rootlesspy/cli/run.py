@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import typer  # noqa: TC002 typer reads the annotations
-
 from rootlesspy.cli import argv, hot
-from rootlesspy.cli.click_command import Help, table_options
+from rootlesspy.cli import light_typer as typer
+from rootlesspy.cli.light_typer import Help, table_options
 
 _BASIC, _FILES, _LIMITS = "Container", "Files", "Limits"
 _NETWORK, _SECURITY, _HEALTH, _IMAGE = "Network", "Security", "Health", "Image"
@@ -17,10 +16,16 @@ HELPS = {
     "add_host": Help(
         _NETWORK, "NAME:IP", "Add a line to /etc/hosts; host-gateway is the host's address."
     ),
+    "annotation": Help(
+        _BASIC, "KEY=VALUE", "Set an annotation in config.json, by which hooks are chosen."
+    ),
     "cap_add": Help(_SECURITY, "CAP,…", "Add capabilities, or ALL."),
     "cap_drop": Help(_SECURITY, "CAP,…", "Drop capabilities, or ALL."),
     "cgroups": Help(
         _LIMITS, "MODE", "enabled, or disabled: run without a systemd scope and its limits."
+    ),
+    "cgroupns": Help(
+        _SECURITY, "MODE", "private (default): its cgroup is the root; host: it sees the host's."
     ),
     "cidfile": Help(_BASIC, "FILE", "Write the container's id to a new file."),
     "cpu_shares": Help(_LIMITS, "SHARES", "Relative CPU weight, 2 to 262144 (CPUWeight=)."),
@@ -30,7 +35,10 @@ HELPS = {
     "detach_keys": Help(
         _BASIC, "KEYS", "Keys that leave the container running; default ctrl-p,ctrl-q."
     ),
-    "device": Help(_SECURITY, "HOST:CTR:rwm", "Show a device node of the host in the container."),
+    "device": Help(
+        _SECURITY, "HOST:CTR:rwm", "Show a device of the host; VENDOR/CLASS=NAME: as CDI files say."
+    ),
+    "device_cgroup_rule": Help(_SECURITY, "RULE", "Refused: only root can rule over devices."),
     "dns": Help(_NETWORK, "IP", "Name server, or none to keep the image's resolv.conf."),
     "dns_option": Help(_NETWORK, "OPTION", "Option of resolv.conf, such as ndots:2."),
     "dns_search": Help(_NETWORK, "DOMAIN", "Search domain; a dot alone means none."),
@@ -41,7 +49,13 @@ HELPS = {
         _BASIC, "KEY=VALUE", "Set a variable; KEY alone takes yours, PREFIX* all that begin so."
     ),
     "env_file": Help(_BASIC, "FILE", "Read variables from a file, one KEY=VALUE per line."),
-    "group_add": Help(_SECURITY, "GROUP", "Add a supplementary group of the image, or an id."),
+    "gpus": Help(_SECURITY, "GPU,…", "GPUs, or all: short for --device nvidia.com/gpu=…"),
+    "gidmap": Help(
+        _SECURITY, "CTR:FROM:N", "Line of its gid map; that of the uids alone counts for both."
+    ),
+    "group_add": Help(
+        _SECURITY, "GROUP", "Add a supplementary group of the image, or an id; keep-groups: yours."
+    ),
     "health_cmd": Help(
         _HEALTH, "COMMAND", "Check whether it is healthy: text for a shell, or a JSON array; none."
     ),
@@ -78,6 +92,9 @@ HELPS = {
         _HEALTH, "TIME", "Time after which a startup check has failed, default 30s."
     ),
     "health_timeout": Help(_HEALTH, "TIME", "Time after which a check has failed, default 30s."),
+    "hooks_dir": Help(
+        _BASIC, "DIR", "Run the hooks described in this directory's *.json (oci-hooks(5))."
+    ),
     "hostname": Help(_NETWORK, "NAME", "The container's host name."),
     "ignore_missing_limits": Help(
         _LIMITS, "", "Run although a limit cannot be applied, and say which."
@@ -87,10 +104,15 @@ HELPS = {
     "ip": Help(_NETWORK, "IP", "IPv4 address in its user-defined network."),
     "ip6": Help(_NETWORK, "IP", "IPv6 address in its user-defined network."),
     "ipc": Help(
-        _SECURITY, "MODE", "private (default), or the IPC namespace of container:NAME or ns:PATH."
+        _SECURITY,
+        "MODE",
+        "shareable (default), private, none (no /dev/shm), host, container:NAME or ns:PATH.",
     ),
     "label": Help(_BASIC, "KEY=VALUE", "Set a label."),
     "label_file": Help(_BASIC, "FILE", "Read labels from a file, one KEY=VALUE per line."),
+    "landlock": Help(
+        _SECURITY, "RULE,…", "All else is denied: ro=PATH, rw=PATH, net=connect:PORT, net=none, …"
+    ),
     "log_driver": Help(
         _BASIC, "DRIVER", "journald (default with -d), json-file, none, or passthrough."
     ),
@@ -115,7 +137,7 @@ HELPS = {
     "network_alias": Help(_NETWORK, "NAME", "One more name of it in its user-defined networks."),
     "no_healthcheck": Help(_HEALTH, "", "Do not run the image's health check."),
     "pid": Help(
-        _SECURITY, "MODE", "private (default), or the PID namespace of container:NAME or ns:PATH."
+        _SECURITY, "MODE", "private (default), host, or that of container:NAME or ns:PATH."
     ),
     "pids_limit": Help(
         _LIMITS, "NUMBER", "Processes at most, default 2048; -1: no limit (TasksMax=)."
@@ -145,7 +167,9 @@ HELPS = {
         _SECURITY, "NAME", "A secret, as /run/secrets/NAME: NAME[,type=env][,target=…][,uid=…]…"
     ),
     "security_opt": Help(
-        _SECURITY, "OPTION", "seccomp=FILE or unconfined, no-new-privileges, mask=, unmask="
+        _SECURITY,
+        "OPTION",
+        "seccomp=FILE, no-new-privileges, mask=, unmask=, proc-opts=, apparmor=, label=",
     ),
     "sig_proxy": Help(_BASIC, "", "Pass signals on to it (default, without --detach)."),
     "shm_size": Help(_LIMITS, "SIZE", "Size of /dev/shm, default 64m."),
@@ -154,19 +178,25 @@ HELPS = {
     ),
     "stop_signal": Help(_BASIC, "SIGNAL", "Signal that asks the container to stop."),
     "stop_timeout": Help(_BASIC, "SECONDS", "Time to stop before it is killed, default 10."),
+    "subgidname": Help(_SECURITY, "NAME", "Map the ids of a line of /etc/subgid."),
+    "subuidname": Help(_SECURITY, "NAME", "Map the ids of a line of /etc/subuid."),
     "sysctl": Help(_SECURITY, "KEY=VALUE", "Set a sysctl of the container's namespaces."),
     "tmpfs": Help(_FILES, "PATH:OPTIONS", "Mount a tmpfs, with options such as size=64m."),
     "tty": Help(_BASIC, "", "Give the container a terminal."),
+    "uidmap": Help(
+        _SECURITY, "CTR:FROM:N", "Line of its uid map; FROM 0 is you, 1 your first subordinate id."
+    ),
     "ulimit": Help(_LIMITS, "NAME=SOFT:HARD", "Set a resource limit; host: take all of yours."),
     "umask": Help(_SECURITY, "MASK", "File mode mask of the command, default 0022."),
     "user": Help(_SECURITY, "USER:GROUP", "User to run as, name or id."),
     "userns": Help(
         _SECURITY,
         "MODE",
-        "host-map: you are root inside (default); keep-id: you keep your id; container:NAME.",
+        "host-map: you are root inside (default); keep-id: you keep your id; nomap: nobody is you; "
+        "auto: ids of its own; container:NAME.",
     ),
     "uts": Help(
-        _SECURITY, "MODE", "private (default), or the host name of container:NAME or ns:PATH."
+        _SECURITY, "MODE", "Host name: private (default), host, container:NAME or ns:PATH."
     ),
     "verify_always": Help(
         _IMAGE, "", "Before each start, compare the image's unpacked files with their digests."

@@ -1,24 +1,19 @@
 """`rp secret`: create, ls, inspect, rm, exists."""
 
-# ruff: noqa: UP045, B008
-# typer 0.7 knows neither Annotated nor X | None.
-
 from __future__ import annotations
 
 import os
 import sys
 import time
-from typing import TYPE_CHECKING, Any, Optional
-
-import typer
 
 from rootlesspy import paths as places
-from rootlesspy.cli import gotemplate, human, output, table
-from rootlesspy.cli.inspect_fields import record
+from rootlesspy.cli import human, output, table
+from rootlesspy.cli import light_typer as typer
+from rootlesspy.cli.gotemplate_functions import Record
 from rootlesspy.engine import secret
 from rootlesspy.engine.inputs.values import parse_label
-from rootlesspy.engine.views.inspect import moment
 from rootlesspy.errors import Error, NotFound, UsageError
+from rootlesspy.light_typing import TYPE_CHECKING, Any
 from rootlesspy.report import escape
 
 if TYPE_CHECKING:
@@ -85,7 +80,7 @@ def ls(
         None, "--filter", "-f", metavar="KEY=VALUE", show_default=False,
         help="Only what fits: name or id (their beginning).",
     ),
-    form: Optional[str] = typer.Option(
+    form: str | None = typer.Option(
         None, "--format", metavar="FORMAT", help=_FORMAT, show_default=False
     ),
     noheading: bool = typer.Option(
@@ -119,7 +114,7 @@ def ls(
 def inspect(
     context: typer.Context,
     names: list[str] = _several(),
-    form: Optional[str] = typer.Option(
+    form: str | None = typer.Option(
         None, "--format", "-f", metavar="FORMAT", help=_FORMAT, show_default=False
     ),
     show: bool = typer.Option(
@@ -147,6 +142,8 @@ def inspect(
         output.print_json(found)
     else:
         for document in found:
+            from rootlesspy.cli.inspect_fields import record
+
             output.show_one(record(document), form)
     return code
 
@@ -170,16 +167,15 @@ def rm(
         raise UsageError("rp secret rm takes names or --all", hint="rp secret rm --help")
     paths = session.paths()
     code = 0
-    for name in names or [each.name for each in secret.everything(paths)]:
+    for name in names or secret.names(paths):
         try:
-            found = secret.find(paths, name)
-            secret.remove(paths, found.name)
+            shown = secret.remove(paths, name)
         except Error as error:
             if not (ignore and isinstance(error, NotFound)):
                 session.reporter.error(error.message, error.hint)
                 code = error.exit_code
         else:
-            sys.stdout.write(f"{found.id}\n")
+            sys.stdout.write(f"{shown}\n")
     return code
 
 
@@ -230,8 +226,8 @@ def _matching(found: Sequence[Secret], filters: Sequence[str]) -> list[Secret]:
     return chosen
 
 
-def _row(each: Secret, now_s: float) -> gotemplate.Record:
-    return gotemplate.Record(
+def _row(each: Secret, now_s: float) -> Record:
+    return Record(
         ID=each.id,
         Name=each.name,
         Driver="file",
@@ -241,6 +237,8 @@ def _row(each: Secret, now_s: float) -> gotemplate.Record:
 
 
 def _document(each: Secret) -> dict[str, object]:
+    from rootlesspy.engine.views.inspect import moment
+
     return {
         "ID": each.id,
         "CreatedAt": moment(each.created_s),

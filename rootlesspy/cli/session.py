@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, NamedTuple
-
 from rootlesspy import paths
+from rootlesspy.light_typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from rootlesspy.engine.supervision.attached import Supervisor
     from rootlesspy.report import Reporter
 
 
@@ -17,6 +17,10 @@ class Session(NamedTuple):
 
     reporter: Reporter
     environment: Mapping[str, str]
+    hooks_dirs: tuple[str, ...] = ()
+    """--hooks-dir before the command."""
+    supervisor: Supervisor | None = None
+    """Forked already, where the command line looked like that of an attached container."""
 
     def paths(self) -> paths.Paths:
         """Compute the directories; raises Unsupported.  Help and version work without them."""

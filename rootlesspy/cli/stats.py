@@ -1,19 +1,15 @@
 """`rp stats`: what containers use now, once or as a table that is drawn again and again."""
 
-# ruff: noqa: UP045, B008
-# typer 0.7 knows neither Annotated nor X | None.
-
 from __future__ import annotations
 
 import os
 import sys
 import time
-from typing import TYPE_CHECKING, Any, Optional
-
-import typer
 
 from rootlesspy.cli import completion, operations, output, stats_rows, table
+from rootlesspy.cli import light_typer as typer
 from rootlesspy.errors import NotFound, UsageError
+from rootlesspy.light_typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from rootlesspy.cli.session import Session
@@ -38,7 +34,7 @@ def stats(
     everything: bool = typer.Option(
         False, "--all", "-a", help="Show containers that do not run, too.", show_default=False
     ),
-    form: Optional[str] = typer.Option(
+    form: str | None = typer.Option(
         None, "--format", metavar="FORMAT", show_default=False,
         help="json, a Go template, or table and a Go template.",
     ),

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import time
-from typing import TYPE_CHECKING, Any, NamedTuple
 
 from rootlesspy.cli import gotime, human
 from rootlesspy.cli.gotemplate_functions import Record
 from rootlesspy.engine.views import stats
+from rootlesspy.light_typing import TYPE_CHECKING, Any, NamedTuple
 from rootlesspy.report import escape
 
 if TYPE_CHECKING:

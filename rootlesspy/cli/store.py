@@ -1,39 +1,35 @@
 """`rp system df`, `rp system prune` and `rp fsck`."""
 
-# ruff: noqa: UP045, B008
-# typer 0.7 knows neither Annotated nor X | None.
-
 from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Callable
-from typing import TYPE_CHECKING, Optional
-
-import typer
 
 from rootlesspy.cli import human, image_prune, image_rows, moment, output, table
-from rootlesspy.cli.gotemplate import Record
+from rootlesspy.cli import light_typer as typer
+from rootlesspy.cli.gotemplate_functions import Record
 from rootlesspy.cli.image_rows import hexadecimal
 from rootlesspy.cli.question import agreed
 from rootlesspy.engine.inputs.values import has_control
 from rootlesspy.errors import UsageError
+from rootlesspy.light_typing import TYPE_CHECKING
 from rootlesspy.report import escape
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from rootlesspy.engine.images.store_care import Inventory
     from rootlesspy.engine.record import Container
 
+    _Test = Callable[[Container], bool]
+
 _SHORT_ID = 12
-_Test = Callable[["Container"], bool]
 _COLUMNS = ("Type", "Total", "Active", "Size", "Reclaimable")
 
 
 def df(
     context: typer.Context,
-    form: Optional[str] = typer.Option(
+    form: str | None = typer.Option(
         None, "--format", metavar="FORMAT", help="json or a Go template.", show_default=False
     ),
     verbose: bool = typer.Option(

@@ -1,18 +1,18 @@
 """`rp version` and `rp info`."""
 
-# ruff: noqa: UP045
-# typer 0.7 knows neither Annotated nor X | None.
-
 from __future__ import annotations
 
-import platform
+import os
 import sys
-from typing import Any, Optional
-
-import typer
 
 from rootlesspy import __version__
-from rootlesspy.cli import gotemplate, output
+from rootlesspy.cli import light_typer as typer
+from rootlesspy.cli import output
+from rootlesspy.cli.gotemplate_functions import Record
+from rootlesspy.light_typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from rootlesspy.light_typing import Any
 
 # Fields of podman's structs that are not their JSON names with a capital.
 _FIELDS = {
@@ -27,7 +27,7 @@ _FIELDS = {
 
 def version(
     context: typer.Context,
-    form: Optional[str] = typer.Option(
+    form: str | None = typer.Option(
         None, "--format", "-f", metavar="FORMAT", help="json or a Go template.", show_default=False
     ),
 ) -> int:  # fmt: skip
@@ -36,8 +36,8 @@ def version(
 
     client = {
         "Version": __version__,
-        "PythonVersion": platform.python_version(),
-        "Kernel": platform.release(),
+        "PythonVersion": ".".join(map(str, sys.version_info[:3])),
+        "Kernel": os.uname().release,
         "Os": "linux",
         "OsArch": platforms.host(),
     }
@@ -53,7 +53,7 @@ def version(
 
 def info(
     context: typer.Context,
-    form: Optional[str] = typer.Option(
+    form: str | None = typer.Option(
         None, "--format", "-f", metavar="FORMAT", help="json or a Go template.", show_default=False
     ),
 ) -> int:  # fmt: skip
@@ -79,7 +79,7 @@ def _fields(facts: Any) -> Any:
     """Name facts for templates, as podman does: {{.Host.OS}} is os of host in JSON."""
     if not isinstance(facts, dict):
         return facts
-    return gotemplate.Record(
+    return Record(
         {_FIELDS.get(key, key[:1].upper() + key[1:]): _fields(facts[key]) for key in facts}
     )
 

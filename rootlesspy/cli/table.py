@@ -6,8 +6,8 @@ Used by hot commands, so without rich (60 ms).
 from __future__ import annotations
 
 import os
-from typing import TYPE_CHECKING, NamedTuple
 
+from rootlesspy.light_typing import TYPE_CHECKING, NamedTuple
 from rootlesspy.report import colours, escape
 
 if TYPE_CHECKING:
@@ -56,9 +56,9 @@ def render(
     beginning, as the end of an image's name says more.  paint: escape sequences of a column's
     cells, in the order of the rows.
     """
-    columns = [[escape(row[index]) for row in rows] for index in range(len(names))]
+    columns = [_escaped(column) for column in zip(*rows, strict=True)] or [[] for _ in names]
     widths = [
-        max([cell_width(name) if heading else 0, *map(cell_width, column)])
+        max(cell_width(name) if heading else 0, _widest(column))
         for name, column in zip(names, columns, strict=True)
     ]
     if look.width is not None:
@@ -98,6 +98,20 @@ def shorten(text: str, width: int, *, front: bool = False) -> str:
     return f"…{kept}" if front else f"{kept}…"
 
 
+def _escaped(column: tuple[str, ...]) -> list[str]:
+    # Looked at together: of thousands of rows hardly one has anything to escape.
+    whole = "".join(column)
+    if whole.isascii() and whole.isprintable():
+        return list(column)
+    return [escape(cell) for cell in column]
+
+
+def _widest(column: list[str]) -> int:
+    if "".join(column).isascii():
+        return max(map(len, column), default=0)
+    return max(map(cell_width, column))
+
+
 def _fit(widths: list[int], names: tuple[str, ...], cut: tuple[str, ...], total: int) -> None:
     """Take cells from the widest of the columns that may be cut until the table fits."""
     columns = [index for index, name in enumerate(names) if name in cut]
@@ -111,6 +125,8 @@ def _fit(widths: list[int], names: tuple[str, ...], cut: tuple[str, ...], total:
 
 
 def _cut(cells: list[str], width: int, *, front: bool) -> list[str]:
+    if _widest(cells) <= width:
+        return cells
     return [
         cell if cell.isascii() and len(cell) <= width else shorten(cell, width, front=front)
         for cell in cells
@@ -120,6 +136,8 @@ def _cut(cells: list[str], width: int, *, front: bool) -> list[str]:
 def _pad(cells: list[str], width: int, sequences: list[str] | None) -> list[str]:
     """Fill cells with blanks up to a width, and paint those that have a sequence."""
     if sequences is None:
+        if not width:
+            return cells
         return [
             cell.ljust(width) if cell.isascii() else cell + " " * (width - cell_width(cell))
             for cell in cells

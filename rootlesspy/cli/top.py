@@ -1,17 +1,13 @@
 """`rp top`: the processes of a container, in podman's columns or in those of ps(1)."""
 
-# ruff: noqa: B008
-# typer 0.7 knows neither Annotated nor X | None.
-
 from __future__ import annotations
 
 import sys
-from typing import TYPE_CHECKING
-
-import typer
 
 from rootlesspy.cli import completion, operations, table, top_columns
+from rootlesspy.cli import light_typer as typer
 from rootlesspy.errors import Conflict
+from rootlesspy.light_typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from rootlesspy.cli.session import Session
@@ -52,13 +48,13 @@ def top(
         words.insert(0, container)
     names = [] if latest or container is None else [container]
     name = operations.one(session, "top", names, latest=latest)
-    chosen = _columns(words)
-    found, scene = _look(session, name)
+    chosen = columns_of(words)
+    found, scene = look(session, name)
     _print(chosen, found, scene)
     return 0
 
 
-def _columns(words: list[str]) -> list[Column]:
+def columns_of(words: list[str]) -> list[Column]:
     """Return the columns that were asked for; raises UsageError."""
     if words and (words[0].startswith("-") or words[0] in ("aux", "ax", "axu", "u", "f")):
         from rootlesspy.cli import top_ps
@@ -68,7 +64,11 @@ def _columns(words: list[str]) -> list[Column]:
     return [top_columns.find(name) for name in names or _DEFAULT]
 
 
-def _look(session: Session, name: str) -> tuple[list[Process], Scene]:
+def look(session: Session, name: str) -> tuple[list[Process], Scene]:
+    """Return the processes of a running container, and what their names are.
+
+    Raises NotFound, Conflict for one that does not run.
+    """
     from rootlesspy.engine import lifecycle
     from rootlesspy.engine.views import top as engine
 

@@ -7,10 +7,10 @@ and nothing is run.
 from __future__ import annotations
 
 import time
-from typing import TYPE_CHECKING
 
 from rootlesspy.cli.top_columns import COLUMNS, Column, cpu_percent
 from rootlesspy.errors import UsageError
+from rootlesspy.light_typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from collections.abc import Callable

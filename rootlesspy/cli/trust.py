@@ -1,18 +1,14 @@
 """`rp image trust` and `rp image verify`: what is accepted, and whether it still is the same."""
 
-# ruff: noqa: UP045, B008
-# typer 0.7 knows neither Annotated nor X | None.
-
 from __future__ import annotations
 
 import sys
-from typing import TYPE_CHECKING, Optional
-
-import typer
 
 from rootlesspy.cli import completion, output, table
+from rootlesspy.cli import light_typer as typer
 from rootlesspy.engine.inputs.values import parse_choice
 from rootlesspy.errors import Error
+from rootlesspy.light_typing import TYPE_CHECKING
 from rootlesspy.report import escape
 
 if TYPE_CHECKING:
@@ -24,7 +20,7 @@ _HEADINGS = ("TRANSPORT", "NAME", "TYPE", "ID", "STORE")
 
 def show(
     context: typer.Context,
-    registry: Optional[str] = typer.Argument(
+    registry: str | None = typer.Argument(
         None, metavar="[SCOPE]", help="Only this scope, such as docker.io/library.",
         show_default=False,
     ),

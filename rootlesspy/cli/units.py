@@ -1,15 +1,12 @@
 """`rp enable`, `rp disable` and `rp unit`: containers that start with the session."""
 
-# typer 0.7 knows neither Annotated nor X | None.
-
 from __future__ import annotations
 
 import sys
-from typing import TYPE_CHECKING
-
-import typer
 
 from rootlesspy.cli import completion, operations
+from rootlesspy.cli import light_typer as typer
+from rootlesspy.light_typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from collections.abc import Callable

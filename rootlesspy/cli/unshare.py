@@ -1,15 +1,11 @@
 """`rp unshare`, `rp image mount` and `rp image unmount`."""
 
-# ruff: noqa: B008
-# typer 0.7 knows neither Annotated nor X | None.
-
 from __future__ import annotations
 
 import sys
 
-import typer
-
 from rootlesspy.cli import completion
+from rootlesspy.cli import light_typer as typer
 from rootlesspy.cli.image_rows import hexadecimal
 from rootlesspy.errors import Error, UsageError
 from rootlesspy.report import escape

@@ -1,17 +1,12 @@
 """`rp update`: limits and restart policy of containers that exist."""
 
-# ruff: noqa: B008, UP045
-# typer 0.7 knows neither Annotated nor X | None.
-
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Optional, TypeVar
-
-import typer
-
 from rootlesspy.cli import completion, operations
+from rootlesspy.cli import light_typer as typer
 from rootlesspy.engine.inputs import values
 from rootlesspy.errors import UsageError
+from rootlesspy.light_typing import TYPE_CHECKING, TypeVar
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -21,10 +16,8 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 
-def _value(metavar: str, text: str, *names: str) -> Optional[str]:
-    option: Optional[str] = typer.Option(
-        None, *names, metavar=metavar, help=text, show_default=False
-    )
+def _value(metavar: str, text: str, *names: str) -> str | None:
+    option: str | None = typer.Option(None, *names, metavar=metavar, help=text, show_default=False)
     return option
 
 
@@ -34,32 +27,32 @@ def update(
         ..., metavar="CONTAINER...", help="Names, ids or unique beginnings of ids.",
         autocompletion=completion.containers, show_default=False,
     ),
-    blkio_weight: Optional[str] = _value(
+    blkio_weight: str | None = _value(
         "NUMBER", "Share of block I/O, 10 to 1000 (IOWeight).", "--blkio-weight"
     ),
-    cpu_shares: Optional[str] = _value(
+    cpu_shares: str | None = _value(
         "NUMBER", "Share of CPU time, 1024 is usual (CPUWeight).", "--cpu-shares", "-c"
     ),
-    cpus: Optional[str] = _value("NUMBER", "Number of CPUs, such as 1.5 (CPUQuota).", "--cpus"),
-    cpuset_cpus: Optional[str] = _value(
+    cpus: str | None = _value("NUMBER", "Number of CPUs, such as 1.5 (CPUQuota).", "--cpus"),
+    cpuset_cpus: str | None = _value(
         "LIST", "CPUs to run on, such as 0-2,4 (AllowedCPUs).", "--cpuset-cpus"
     ),
-    cpuset_mems: Optional[str] = _value(
+    cpuset_mems: str | None = _value(
         "LIST", "Memory nodes to use (AllowedMemoryNodes).", "--cpuset-mems"
     ),
-    memory: Optional[str] = _value("SIZE", "Limit of memory (MemoryMax).", "--memory", "-m"),
-    memory_reservation: Optional[str] = _value(
+    memory: str | None = _value("SIZE", "Limit of memory (MemoryMax).", "--memory", "-m"),
+    memory_reservation: str | None = _value(
         "SIZE", "Memory that is left to it when memory is short (MemoryLow).",
         "--memory-reservation",
     ),
-    memory_swap: Optional[str] = _value(
+    memory_swap: str | None = _value(
         "SIZE", "Limit of memory and swap together, -1: unlimited (MemorySwapMax).",
         "--memory-swap",
     ),
-    pids_limit: Optional[str] = _value(
+    pids_limit: str | None = _value(
         "NUMBER", "Limit of processes and threads, -1: unlimited (TasksMax).", "--pids-limit"
     ),
-    restart: Optional[str] = _value(
+    restart: str | None = _value(
         "POLICY", "no, on-failure[:N], always or unless-stopped (Restart=).", "--restart"
     ),
 ) -> int:  # fmt: skip

@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-import re
-from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any
 
 from rootlesspy.cli.gotime import Time
-from rootlesspy.cli.moment import parse_moment
 from rootlesspy.engine.inputs.values import parse_boolean
 from rootlesspy.errors import NotFound, UsageError
+from rootlesspy.light_typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
     from rootlesspy.engine.volumes import Known
 
-_Test = Callable[["Known"], bool]
+    _Test = Callable[["Known"], bool]
 
 
 def document(known: Known) -> dict[str, Any]:
@@ -62,6 +61,8 @@ def matching(found: Sequence[Known], filters: Sequence[str], every: Sequence[Kno
 
 
 def _name(value: str, _every: Sequence[Known]) -> _Test:
+    import re
+
     try:
         pattern = re.compile(value)
     except re.error as error:
@@ -108,6 +109,8 @@ def _dangling(value: str, _every: Sequence[Known]) -> _Test:
 
 
 def _until(value: str, _every: Sequence[Known]) -> _Test:
+    from rootlesspy.cli.moment import parse_moment
+
     before_s = parse_moment(value, "--filter until")
     return lambda known: known.volume.created_s < before_s
 

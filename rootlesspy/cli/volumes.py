@@ -1,22 +1,19 @@
 """`rp volume`: create, ls, inspect, rm, prune, exists."""
 
-# ruff: noqa: UP045, B008
-# typer 0.7 knows neither Annotated nor X | None.
-
 from __future__ import annotations
 
 import os
 import sys
-from typing import TYPE_CHECKING, Any, Optional
-
-import typer
 
 from rootlesspy import paths as places
-from rootlesspy.cli import gotemplate, hot, output, table, volume_filter
+from rootlesspy.cli import hot, output, table, volume_filter
+from rootlesspy.cli import light_typer as typer
+from rootlesspy.cli.gotemplate_functions import Record
 from rootlesspy.cli.question import agreed
 from rootlesspy.cli.removal import Removal
 from rootlesspy.engine import volumes
 from rootlesspy.errors import Error, NotFound, Unsupported, UsageError
+from rootlesspy.light_typing import TYPE_CHECKING, Any
 from rootlesspy.report import escape
 
 if TYPE_CHECKING:
@@ -89,7 +86,7 @@ def create(
 def ls(
     context: typer.Context,
     filters: list[str] = _filters("--filter", "-f"),
-    form: Optional[str] = typer.Option(
+    form: str | None = typer.Option(
         None, "--format", metavar="FORMAT", help=_FORMAT, show_default=False
     ),
     noheading: bool = typer.Option(
@@ -112,7 +109,7 @@ def ls(
         output.show(
             form,
             _HEADERS,
-            rows=lambda: [gotemplate.Record(**each) for each in documents],
+            rows=lambda: [Record(**each) for each in documents],
             json_rows=lambda: documents,
             heading=not noheading,
         )
@@ -129,7 +126,7 @@ def inspect(
     everything: bool = typer.Option(
         False, "--all", "-a", help="Describe all volumes.", show_default=False
     ),
-    form: Optional[str] = typer.Option(
+    form: str | None = typer.Option(
         None, "--format", "-f", metavar="FORMAT", help=_FORMAT, show_default=False
     ),
 ) -> int:  # fmt: skip
@@ -151,7 +148,7 @@ def inspect(
         if output.is_json(form):
             output.print_json_line(each)
         else:
-            output.show_one(gotemplate.Record(**each), form)
+            output.show_one(Record(**each), form)
     return code
 
 
@@ -165,7 +162,7 @@ def rm(
         False, "--force", "-f", show_default=False,
         help="Remove the containers that use them first; do not mind names that do not exist.",
     ),
-    time: Optional[str] = typer.Option(
+    time: str | None = typer.Option(
         None, "--time", "-t", metavar="SECONDS", show_default=False,
         help="With --force: how long running containers may take to stop; default: none.",
     ),

@@ -1,17 +1,13 @@
 """`rp why`: one screen that explains how a container is, or how its last run ended."""
 
-# ruff: noqa: UP045
-# typer 0.7 knows neither Annotated nor X | None.
-
 from __future__ import annotations
 
 import sys
 import time
-from typing import TYPE_CHECKING, Any, Optional
-
-import typer
 
 from rootlesspy.cli import completion, operations, output, table, why_words
+from rootlesspy.cli import light_typer as typer
+from rootlesspy.light_typing import TYPE_CHECKING, Any
 from rootlesspy.report import colours, escape
 
 if TYPE_CHECKING:
@@ -24,11 +20,11 @@ _PLAIN = "\x1b[0m"
 
 def why(
     context: typer.Context,
-    container: Optional[str] = typer.Argument(
+    container: str | None = typer.Argument(
         None, metavar="CONTAINER", help="Name, id or unique beginning of an id.",
         autocompletion=completion.containers, show_default=False,
     ),
-    form: Optional[str] = typer.Option(
+    form: str | None = typer.Option(
         None, "--format", "-f", metavar="FORMAT", show_default=False,
         help="json, or a Go template with Name, Id, State, Kind, Headline, Cause, Memory, "
         "Service, Health, Log and Next.",

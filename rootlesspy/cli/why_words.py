@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import signal
-from typing import TYPE_CHECKING, NamedTuple
 
 from rootlesspy.cli import human
+from rootlesspy.light_typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
     from rootlesspy.engine.record import ExitRecord

@@ -8,12 +8,13 @@ What users add goes into drop-ins (`systemctl --user edit`), which rp never touc
 from __future__ import annotations
 
 import os
-from typing import TYPE_CHECKING
 
+from rootlesspy.engine import statefile
 from rootlesspy.engine.definitions import dependencies
 from rootlesspy.engine.inputs.request import LABEL_HASH
 from rootlesspy.engine.supervision import service
 from rootlesspy.errors import Conflict, NotFound, Unsupported, UsageError
+from rootlesspy.light_typing import TYPE_CHECKING
 from rootlesspy.systemd import bus as buses
 from rootlesspy.systemd import service as services
 from rootlesspy.systemd import unitfile
@@ -147,6 +148,7 @@ def write(path: str, text: str) -> None:
         # systemctl says so when others may not read a unit; rp's umask is 077.
         os.chmod(temporary, 0o644)
         os.rename(temporary, path)
+        statefile.sync_directory(directory)
     except BaseException:
         os.unlink(temporary)
         raise
@@ -212,6 +214,9 @@ def _link(paths: Paths, found: ContainerRecord) -> None:
         os.symlink(path, f"{wanted}/{os.path.basename(path)}")
     except FileExistsError:
         return
+    # The link, and that there is a directory for it.
+    for directory in (wanted, os.path.dirname(path)):
+        statefile.sync_directory(directory)
 
 
 def _unlink_links(path: str) -> None:

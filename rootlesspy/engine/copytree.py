@@ -16,9 +16,9 @@ from __future__ import annotations
 import errno
 import os
 import stat
-from typing import TYPE_CHECKING
 
 from rootlesspy.image import entry_rules
+from rootlesspy.light_typing import TYPE_CHECKING
 from rootlesspy.linux import pathrs
 
 if TYPE_CHECKING:

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import os
 import time
-from typing import TYPE_CHECKING
 
 from rootlesspy.engine import lifecycle, record
 from rootlesspy.engine.supervision import control
 from rootlesspy.errors import Conflict, Error
+from rootlesspy.light_typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     import socket
@@ -76,6 +76,7 @@ def remove(
     for name in names:
         container_id = record.find(paths, name)
         found = record.load(paths, container_id)
+        storage.refuse_mounts(paths, container_id, found.record.name if found else name)
         if found is None or found.state == "broken":
             _remove_broken(paths, container_id, force=force)
             continue
@@ -141,14 +142,52 @@ def _forget_unit(paths: Paths, found: Container, reporter: Reporter) -> None:
 def _forget_service(paths: Paths, found: Container) -> None:
     """Take a failed service of a removed container out of systemd's list."""
     from rootlesspy.engine.supervision import service
-    from rootlesspy.systemd import service as unit
 
-    if found.exit is None or found.exit.exit_code == 0:
-        return
+    name = service.unit_name(found.record.name)
+    has_failed = found.exit is not None and found.exit.exit_code != 0
+    # One that was killed before the payload ran has no exit record.
+    if has_failed or name in _transient_units(paths):
+        _reset_failed(paths, [name])
+
+
+def forget_failed(paths: Paths) -> None:
+    """Take failed services out of systemd's list whose owners are gone.
+
+    What removed the owners was killed before it came to that.
+    """
+    left = []
+    for unit in _transient_units(paths):
+        name, is_service, _ = unit.removeprefix("rp-").partition(".service")
+        owners = (
+            f"{paths.names}/{name}",
+            f"{paths.networks}/{name.removeprefix('network-')}.json",
+            f"{paths.pods}/{name.removeprefix('pod-')}",
+        )
+        if is_service and not any(map(os.path.lexists, owners)):
+            left.append(unit)
+    if left:
+        _reset_failed(paths, left)
+
+
+def _transient_units(paths: Paths) -> list[str]:
+    """Return rp's units that are loaded without a unit file; systemd keeps one for each."""
+    if paths.runtime is None:
+        return []
+    try:
+        listed = os.listdir(f"{os.path.dirname(paths.runtime)}/systemd/transient")
+    except OSError:
+        return []
+    return [name for name in listed if name.startswith("rp-")]
+
+
+def _reset_failed(paths: Paths, units: list[str]) -> None:
+    from rootlesspy.systemd import service
+
     try:
         connection = lifecycle.user_bus(paths)
         try:
-            unit.reset_failed(connection, service.unit_name(found.record.name))
+            for unit in units:
+                service.reset_failed(connection, unit)
         finally:
             connection.close()
     except Error:

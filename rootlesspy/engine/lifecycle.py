@@ -6,13 +6,13 @@ engine.ending stops and removes them.
 from __future__ import annotations
 
 import os
-import signal as signals
 import time
-from typing import TYPE_CHECKING
 
 from rootlesspy.engine import record
 from rootlesspy.engine.supervision import control
 from rootlesspy.errors import Conflict, Error, NotFound
+from rootlesspy.light_modules import signal as signals
+from rootlesspy.light_typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     import socket
@@ -27,17 +27,15 @@ _STOP_MARGIN_S = 10.0
 _POLL_S = 0.1
 
 
-def containers(paths: Paths) -> list[Container]:
-    """Return all containers, newest first; what killed commands left is removed on the way."""
-    from rootlesspy.engine import storage
+def containers(paths: Paths, *, running: bool = False) -> list[Container]:
+    """Return all containers, newest first; what killed commands left is removed on the way.
 
-    storage.sweep(paths)
-    found = (record.load(paths, container_id) for container_id in record.ids(paths))
-    return sorted(
-        (each for each in found if each is not None),
-        key=lambda each: each.record.created_s,
-        reverse=True,
-    )
+    running: those that run are enough, so that the others' files are not read.
+    """
+    from rootlesspy.engine import leftovers
+
+    found = leftovers.sweep(paths, running=running)
+    return sorted(found, key=lambda each: each.record.created_s, reverse=True)
 
 
 def get(paths: Paths, text: str) -> Container:
@@ -121,8 +119,13 @@ def start_attached(
             forwards=forwards,
         )
     try:
-        end, _, connection = detached.begin(paths, found.record, lock_fd, reporter)
+        asked = detached.begin(paths, found.record, lock_fd, reporter)
     except detached.StartError as error:
+        raise error.cause from error
+    try:
+        end = asked.hand_over(lock_fd, reporter)
+    except detached.StartError as error:
+        asked.close()
         raise error.cause from error
     try:
         return attach.Client(
@@ -134,7 +137,7 @@ def start_attached(
             forwards=forwards,
         ).run()
     finally:
-        connection.close()
+        asked.close()
         end.close()
 
 

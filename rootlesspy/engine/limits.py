@@ -23,10 +23,10 @@ from __future__ import annotations
 
 import math
 import os
-from typing import TYPE_CHECKING, NamedTuple
 
 from rootlesspy.errors import Unsupported, UsageError
-from rootlesspy.systemd import cgroup, properties, values
+from rootlesspy.light_typing import TYPE_CHECKING, NamedTuple
+from rootlesspy.systemd import cgroup, values
 from rootlesspy.systemd.bus import Property
 from rootlesspy.systemd.values import INFINITY
 
@@ -112,12 +112,14 @@ def plan(
     if refused and not ignore_missing:
         raise Unsupported(f"linux.resources.{refused[0]} has no counterpart in systemd")
     for assignment in assignments:
+        from rootlesspy.systemd import properties
+
         wanted += properties.parse_assignment(assignment)
     missing = [
         each
         for each in wanted
         if each.name not in defaults
-        and (needed := properties.controller(each)) is not None
+        and (needed := cgroup.controller_of(each)) is not None
         and needed not in host.delegated
     ]
     held = [each for each in missing if each.name == "AllowedCPUs"]
@@ -259,14 +261,14 @@ def _name(item: Property) -> str:
 
 def _notice(missing: Sequence[Property]) -> str:
     listed = ", ".join(dict.fromkeys(_name(each) for each in missing))
-    needed = sorted({properties.controller(each) or "" for each in missing})
+    needed = sorted({cgroup.controller_of(each) or "" for each in missing})
     return f"set but not enforced, for want of controllers ({', '.join(needed)}): {listed}"
 
 
 def _refusal(missing: Sequence[Property], host: Host) -> Unsupported:
     """Say which limit cannot be enforced, why, and what cures it."""
     item = missing[0]
-    needed = properties.controller(item) or ""
+    needed = cgroup.controller_of(item) or ""
     if needed.startswith("bpf-"):
         return Unsupported(
             f"{item.name} cannot be enforced by a user manager: it needs root's BPF rights",

@@ -13,23 +13,33 @@ the kernel releases it on death, so a free lock proves that nobody is there.
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import os
 import time
-from typing import TYPE_CHECKING, Any, NamedTuple
 
 from rootlesspy.engine import names, reservation, statefile
 from rootlesspy.errors import Conflict, NotFound
+from rootlesspy.light_typing import TYPE_CHECKING, Any, NamedTuple
 from rootlesspy.paths import private_directory
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Callable
 
     from rootlesspy.paths import Paths
 
+    Read = Callable[[statefile.Shape, str], Any]
+
 LOST_EXIT_CODE = -1
+# How many fields network.ports.PortMapping and inputs.request.SecretUse have, and had.
+_PORT_FIELDS, _SECRET_FIELDS = range(4, 5), range(3, 9)
 SHARERS = "sharers"
 """Directory with a link per container that shares a namespace of this one."""
+
+EXIT = "exit.json"
+_SHORTAGE = (errno.EMFILE, errno.ENFILE, errno.ENOMEM)
+POSTSTOP = "poststop"
+"""File that is there while the poststop hooks of a run are owed."""
 
 
 class ContainerRecord(NamedTuple):
@@ -90,6 +100,20 @@ class ContainerRecord(NamedTuple):
     """The id of its pod."""
     secrets: list[list[object]] = []  # noqa: RUF012 - never written to
     """inputs.request.SecretUse, field by field."""
+    id_maps: list[list[list[int]]] = []  # noqa: RUF012 - never written to
+    """Both id maps, line by line, where they do not follow from userns: engine.idmap_choice."""
+
+    def has_own_pids(self) -> bool:
+        """Say whether it has a PID namespace of its own, which ends with its first process."""
+        return "pid" not in self.shares and self.request.get("pid") != "host"
+
+
+class Place(NamedTuple):
+    """Where a container will be: its directory and its name are taken, lock_fd holds them."""
+
+    container_id: str
+    name: str
+    lock_fd: int
 
 
 class LiveState(NamedTuple):
@@ -127,6 +151,19 @@ class ExitRecord(NamedTuple):
     """systemd.cgroup.Usage, what was known of it."""
 
 
+_LOST = LiveState(
+    supervisor_pid=0,
+    supervisor_start=0,
+    pid=0,
+    start=0,
+    boot_id="",
+    started_s=0.0,
+    helper_pid=0,
+    helper_start=0,
+)
+RECORD, LIVE_STATE, EXIT_RECORD = map(statefile.shape, (ContainerRecord, LiveState, ExitRecord))
+
+
 class Container(NamedTuple):
     """One container as it is now."""
 
@@ -141,24 +178,85 @@ class Container(NamedTuple):
 def create(paths: Paths, record: ContainerRecord, *, durable: bool) -> int:
     """Write a new container and reserve its name; return the locked descriptor of its directory.
 
-    An empty record.name is replaced by a random one: read it back with load().  Raises Conflict
-    when the name is in use, OSError.
+    Raises Conflict when the name is in use, OSError.
     """
-    for directory in (paths.data, paths.containers, paths.names):
-        private_directory(directory)
-    directory = paths.container(record.id)
-    os.mkdir(directory, 0o700)
-    lock_fd = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    fcntl.flock(lock_fd, fcntl.LOCK_EX)
+    lock_fd = reserve(paths, record.id, record.name)
     try:
-        reservation.reserve(paths, record.name, record.id)
-        statefile.write(f"{directory}/record.json", record._asdict(), durable=durable)
+        write(paths, record, durable=durable)
     except BaseException:
-        reservation.release_name(paths, record.name, record.id)
-        _forget(directory)
+        forget(paths, record.id, record.name)
         os.close(lock_fd)
         raise
     return lock_fd
+
+
+def reserve(paths: Paths, container_id: str, name: str) -> int:
+    """Make the directory of a container and take its name; return the directory, locked.
+
+    Raises Conflict when the name is in use, OSError.
+    """
+    for directory in (paths.data, paths.containers, paths.names):
+        private_directory(directory)
+    lock_fd = make_locked(paths.container(container_id))
+    try:
+        reservation.reserve(paths, name, container_id)
+    except BaseException:
+        forget(paths, container_id, name)
+        os.close(lock_fd)
+        raise
+    return lock_fd
+
+
+def find_place(paths: Paths, name: str | None) -> Place:
+    """Make the directory of a new container and take a name for it, a random one if None.
+
+    One that only a killed command holds is freed.  Raises Conflict, UsageError, OSError.
+    """
+    container_id = names.new_id()
+    name = names.check_name(name) if name else reservation.free_name(paths)
+    try:
+        return Place(container_id, name, reserve(paths, container_id, name))
+    except Conflict:
+        from rootlesspy.engine import leftovers
+
+        leftovers.sweep(paths)
+        return Place(container_id, name, reserve(paths, container_id, name))
+
+
+def give_up(paths: Paths, place: Place) -> None:
+    """Let go of a place where nothing was made but a record."""
+    forget(paths, place.container_id, place.name)
+    os.close(place.lock_fd)
+
+
+def write(paths: Paths, record: ContainerRecord, *, durable: bool) -> None:
+    """Write the record of a container whose name is taken."""
+    path = f"{paths.container(record.id)}/record.json"
+    # config.json, without which it was never made, is still to come: bundle.py.
+    statefile.write(path, record._asdict(), durable=durable, named=False)
+
+
+def forget(paths: Paths, container_id: str, name: str) -> None:
+    """Give up a container that has nothing but its name and its record."""
+    reservation.release_name(paths, name, container_id)
+    _forget(paths.container(container_id))
+
+
+def make_locked(directory: str) -> int:
+    """Make a directory and lock it; return the descriptor that holds the lock.
+
+    Until it is locked it looks like one whose maker died: leftovers.sweep() may have removed it.
+    """
+    while True:
+        os.mkdir(directory, 0o700)
+        try:
+            lock_fd = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        except FileNotFoundError:
+            continue
+        fcntl.flock(lock_fd, fcntl.LOCK_EX)
+        if os.fstat(lock_fd).st_nlink:
+            return lock_fd
+        os.close(lock_fd)
 
 
 def release_names(paths: Paths, record: ContainerRecord) -> None:
@@ -181,6 +279,8 @@ def find(paths: Paths, text: str) -> str:
     except OSError:
         pass
     if names.is_id_prefix(text):
+        if os.path.lexists(paths.container(text)):
+            return text
         fitting = [each for each in ids(paths) if each.startswith(text)]
         if len(fitting) == 1:
             return fitting[0]
@@ -192,50 +292,67 @@ def find(paths: Paths, text: str) -> str:
 def ids(paths: Paths) -> list[str]:
     """Return the ids of all containers, also of half-made ones."""
     try:
-        return [name for name in os.listdir(paths.containers) if names.is_id_prefix(name)]
+        return names.id_prefixes(os.listdir(paths.containers))
     except FileNotFoundError:
         return []
 
 
-def load(paths: Paths, container_id: str) -> Container | None:
-    """Return a container as it is now, or None when it is half-made or gone."""
+def load(paths: Paths, container_id: str, read: Read = statefile.read_shape) -> Container | None:
+    """Return a container as it is now, or None when it is half-made or gone.
+
+    read: how its files are read, for listings.  Raises OSError where descriptors or memory do not
+    suffice to read it.
+    """
     directory = paths.container(container_id)
     try:
-        record = load_record(directory)
+        record = load_record(directory, read)
     except FileNotFoundError:
         return None
-    except (statefile.DamagedError, OSError):
+    except (statefile.DamagedError, OSError) as error:
+        _raise_shortage(error)
         return Container(_unknown(container_id), "broken", 0, 0.0, None)
     try:
-        live = live_state(directory)
-        ended = exit_record(directory)
-        if ended is None and is_locked(directory):
-            if live is None:
+        ended = exit_record(directory, read)
+        if ended is None:
+            held = is_locked(directory)
+            live = live_state(directory, read)
+            if held and live is not None and live.pid:
+                return Container(record, "running", live.pid, live.started_s, None)
+            # Written before the lock is let go of: it may have ended since the first look.
+            ended = exit_record(directory)
+            if ended is None and (held or live is None):
                 return Container(record, "created", 0, 0.0, None)
-            return Container(record, "running", live.pid, live.started_s, None)
-    except (statefile.DamagedError, OSError):
+            ended = ended or lost(live.started_s if live else 0.0)
+    except (statefile.DamagedError, OSError) as error:
+        _raise_shortage(error)
         return Container(record, "broken", 0, 0.0, None)
-    if ended is None and live is not None:
-        ended = lost(live.started_s)
-    if ended is None:
-        return Container(record, "created", 0, 0.0, None)
     return Container(record, "exited", 0, ended.started_s, ended)
 
 
-def load_record(directory: str) -> ContainerRecord:
+def load_record(directory: str, read: Read = statefile.read_shape) -> ContainerRecord:
     """Read record.json.  Raises FileNotFoundError, OSError, DamagedError."""
     path = f"{directory}/record.json"
-    fields = _fields(ContainerRecord._fields, ContainerRecord._field_defaults, path)
-    return ContainerRecord(**fields)
+    found: ContainerRecord = read(RECORD, path)
+    are_rows = (not found.ports or _are_rows(found.ports, _PORT_FIELDS)) and (
+        not found.secrets or _are_rows(found.secrets, _SECRET_FIELDS)
+    )
+    if not are_rows or not directory.endswith(f"/{found.id}") or not names.is_valid(found.name):
+        raise statefile.DamagedError(f"{path} is damaged", hint="remove the object with rp rm -f")
+    return found
 
 
-def exit_record(directory: str) -> ExitRecord | None:
+def _are_rows(listed: list[Any], lengths: range) -> bool:
+    return all(isinstance(row, list) and len(row) in lengths for row in listed)
+
+
+def exit_record(directory: str, read: Read = statefile.read_shape) -> ExitRecord | None:
     """Read exit.json; None when the container has not ended.  Raises OSError, DamagedError."""
-    path = f"{directory}/exit.json"
+    path = f"{directory}/{EXIT}"
     try:
-        return ExitRecord(**_fields(ExitRecord._fields, ExitRecord._field_defaults, path))
+        found: ExitRecord = read(EXIT_RECORD, path)
     except FileNotFoundError:
         return None
+    return found
 
 
 def is_locked(directory: str) -> bool:
@@ -281,7 +398,7 @@ def lost(started_s: float = 0.0) -> ExitRecord:
 
 def forget_run(directory: str) -> None:
     """Forget how the last run of a container ended, for the next one begins.  Raises OSError."""
-    for name in ("exit.json", "state.json"):
+    for name in (EXIT, "state.json"):
         try:
             os.unlink(f"{directory}/{name}")
         except FileNotFoundError:
@@ -309,26 +426,31 @@ def write_live_state(directory: str, state: LiveState) -> None:
 
 def write_exit_record(directory: str, ended: ExitRecord, *, durable: bool) -> None:
     """Write exit.json."""
-    statefile.write(f"{directory}/exit.json", ended._asdict(), durable=durable)
+    statefile.write(f"{directory}/{EXIT}", ended._asdict(), durable=durable)
 
 
-def live_state(directory: str) -> LiveState | None:
+def live_state(directory: str, read: Read = statefile.read_shape) -> LiveState | None:
     """Read state.json; None when the container never ran.  Raises OSError, DamagedError."""
     path = f"{directory}/state.json"
     try:
-        return LiveState(**_fields(LiveState._fields, LiveState._field_defaults, path))
+        found: LiveState = read(LIVE_STATE, path)
     except FileNotFoundError:
-        return None
-
-
-def _fields(known: Iterable[str], defaults: Mapping[str, object], path: str) -> dict[str, Any]:
-    """Read a state file and return the fields that a record of ours has."""
-    value = statefile.read(path)
-    found = {name: value[name] for name in known if name in value}
-    for name in known:
-        if name not in found and name not in defaults:
-            raise statefile.DamagedError(f"{path} lacks {name!r}")
+        return _LOST if _is_empty(path) else None
     return found
+
+
+def _raise_shortage(error: Exception) -> None:
+    """Raise it again where rp has too little to read a file that may well be sound."""
+    if isinstance(error, OSError) and error.errno in _SHORTAGE:
+        raise error
+
+
+def _is_empty(path: str) -> bool:
+    """Say whether a power loss has left the name of a file alone: a run had begun."""
+    try:
+        return os.stat(path, follow_symlinks=False).st_size == 0
+    except FileNotFoundError:
+        return False
 
 
 def _forget(directory: str) -> None:

@@ -9,11 +9,11 @@ from __future__ import annotations
 
 import fcntl
 import os
-from typing import TYPE_CHECKING
 
 from rootlesspy.engine import autostart, lifecycle, names, record, reservation, statefile
 from rootlesspy.engine.output import events
 from rootlesspy.errors import Conflict, NotFound
+from rootlesspy.light_typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from rootlesspy.engine.record import ContainerRecord
@@ -62,4 +62,17 @@ def _rename(paths: Paths, found: ContainerRecord, new: str) -> ContainerRecord:
         reservation.release_name(paths, new, found.id)
         raise
     reservation.release_name(paths, found.name, found.id)
+    _tell_networks(paths, renamed)
     return renamed
+
+
+def _tell_networks(paths: Paths, renamed: ContainerRecord) -> None:
+    """Have the networks that it is in, itself or with its pod, answer for its new name."""
+    if renamed.network.get("networks"):
+        from rootlesspy.engine.networks import membership
+
+        membership.rename(paths, renamed)
+    if renamed.pod:
+        from rootlesspy.engine.pods import store
+
+        store.note_rename(paths, renamed.pod)

@@ -5,10 +5,10 @@ from __future__ import annotations
 import errno
 import fcntl
 import os
-from typing import TYPE_CHECKING
 
 from rootlesspy.engine import names
 from rootlesspy.errors import Conflict
+from rootlesspy.light_typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from rootlesspy.paths import Paths
@@ -44,6 +44,15 @@ def reserve(paths: Paths, name: str, container_id: str) -> None:
         else:
             return
     raise Conflict(f"name {name!r} cannot be reserved", hint=f"remove {link}")
+
+
+def drop_stale(paths: Paths) -> None:
+    """Free the names whose containers are gone: their makers or removers were killed."""
+    for name in os.listdir(paths.names):
+        link = f"{paths.names}/{name}"
+        holder = _holder(link)
+        if not (holder and os.path.lexists(paths.container(holder))):
+            _drop_stale(paths, link, holder)
 
 
 def free_name(paths: Paths) -> str:

@@ -4,13 +4,12 @@ a directory of the user's.
 
 from __future__ import annotations
 
-import json
 import os
-import signal
-from typing import TYPE_CHECKING, NamedTuple, NoReturn
 
 from rootlesspy.engine.supervision.cancel import CancelledError
 from rootlesspy.errors import Error, NotFound
+from rootlesspy.light_modules import json, signal
+from rootlesspy.light_typing import TYPE_CHECKING, NamedTuple, NoReturn
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -54,23 +53,37 @@ def find(
 
     Raises NotFound, Error with the words of the pull.
     """
+    found = present(request, paths, maps)
+    if found is not None:
+        return found
+    from rootlesspy.image.store import Store
+
+    _pull_in_child(request, paths, maps, reporter, make_progress)
+    pulled = _present(Store(paths), request.image, maps, request.platform)
+    if pulled is None:
+        raise NotFound(f"image {request.image} was removed while it was pulled")
+    return _of(request, *pulled)
+
+
+def present(request: RunRequest, paths: Paths, maps: IdMaps) -> Root | None:
+    """Return the root that was asked for; None where its image is to be pulled.
+
+    Raises NotFound for a directory that is not there.
+    """
     if request.rootfs is not None:
         path = os.path.abspath(request.rootfs)
         if os.path.islink(path) or not os.path.isdir(path):
             raise NotFound(f"--rootfs {request.rootfs} is not a directory", hint=f"ls -ld {path}")
         return Root(name=path, image_id="", config={}, layers=())
+    if request.pull != "missing" or request.platform is not None:
+        return None
     from rootlesspy.image.store import Store
 
-    store = Store(paths)
-    present = None
-    if request.pull == "missing" and request.platform is None:
-        present = _present(store, request.image, maps)
-    if present is None:
-        _pull_in_child(request, paths, maps, reporter, make_progress)
-        present = _present(store, request.image, maps, request.platform)
-    if present is None:
-        raise NotFound(f"image {request.image} was removed while it was pulled")
-    image, layers, hold_fd = present
+    found = _present(Store(paths), request.image, maps)
+    return None if found is None else _of(request, *found)
+
+
+def _of(request: RunRequest, image: Image, layers: tuple[str, ...], hold_fd: int) -> Root:
     return Root(
         hold_fd=hold_fd,
         name=image.names[0] if image.names else request.image,
@@ -167,21 +180,28 @@ def _pull(
     reporter: Reporter,
     make_progress: Callable[[], Progress] | None,
 ) -> None:
-    from rootlesspy import settings
-    from rootlesspy.engine.output import events
-    from rootlesspy.image.progress import NoProgress
-    from rootlesspy.image.pull import ensure
+    from rootlesspy.image import agent
 
-    silent = make_progress is None or request.quiet
-    image = ensure(
-        request.image,
-        paths=paths,
-        settings=settings.load(paths),
-        maps=maps,
-        policy=request.pull,
-        platform=request.platform,
-        progress=NoProgress() if silent or make_progress is None else make_progress(),
-        reporter=reporter,
-        signature_policy=request.signature_policy,
-    )
+    with agent.plain(paths, reporter) as asking:
+        if request.pull != "never":
+            # It imports what it needs while the rest is imported here.
+            asking.start()
+        from rootlesspy import settings
+        from rootlesspy.engine.output import events
+        from rootlesspy.image.progress import NoProgress
+        from rootlesspy.image.pull import ensure
+
+        silent = make_progress is None or request.quiet
+        image = ensure(
+            request.image,
+            paths=paths,
+            settings=settings.load(paths),
+            maps=maps,
+            policy=request.pull,
+            platform=request.platform,
+            progress=NoProgress() if silent or make_progress is None else make_progress(),
+            reporter=reporter,
+            agent=asking,
+            signature_policy=request.signature_policy,
+        )
     events.emit_image("pull", image.names[0] if image.names else request.image, image.id)

@@ -8,11 +8,11 @@ this file.
 from __future__ import annotations
 
 import errno
-import json
 import os
-from typing import TYPE_CHECKING, Any
 
 from rootlesspy.errors import NotFound, Unsupported, UsageError
+from rootlesspy.light_modules import json
+from rootlesspy.light_typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from rootlesspy.oci.runtime_spec import LinuxSeccomp, LinuxSyscall

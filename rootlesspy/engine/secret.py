@@ -8,14 +8,14 @@ reaches a container by its restart, and one whose secret is gone does not start.
 
 from __future__ import annotations
 
-import base64
 import binascii
+import fcntl
 import os
 import time
-from typing import TYPE_CHECKING, NamedTuple
 
 from rootlesspy.engine import statefile
 from rootlesspy.errors import Conflict, Error, NotFound, UsageError
+from rootlesspy.light_typing import TYPE_CHECKING, NamedTuple
 from rootlesspy.paths import private_directory
 
 if TYPE_CHECKING:
@@ -61,23 +61,17 @@ def create(
     private_directory(paths.secrets)
     now_s = time.time()
     made = Secret(os.urandom(_ID_LENGTH).hex()[:_ID_LENGTH], name, now_s, now_s, labels)
-    content = {**made._asdict(), "data": base64.b64encode(data).decode("ascii")}
+    content = {**made._asdict(), "data": binascii.b2a_base64(data, newline=False).decode()}
     path = _path(paths, name)
-    if replace:
-        statefile.write(path, content, durable=True)
-        return made
-    # Reserved by a link, which of many makers one gets.
-    half = f"{paths.secrets}/.{made.id}"
-    statefile.write(half, content, durable=True)
+    lock = _locked(paths)
     try:
-        os.link(half, path)
-    except FileExistsError:
-        raise Conflict(
-            f"secret {name} is there already", hint=f"rp secret create --replace {name} FILE"
-        ) from None
+        if not replace and os.path.lexists(path):
+            raise Conflict(
+                f"secret {name} is there already", hint=f"rp secret create --replace {name} FILE"
+            )
+        statefile.write(path, content, durable=True)
     finally:
-        os.unlink(half)
-    statefile.sync_directory(paths.secrets)
+        os.close(lock)
     return made
 
 
@@ -98,36 +92,62 @@ def find(paths: Paths, text: str) -> Secret:
 
 def everything(paths: Paths) -> Sequence[Secret]:
     """Return all secrets by name; a damaged file is left out, find() names it."""
-    try:
-        names = sorted(os.listdir(paths.secrets))
-    except FileNotFoundError:
-        return ()
     found = []
-    for name in names:
-        if name.startswith(".") or not name.endswith(_SUFFIX):
-            continue
+    for name in names(paths):
         try:
-            found.append(_of(paths, name.removesuffix(_SUFFIX)))
+            found.append(_of(paths, name))
         except (Error, OSError):
             continue
     return found
+
+
+def names(paths: Paths) -> Sequence[str]:
+    """Return the names of all secrets, of damaged ones too.
+
+    What a killed writer left of a secret's data is removed on the way.
+    """
+    try:
+        listed = sorted(os.listdir(paths.secrets))
+    except FileNotFoundError:
+        return ()
+    if any(each.endswith(statefile.HALF_WRITTEN) for each in listed):
+        os.close(_locked(paths))
+    return [
+        each.removesuffix(_SUFFIX)
+        for each in listed
+        if each.endswith(_SUFFIX) and not each.startswith(".")
+    ]
 
 
 def data(paths: Paths, name: str) -> bytes:
     """Return what a secret holds.  Raises NotFound, statefile.DamagedError."""
     content = _read(paths, name)
     try:
-        return base64.b64decode(str(content["data"]), validate=True)
+        return binascii.a2b_base64(str(content["data"]), strict_mode=True)
     except (KeyError, binascii.Error) as error:
         raise _damaged(paths, name) from error
 
 
-def remove(paths: Paths, name: str) -> None:
-    """Remove a secret.  Raises NotFound, OSError."""
+def remove(paths: Paths, text: str) -> str:
+    """Remove the secret of a name, an id or a unique beginning of an id; return its id.
+
+    One whose file is damaged goes by its name, and has no other id.  Raises NotFound, Conflict,
+    OSError.
+    """
     try:
-        os.unlink(_path(paths, name))
+        found = find(paths, text)
+        name, shown = found.name, found.id
+    except statefile.DamagedError:
+        name = shown = text
+    lock = _locked(paths)
+    try:
+        statefile.remove(_path(paths, name))
+        statefile.sync_directory(paths.secrets)
     except FileNotFoundError:
-        raise NotFound(f"no secret with name or id {name!r}", hint="rp secret ls") from None
+        raise NotFound(f"no secret with name or id {text!r}", hint="rp secret ls") from None
+    finally:
+        os.close(lock)
+    return shown
 
 
 def check_name(name: str) -> None:
@@ -140,6 +160,14 @@ def check_name(name: str) -> None:
         )
 
 
+def _locked(paths: Paths) -> int:
+    """Lock the secrets against other writers and remove what a killed one left of its data."""
+    fd = os.open(paths.secrets, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    fcntl.flock(fd, fcntl.LOCK_EX)
+    statefile.sweep(paths.secrets)
+    return fd
+
+
 def _is_name(name: str) -> bool:
     return (
         0 < len(os.fsencode(name)) <= _NAME_LENGTH - len(_SUFFIX)
@@ -149,11 +177,13 @@ def _is_name(name: str) -> bool:
 
 
 def _of(paths: Paths, name: str) -> Secret:
-    content = _read(paths, name)
     try:
-        return Secret(**{field: content[field] for field in Secret._fields})  # type: ignore[arg-type]
-    except KeyError as error:
+        found: Secret = statefile.checked(Secret, _read(paths, name), _path(paths, name))
+    except statefile.DamagedError as error:
         raise _damaged(paths, name) from error
+    if found.name != name:
+        raise _damaged(paths, name)
+    return found
 
 
 def _read(paths: Paths, name: str) -> dict[str, object]:
@@ -161,6 +191,8 @@ def _read(paths: Paths, name: str) -> dict[str, object]:
         return statefile.read(_path(paths, name))
     except FileNotFoundError:
         raise NotFound(f"no secret with name or id {name!r}", hint="rp secret ls") from None
+    except OSError as error:
+        raise _damaged(paths, name) from error
 
 
 def _damaged(paths: Paths, name: str) -> Error:

@@ -5,10 +5,9 @@ Part of engine.specgen, and as pure: what may not be mounted is refused, nothing
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, NamedTuple
-
 from rootlesspy.engine import idmap
 from rootlesspy.errors import Unsupported, UsageError
+from rootlesspy.light_typing import TYPE_CHECKING, NamedTuple
 from rootlesspy.systemd import notify
 
 if TYPE_CHECKING:
@@ -32,10 +31,16 @@ class Files(NamedTuple):
     """A static init for --init."""
     notify: str = ""
     """The directory of the payload's notify socket."""
+    mqueue: bool = True
+    """The host has /dev/mqueue."""
 
 
 def mounts(
-    request: RunRequest, volumes: Sequence[Mount], files: Files, maps: IdMaps
+    request: RunRequest,
+    volumes: Sequence[Mount],
+    files: Files,
+    maps: IdMaps,
+    proc_options: Sequence[str] = (),
 ) -> list[Mount]:
     """Return all mounts: the kernel's file systems, /etc files, then the user's by depth."""
     # The group tty owns terminals, where it exists: devpts refuses an id that is not mapped.
@@ -57,7 +62,7 @@ def mounts(
         }
     cgroup_access = "rw" if request.privileged else "ro"
     base: list[Mount] = [
-        _mount("/proc", "proc", "nosuid", "noexec", "nodev"),
+        _mount("/proc", "proc", "nosuid", "noexec", "nodev", *proc_options),
         _mount("/dev", "tmpfs", "nosuid", "noexec", "strictatime", "mode=755", "size=65536k"),
         sysfs,
         _mount(
@@ -73,7 +78,7 @@ def mounts(
         _mount("/dev/mqueue", "mqueue", "nosuid", "noexec", "nodev"),
         _mount("/sys/fs/cgroup", "cgroup2", "nosuid", "noexec", "nodev", cgroup_access),
     ]
-    if "ipc" not in dict(request.shares):
+    if "ipc" not in dict(request.shares) and request.ipc != "none":
         # Else it is the one of whoever the IPC namespace belongs to: runtime.init.
         base.append(
             _mount("/dev/shm", "tmpfs", "nosuid", "noexec", "nodev", "mode=1777", f"size={shm}")  # noqa: S108 - inside the container
@@ -96,7 +101,32 @@ def mounts(
             _mount(path, "tmpfs", "nosuid", "nodev", "mode=1777")
             for path in ("/tmp", "/var/tmp", "/run")  # noqa: S108 - inside the container
         ]
-    return _merge(base, [*volumes, *_tmpfs(request)])
+    return _merge(_with_host(base, request, files), [*volumes, *_tmpfs(request)])
+
+
+def _with_host(base: list[Mount], request: RunRequest, files: Files) -> list[Mount]:
+    """Put the host's file systems in place of those of the namespaces that are the host's.
+
+    Only who owns a namespace may mount its file system anew; podman and crun bind them too.
+    """
+    safe = ("rbind", "nosuid", "noexec", "nodev")
+    bound: dict[str, tuple[str, ...]] = {}
+    if request.pid == "host":
+        bound["/proc"] = safe
+    if request.ipc == "host":
+        bound["/dev/shm"] = safe  # noqa: S108 - the host's own
+        bound["/dev/mqueue"] = safe if files.mqueue else ()
+    if request.cgroupns == "host":
+        bound["/sys/fs/cgroup"] = safe if request.privileged else (*safe, "rro")
+    if not bound:
+        return base
+    kept = [each for each in base if each["destination"] not in bound]
+    for place, options in bound.items():
+        if options:
+            kept.append(
+                {"destination": place, "type": "bind", "source": place, "options": list(options)}
+            )
+    return kept
 
 
 def _devices(request: RunRequest) -> tuple[Device, ...]:

@@ -6,11 +6,12 @@ they differ a comment says why.  Source: OCI runtime-spec 1.2, podman-run(1).
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, NamedTuple
-
 from rootlesspy.engine import spec_mounts
+from rootlesspy.engine.command import arguments
 from rootlesspy.engine.inputs import capabilities
+from rootlesspy.engine.isolation import namespaces, resources
 from rootlesspy.errors import Unsupported, UsageError
+from rootlesspy.light_typing import TYPE_CHECKING, NamedTuple
 from rootlesspy.network.driver import SHARED
 from rootlesspy.systemd import notify
 
@@ -22,8 +23,6 @@ if TYPE_CHECKING:
     from rootlesspy.oci.image_spec import ContainerConfig
     from rootlesspy.oci.runtime_spec import (
         LinuxIDMapping,
-        LinuxNamespace,
-        LinuxResources,
         LinuxSeccomp,
         Mount,
         Rlimit,
@@ -31,8 +30,6 @@ if TYPE_CHECKING:
     )
 
 _PATH = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
-_PIDS_LIMIT = 2048
-_CPU_PERIOD_US = 100_000
 _UNLIMITED = 2**64 - 1
 _OPEN_FILES = 1024 * 1024
 
@@ -108,13 +105,13 @@ def generate(
         },
         "root": {"path": "rootfs", "readonly": request.read_only},
         "hostname": hostname(request, container_id, caller),
-        "mounts": spec_mounts.mounts(request, volumes, files, maps),
+        "mounts": spec_mounts.mounts(request, volumes, files, maps, security.proc_options),
         "linux": {
             "uidMappings": _id_mappings(maps.uids),
             "gidMappings": _id_mappings(maps.gids),
             "namespaces": namespaces(request),
             "resources": resources(request),
-            "sysctl": sysctls(request),
+            "sysctl": sysctls(request, security.proc_options),
             "maskedPaths": security.masked,
             "readonlyPaths": security.read_only,
         },
@@ -122,8 +119,12 @@ def generate(
     if request.tty and all(caller.terminal_size):
         rows, columns = caller.terminal_size
         spec["process"]["consoleSize"] = {"height": rows, "width": columns}
+    if request.uts == "host":
+        del spec["hostname"]
     if seccomp is not None:
         spec["linux"]["seccomp"] = seccomp
+    if security.apparmor:
+        spec["process"]["apparmorProfile"] = security.apparmor
     return spec
 
 
@@ -135,63 +136,31 @@ class Security(NamedTuple):
     """"": the default profile; "unconfined"; or the path of a profile."""
     masked: list[str]
     read_only: list[str]
+    proc_options: tuple[str, ...] = ()
+    """Options of the mount at /proc."""
+    apparmor: str = ""
+    """The AppArmor profile that the payload is confined by; empty: none of its own."""
 
 
 def parse_security_opts(request: RunRequest) -> Security:
-    """Understand --security-opt; raise UsageError or Unsupported for what cannot be done."""
-    no_new_privileges, profile = not request.privileged, ""
-    if request.privileged:
-        profile = "unconfined"
-    masked = [] if request.privileged else list(_MASKED_PATHS)
-    read_only = [] if request.privileged else list(_READONLY_PATHS)
-    for option in request.security_opts:
-        key, _, value = option.partition("=")
-        if key == "no-new-privileges" and value in ("", "true", "false"):
-            no_new_privileges = value != "false"
-        elif key == "seccomp" and value:
-            profile = value
-        elif key == "mask" and value:
-            masked += value.split(":")
-        elif key == "unmask" and value:
-            masked, read_only = _unmask(value, masked, read_only)
-        elif (key, value) in (("label", "disable"), ("apparmor", "unconfined")):
-            # Neither confines a rootless container: there is nothing to switch off.
-            continue
-        elif key in ("label", "apparmor"):
-            raise Unsupported(f"--security-opt {option}: {key} needs root and is not supported")
-        else:
-            raise UsageError(
-                f"--security-opt {option!r} is unknown",
-                hint="no-new-privileges[=false], seccomp=FILE|unconfined, mask=PATH, unmask=PATH",
-            )
-    return Security(no_new_privileges, profile, masked, read_only)
+    """Understand --security-opt and --privileged.  Raises UsageError, Unsupported."""
+    plain = request.privileged
+    security = Security(
+        no_new_privileges=not plain,
+        seccomp="unconfined" if plain else "",
+        masked=[] if plain else list(_MASKED_PATHS),
+        read_only=[] if plain else list(_READONLY_PATHS),
+    )
+    if not request.security_opts:
+        return security
+    from rootlesspy.engine.security import options
+
+    return options.apply(security, request.security_opts)
 
 
 def capability_names(request: RunRequest) -> tuple[str, ...]:
     """Return the container's capabilities."""
     return capabilities.resolve(request.cap_add, request.cap_drop, privileged=request.privileged)
-
-
-def arguments(request: RunRequest, config: ContainerConfig) -> list[str]:
-    """Return the payload's argv: entrypoint and command, as podman combines them."""
-    if request.entrypoint is None:
-        command = list(request.command) or config.get("Cmd") or []
-    else:
-        # Another entrypoint makes the image's command meaningless.
-        command = list(request.command)
-    argv = [*entrypoint(request, config), *command]
-    if request.init:
-        argv = ["/run/rp-init", "--", *argv] if argv else []
-    if not argv:
-        raise UsageError("no command: the image has none", hint="name one: rp run IMAGE COMMAND")
-    return argv
-
-
-def entrypoint(request: RunRequest, config: ContainerConfig) -> list[str]:
-    """Return the entrypoint's words, with which the payload's argv begins: asked for or image's."""
-    if request.entrypoint is None:
-        return config.get("Entrypoint") or []
-    return [word for word in request.entrypoint if word]
 
 
 def environment(
@@ -222,71 +191,35 @@ def environment(
 
 
 def hostname(request: RunRequest, container_id: str, caller: Caller) -> str:
-    """Return the container's host name: the host's own with --network=host, else the short id."""
+    """Return the container's host name: the short id, or with --network or --uts host its."""
     if request.hostname:
         return request.hostname
-    return caller.host_name if request.network.driver == "host" else container_id[:12]
+    of_host = request.network.driver == "host" or request.uts == "host"
+    return caller.host_name if of_host else container_id[:12]
 
 
-def namespaces(request: RunRequest) -> list[LinuxNamespace]:
-    """Return the namespaces that are made for the container."""
-    kinds: list[LinuxNamespace] = [
-        {"type": "user"},
-        {"type": "mount"},
-        {"type": "pid"},
-        {"type": "uts"},
-        {"type": "ipc"},
-        {"type": "cgroup"},
-    ]
-    if request.network.driver != "host":
-        kinds.append({"type": "network"})
-    return kinds
-
-
-def resources(request: RunRequest) -> LinuxResources:
-    """Return the limits, in bytes and microseconds."""
-    limits: LinuxResources = {}
-    memory = {
-        "limit": request.memory_bytes,
-        "reservation": request.memory_reservation_bytes,
-        "swap": request.memory_swap_bytes,
-    }
-    if any(value is not None for value in memory.values()):
-        limits["memory"] = {k: v for k, v in memory.items() if v is not None}  # type: ignore[typeddict-item]  # filtered
-    cpu: dict[str, object] = {}
-    if request.cpu_quota_us:
-        cpu["quota"] = request.cpu_quota_us * _CPU_PERIOD_US // 1_000_000
-        cpu["period"] = _CPU_PERIOD_US
-    if request.cpu_shares:
-        cpu["shares"] = request.cpu_shares
-    if request.cpuset_cpus:
-        cpu["cpus"] = request.cpuset_cpus
-    if cpu:
-        limits["cpu"] = cpu  # type: ignore[typeddict-item]  # the four keys above
-    wanted = _PIDS_LIMIT if request.pids_limit is None else request.pids_limit
-    limits["pids"] = {"limit": wanted if wanted > 0 else -1}
-    return limits
-
-
-def sysctls(request: RunRequest) -> dict[str, str]:
+def sysctls(request: RunRequest, proc_options: Sequence[str] = ()) -> dict[str, str]:
     """Return the kernel parameters; only those of the container's own namespaces are allowed."""
+    if "subset=pid" in proc_options:
+        if request.sysctls:
+            raise UsageError("--sysctl needs /proc/sys, which proc-opts=subset=pid leaves out")
+        return {}
     own_network = request.network.driver not in ("host", *SHARED)
+    own_ipc = request.ipc != "host" and "ipc" not in dict(request.shares)
     # As podman: ping works without a capability for the container's root group.
     found = {"net.ipv4.ping_group_range": "0 0"} if own_network else {}
     for key, value in request.sysctls:
         plain = all(c.isascii() and (c.isalnum() or c in "._-") for c in key)
         if not plain or ".." in key or "\n" in value or "\0" in value:
             raise UsageError(f"--sysctl {key}={value!r} is malformed")
-        if (
-            (key.startswith("net.") and own_network)
-            or key in _IPC_SYSCTLS
-            or key.startswith("fs.mqueue.")
-        ):
+        of_ipc = key in _IPC_SYSCTLS or key.startswith("fs.mqueue.")
+        if (key.startswith("net.") and own_network) or (of_ipc and own_ipc):
             found[key] = value
         else:
             raise UsageError(
                 f"--sysctl {key} does not belong to a namespace of the container",
-                hint="allowed: net.* (with an own network), fs.mqueue.*, kernel.msg*, .sem, .shm*",
+                hint="allowed: net.* with an own network; with an own IPC namespace fs.mqueue.*, "
+                "kernel.msg*, .sem, .shm*",
             )
     return found
 
@@ -320,16 +253,6 @@ def rlimits(request: RunRequest, caller: Caller) -> list[Rlimit]:
 
 def _rlimit(value: int) -> int:
     return _UNLIMITED if value < 0 else value
-
-
-def _unmask(value: str, masked: list[str], read_only: list[str]) -> tuple[list[str], list[str]]:
-    if value == "ALL":
-        return [], []
-    wanted = value.split(":")
-    return (
-        [path for path in masked if path not in wanted],
-        [path for path in read_only if path not in wanted],
-    )
 
 
 def _id_mappings(mappings: tuple[IdMapping, ...]) -> list[LinuxIDMapping]:

@@ -9,13 +9,12 @@ from __future__ import annotations
 
 import errno
 import os
-from typing import TYPE_CHECKING
 
 from rootlesspy.engine import statefile
 from rootlesspy.errors import Unsupported
+from rootlesspy.light_typing import TYPE_CHECKING
 from rootlesspy.linux import userns
 from rootlesspy.paths import private_directory
-from rootlesspy.runtime import rootfs
 
 if TYPE_CHECKING:
     from rootlesspy.linux.userns import IdMaps
@@ -65,6 +64,8 @@ def try_overlay(paths: Paths, maps: IdMaps) -> str | None:
     Without a user namespace nothing is learnt about overlay, and nothing may be remembered:
     starting the container will say what is wrong.
     """
+    from rootlesspy.runtime import rootfs
+
     try:
         userns.call_in_userns(maps, lambda: None)
     except OSError:

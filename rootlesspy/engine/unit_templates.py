@@ -7,10 +7,10 @@ that runs.  A test holds the two together.
 from __future__ import annotations
 
 import os
-from typing import TYPE_CHECKING
 
 from rootlesspy.engine import autostart
 from rootlesspy.engine.supervision import service
+from rootlesspy.light_typing import TYPE_CHECKING
 from rootlesspy.systemd import bus as buses
 from rootlesspy.systemd import service as services
 from rootlesspy.systemd import unitfile

@@ -7,13 +7,13 @@ together with the unit.  What is kept is config.json and the record, each replac
 
 from __future__ import annotations
 
-import json
 import os
-from typing import TYPE_CHECKING, NamedTuple
 
 from rootlesspy.engine import autostart, limits, record, statefile
 from rootlesspy.engine.supervision import job, service
 from rootlesspy.errors import Unsupported, UsageError
+from rootlesspy.light_modules import json
+from rootlesspy.light_typing import TYPE_CHECKING, NamedTuple
 from rootlesspy.systemd import bus as buses
 from rootlesspy.systemd import cgroup, scope, unitfile
 from rootlesspy.systemd import service as services
@@ -217,6 +217,7 @@ def _replace(path: str, text: str) -> None:
             file.flush()
             os.fsync(file.fileno())
         os.rename(temporary, path)
+        statefile.sync_directory(os.path.dirname(path))
     except BaseException:
         if os.path.lexists(temporary):
             os.unlink(temporary)

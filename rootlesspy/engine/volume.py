@@ -4,19 +4,19 @@ Binds are checked, named volumes made when missing, anonymous ones always; a vol
 the image's content when it is mounted for the first time.  What touches the files of containers
 (filling, the option U) runs as root of a user namespace and goes through descriptors only.
 Meanings are podman's (podman-run(1), --volume) where nothing else is said; the options z and Z have
-none here, as rp gives containers no SELinux label of their own.
+none without SELinux, and are refused with it, as rp gives containers no label of their own.
 """
 
 from __future__ import annotations
 
 import os
 import time
-from typing import TYPE_CHECKING, NamedTuple
 
 from rootlesspy.engine import copytree, volume_store
 from rootlesspy.engine.inputs.request import VolumeMount
 from rootlesspy.engine.volume_store import Volume, remove_anonymous
 from rootlesspy.errors import Error, ImageError, NotFound, Unsupported, UsageError
+from rootlesspy.light_typing import TYPE_CHECKING, NamedTuple
 from rootlesspy.linux import mount, pathrs, userns
 from rootlesspy.runtime import user as users
 from rootlesspy.runtime.create import userns_hint
@@ -31,6 +31,7 @@ __all__ = ("Prepared", "prepare", "remove_anonymous")
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _NEW_DATA = "_data.new"
 _ROOT_COPY = "root"
+_SELINUX = "/sys/fs/selinux/enforce"
 _MODE = 0o755
 _PROPAGATION = frozenset((
     "private", "rprivate", "shared", "rshared", "slave", "rslave", "unbindable", "runbindable",
@@ -75,6 +76,7 @@ def plan(
     """
     for each in volumes:
         _refuse_target(each.target)
+        _refuse_options(each)
     taken = {*occupied, *(each.target for each in volumes)}
     return tuple(
         each._replace(source=volume_store.anonymous_name())
@@ -132,6 +134,22 @@ def _undo(paths: Paths, anonymous: tuple[str, ...], maps: IdMaps, first: BaseExc
 def _refuse_target(target: str) -> None:
     if (target == "/proc" or target.startswith("/proc/")) and target not in _PROC_FILES:
         raise UsageError(f"a mount over {target} is not allowed")
+
+
+def _refuse_options(wanted: VolumeMount) -> None:
+    """Raise Unsupported for options that would come to nothing."""
+    for option in wanted.options:
+        if option.partition("=")[0] == "idmap":
+            raise Unsupported(
+                f"volume option {option!r}: the kernel lets only root map the ids of a mount of "
+                f"{wanted.source or wanted.target}",
+                hint="U gives the files to the container's user",
+            )
+        if option in ("z", "Z") and os.path.exists(_SELINUX):
+            raise Unsupported(
+                f"volume option {option!r}: SELinux is enabled, and rp sets no labels",
+                hint="leave it away: SELinux does not confine containers of rp",
+            )
 
 
 def _of_image(image_volumes: tuple[str, ...], taken: set[str]) -> list[VolumeMount]:

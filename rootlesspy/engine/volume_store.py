@@ -13,10 +13,10 @@ import errno
 import fcntl
 import os
 import time
-from typing import TYPE_CHECKING, NamedTuple
 
 from rootlesspy.engine import statefile
 from rootlesspy.errors import Conflict, Error, UsageError
+from rootlesspy.light_typing import TYPE_CHECKING, NamedTuple
 from rootlesspy.linux import pathrs, userns
 from rootlesspy.paths import private_directory
 
@@ -94,6 +94,8 @@ def create(paths: Paths, volume: Volume) -> bool:
                 return False
             raise
         else:
+            if not volume.anonymous:
+                statefile.sync_directory(paths.volumes)
             _tell("create", volume.name)
             return True
         finally:
@@ -133,16 +135,14 @@ def read(paths: Paths, name: str) -> Volume:
     """Return what volume.json says.  Raises Error when it cannot be understood."""
     path = f"{paths.volumes}/{name}/{_FILE}"
     try:
-        value = statefile.read(path)
+        found: Volume = statefile.read_as(Volume, path)
     except (OSError, statefile.DamagedError) as error:
         text = error.message if isinstance(error, Error) else f"{path}: {error.strerror}"
         hint = f"its content is whole: see {data_path(paths, name)}"
         raise statefile.DamagedError(f"volume {name}: {text}", hint=hint) from error
-    known = {field: value[field] for field in Volume._fields if field in value}
-    try:
-        return Volume(**known)  # type: ignore[arg-type]  # as written by create()
-    except TypeError as error:
-        raise statefile.DamagedError(f"volume {name}: {path} lacks a field") from error
+    if found.name != name:
+        raise statefile.DamagedError(f"volume {name}: {path} is another volume's")
+    return found
 
 
 def mark_populated(paths: Paths, name: str) -> None:

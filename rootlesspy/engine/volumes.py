@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import os
 import time
-from typing import TYPE_CHECKING, NamedTuple
 
 from rootlesspy.engine import idmap, lifecycle, statefile, volume_store
 from rootlesspy.engine.volume_store import Volume
 from rootlesspy.errors import Conflict, Error, NotFound, UsageError
+from rootlesspy.light_typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -18,7 +17,8 @@ if TYPE_CHECKING:
     from rootlesspy.paths import Paths
     from rootlesspy.report import Reporter
 
-_MAX_CONFIG_BYTES = 16 << 20
+# Part of the path of every volume: paths.Paths.volumes.
+_BELOW = b"/volumes/"
 
 
 class Known(NamedTuple):
@@ -46,8 +46,9 @@ def create(paths: Paths, name: str, labels: Mapping[str, str], *, ignore: bool) 
 
 def known(paths: Paths) -> list[Known]:
     """Return all volumes by name; of one whose volume.json is damaged what can be known."""
-    used = _users(paths)
-    return [_known(paths, name, used.get(name, ())) for name in names(paths)]
+    every = names(paths)
+    used = _users(paths, every)
+    return [_known(paths, name, used.get(name, ())) for name in every]
 
 
 def get(paths: Paths, text: str) -> Known:
@@ -62,7 +63,7 @@ def get(paths: Paths, text: str) -> Known:
         raise NotFound(f"no volume with name {text!r}", hint="rp volume ls lists them")
     if len(fitting) > 1:
         raise Conflict(f"volume name {text} is not unique: {len(fitting)} begin with it")
-    return _known(paths, fitting[0], _users(paths).get(fitting[0], ()))
+    return _known(paths, fitting[0], _users(paths, fitting).get(fitting[0], ()))
 
 
 def names(paths: Paths) -> list[str]:
@@ -81,10 +82,13 @@ def names(paths: Paths) -> list[str]:
 def of(paths: Paths, container: Container) -> frozenset[str]:
     """Return the names of the volumes that a container mounts."""
     anonymous = container.record.anonymous_volumes
+    directory = paths.container(container.record.id)
     try:
-        with open(f"{paths.container(container.record.id)}/config.json", "rb") as file:
-            mounts = json.loads(file.read(_MAX_CONFIG_BYTES)).get("mounts") or []
-    except (OSError, ValueError, AttributeError):
+        # Most mount none: to parse the specs of a thousand takes half a second.
+        if not statefile.spec_mentions(directory, _BELOW):
+            return frozenset(anonymous)
+        mounts = statefile.read_spec(directory).get("mounts") or []
+    except (OSError, ValueError):
         return frozenset(anonymous)
     base = f"{paths.volumes}/"
     sources = [str(each.get("source", "")) for each in mounts if isinstance(each, dict)]
@@ -143,12 +147,13 @@ def _remove(paths: Paths, name: str) -> None:
         raise Error(f"cannot remove volume {name}: {error.strerror or error}") from error
 
 
-def _users(paths: Paths) -> dict[str, tuple[Container, ...]]:
-    found: dict[str, tuple[Container, ...]] = {}
-    for container in lifecycle.containers(paths):
+def _users(paths: Paths, wanted: list[str]) -> dict[str, tuple[Container, ...]]:
+    found: dict[str, list[Container]] = {}
+    containers = lifecycle.containers(paths)
+    for container in containers if wanted else ():
         for name in of(paths, container):
-            found[name] = (*found.get(name, ()), container)
-    return found
+            found.setdefault(name, []).append(container)
+    return {name: tuple(users) for name, users in found.items()}
 
 
 def _known(paths: Paths, name: str, users: tuple[Container, ...]) -> Known:

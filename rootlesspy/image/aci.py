@@ -10,13 +10,13 @@ from __future__ import annotations
 
 import os
 import posixpath
-from typing import TYPE_CHECKING, NamedTuple
 
 from rootlesspy.errors import ImageError
-from rootlesspy.image import aci_manifest, platforms, tar
+from rootlesspy.image import platforms, tar
 from rootlesspy.image.files import TarFiles, read_document
 from rootlesspy.image.pax import PaxWriter
 from rootlesspy.image.stream import Stream
+from rootlesspy.light_typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
     from rootlesspy.image.aci_manifest import AciManifest
@@ -48,6 +48,8 @@ def load(writer: Writer, paths: Paths, files: Files, data: bytes, reporter: Repo
 
     Everything is checked before anything is stored.  Raises ImageError, Error, OSError.
     """
+    from rootlesspy.image import aci_manifest
+
     manifest = aci_manifest.parse(data)
     flags = os.O_RDWR | os.O_TMPFILE | os.O_EXCL | os.O_CLOEXEC
     fd = os.open(paths.tmp, flags, 0o600)

@@ -9,7 +9,8 @@ Source: the App Container specification 0.8.11, spec/ace.md, "Isolators".
 from __future__ import annotations
 
 from decimal import Decimal, InvalidOperation
-from typing import TYPE_CHECKING
+
+from rootlesspy.light_typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

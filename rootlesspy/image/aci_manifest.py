@@ -10,12 +10,12 @@ from __future__ import annotations
 
 import json
 import re
-from typing import TYPE_CHECKING, Any, NamedTuple
 
 from rootlesspy.errors import ImageError, UsageError
 from rootlesspy.image import aci_isolators
 from rootlesspy.image.reference import parse_local
 from rootlesspy.image.store import parse_time
+from rootlesspy.light_typing import TYPE_CHECKING, Any, NamedTuple
 from rootlesspy.oci import image_spec
 
 if TYPE_CHECKING:

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import hashlib
-from typing import TYPE_CHECKING, Any, NamedTuple
-
 from rootlesspy.image import layout
 from rootlesspy.image.store import parse_time
+from rootlesspy.light_typing import TYPE_CHECKING, Any, NamedTuple
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -94,6 +92,8 @@ def descendants(paths: Paths, image: Image, images: Sequence[Image], suffix: str
 
 def chain_ids(diff_ids: Sequence[str]) -> list[str]:
     """Return what names the stack up to each layer: OCI image-spec config.md, "Layer ChainID"."""
+    import hashlib
+
     found: list[str] = []
     for diff_id in diff_ids:
         text = f"{found[-1]} {diff_id}" if found else ""

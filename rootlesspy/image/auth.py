@@ -10,13 +10,11 @@ containers-auth.json(5).
 
 from __future__ import annotations
 
-import base64
+import binascii
 import ipaddress
-import socket
-from typing import TYPE_CHECKING, NamedTuple
-from urllib.parse import urlsplit
 
 from rootlesspy.errors import RegistryError
+from rootlesspy.light_typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -47,7 +45,7 @@ class Credentials(NamedTuple):
     def basic(self) -> str:
         """Return the value of a Basic Authorization header."""
         pair = f"{self.username}:{self.password}".encode()
-        return f"Basic {base64.b64encode(pair).decode('ascii')}"
+        return f"Basic {binascii.b2a_base64(pair, newline=False).decode()}"
 
 
 def parse_challenges(headers: Iterable[str]) -> list[Challenge]:
@@ -150,6 +148,8 @@ class _Url(NamedTuple):
 def _split(url: str) -> _Url | None:
     if not url.isascii() or not url.isprintable() or " " in url or "\\" in url:
         return None
+    from urllib.parse import urlsplit
+
     try:
         parts = urlsplit(url)
         _ = parts.port
@@ -159,6 +159,8 @@ def _split(url: str) -> _Url | None:
 
 
 def _is_private(host: str, resolve: bool) -> bool:
+    import socket
+
     try:
         return not ipaddress.ip_address(host.strip("[]").partition("%")[0]).is_global
     except ValueError:

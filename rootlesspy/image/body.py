@@ -9,10 +9,10 @@ from __future__ import annotations
 
 import http.client
 import time
-from typing import Protocol
 
 from rootlesspy.errors import RegistryError
 from rootlesspy.image.transfer import Interrupted
+from rootlesspy.light_typing import Protocol
 
 # A body slower than this on average over 30 s counts as stalled.
 _MIN_BYTES_PER_S = 128

@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import errno
-import json
 import os
-import signal
-import traceback
-from typing import TYPE_CHECKING, NamedTuple
 
 from rootlesspy import errors
+from rootlesspy.light_modules import json, signal
+from rootlesspy.light_typing import TYPE_CHECKING, NamedTuple
 from rootlesspy.linux import process
 
 if TYPE_CHECKING:
@@ -34,7 +32,10 @@ class PipeClosed(errors.Error):
 
 
 class Child(NamedTuple):
-    """A forked child and the pipe on which its answer comes."""
+    """A forked child and the pipe on which its answer comes.
+
+    pid is 0 for a child of somebody else, who sees to its end.
+    """
 
     pid: int
     result_fd: int
@@ -68,7 +69,7 @@ def wait(child: Child) -> object:
     """Wait for a child and return what its function returned, or raise what it raised."""
     with open(child.result_fd, "rb") as file:
         data = file.read()
-    status = os.waitstatus_to_exitcode(os.waitpid(child.pid, 0)[1])
+    status = os.waitstatus_to_exitcode(os.waitpid(child.pid, 0)[1]) if child.pid else -9
     if not data:
         raise errors.Error(f"a process that did part of the work ended with status {status}")
     return value_of(json.loads(data))
@@ -76,8 +77,9 @@ def wait(child: Child) -> object:
 
 def kill(child: Child) -> None:
     """End a child and forget its answer."""
-    os.kill(child.pid, signal.SIGKILL)
-    os.waitpid(child.pid, 0)
+    if child.pid:
+        os.kill(child.pid, signal.SIGKILL)
+        os.waitpid(child.pid, 0)
     os.close(child.result_fd)
 
 
@@ -93,6 +95,8 @@ def answer(function: Callable[[], object]) -> dict[str, object]:
     except OSError as error:
         return {"errno": error.errno or errno.EIO, "strerror": error.strerror or str(error)}
     except Exception as error:  # noqa: BLE001 - the child's last line; the parent raises it
+        import traceback  # 3 ms
+
         text = traceback.format_exc()
         return {"internal": f"{type(error).__name__}: {error}", "traceback": text}
 

@@ -5,18 +5,18 @@ from __future__ import annotations
 import hashlib
 import os
 import zlib
-from typing import TYPE_CHECKING, Any
 
 from rootlesspy.errors import NotFound
 from rootlesspy.image.documents import encode, manifest_document, sha256
 from rootlesspy.image.files import Extent, Part
 from rootlesspy.image.save import Copyable, plain
 from rootlesspy.image.transfer import write_all
+from rootlesspy.light_typing import TYPE_CHECKING, Any
 from rootlesspy.oci import image_spec
 from rootlesspy.oci.image_spec import Descriptor
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator
+    from collections.abc import Iterable, Iterator
 
     from rootlesspy.image.transfer import BlobBody, Origin
     from rootlesspy.paths import Paths
@@ -25,7 +25,6 @@ if TYPE_CHECKING:
 FORMATS = ("gzip", "zstd")
 NONE = "none"
 _GZIP_LEVEL = 6
-_ISAL_LEVEL = 2
 _ZSTD_LEVEL = 3
 _CHUNK = 1 << 18
 
@@ -58,20 +57,6 @@ def compressed(
         data=data, digest=sha256(data), manifest=image_spec.parse_manifest(data)
     )
     return Copyable(original, _Overlaid(image.origin, made), image.sources)
-
-
-def gzip_writer() -> tuple[Callable[[bytes], bytes], Callable[[], bytes]]:
-    """Return what compresses a piece and what ends the stream: isal's, which is faster, or zlib's.
-
-    Without names and times.
-    """
-    try:
-        from isal import isal_zlib
-    except ImportError:
-        plain = zlib.compressobj(_GZIP_LEVEL, wbits=31)
-        return plain.compress, plain.flush
-    fast: Any = isal_zlib.compressobj(_ISAL_LEVEL, wbits=31)
-    return fast.compress, fast.flush
 
 
 class _Overlaid:

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import os
-from typing import TYPE_CHECKING, NamedTuple
 
 from rootlesspy.errors import Conflict, ImageError, UsageError
 from rootlesspy.image import compress, files, push, save, saved
@@ -17,6 +15,8 @@ from rootlesspy.image.store import Store
 from rootlesspy.image.tarwrite import TarWriter
 from rootlesspy.image.trust import gate
 from rootlesspy.image.writer import Writer, jobs_for
+from rootlesspy.light_modules import json
+from rootlesspy.light_typing import TYPE_CHECKING, NamedTuple
 from rootlesspy.oci import image_spec
 from rootlesspy.settings import Source
 
@@ -176,7 +176,8 @@ def admit(
         trust.admit_files(place.transport, place.path, archive, what.data, what.digest)
     elif source is not None:
         reference = parse(place.name)
-        trust.admit_remote(reference, trip.source_client, source, what.data, what.digest)
+        client = trip.source_client
+        trust.admit_remote(reference, lambda: client, source, what.data, what.digest)
 
 
 def _remote(place: Place, trip: Trip) -> Copyable:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-from typing import TYPE_CHECKING
 
 from rootlesspy.errors import UsageError
 from rootlesspy.image import files, group, lists, push, save
@@ -19,6 +18,7 @@ from rootlesspy.image.lookup import Finder
 from rootlesspy.image.place import REGISTRY, STORE, Place
 from rootlesspy.image.reference import parse
 from rootlesspy.image.tarwrite import TarWriter
+from rootlesspy.light_typing import TYPE_CHECKING
 from rootlesspy.oci import image_spec
 
 if TYPE_CHECKING:

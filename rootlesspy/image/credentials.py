@@ -5,14 +5,14 @@ Sources: containers-auth.json(5), docker-login(1), the docker-credential-helpers
 
 from __future__ import annotations
 
-import base64
 import binascii
-import json
 import os
-from typing import TYPE_CHECKING
 
+from rootlesspy import light_json
 from rootlesspy.errors import NotFound, RegistryError
 from rootlesspy.image.auth import DOCKER_HUB, Credentials
+from rootlesspy.light_modules import json
+from rootlesspy.light_typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -77,7 +77,9 @@ def store(path: str, registry: str, known: Credentials, environment: Mapping[str
         secret = {"ServerURL": registry, "Username": known.username, "Secret": known.password}
         _ask_helper(helper, "store", json.dumps(secret), environment)
         return
-    pair = base64.b64encode(f"{known.username}:{known.password}".encode()).decode("ascii")
+    pair = binascii.b2a_base64(
+        f"{known.username}:{known.password}".encode(), newline=False
+    ).decode()
     document["auths"] = {**_members(document, "auths"), registry: {"auth": pair}}
     _write(path, document)
 
@@ -145,7 +147,7 @@ def _write(path: str, document: dict[str, object]) -> None:
     try:
         os.makedirs(os.path.dirname(os.path.abspath(path)), mode=0o700, exist_ok=True)
         # A link to where the file really is stays one.
-        data = json.dumps(document, indent="\t").encode()
+        data = light_json.indented(document, "\t").encode()
         layout.write_file(os.path.realpath(path), data + b"\n")
     except OSError as error:
         raise RegistryError(f"cannot write {path}: {error.strerror}") from error
@@ -201,7 +203,7 @@ def _decoded(path: str, entry: object) -> Credentials | None:
         # The credentials lie with a helper program.
         return None
     try:
-        pair = base64.b64decode(text, validate=True).decode("utf-8")
+        pair = binascii.a2b_base64(text, strict_mode=True).decode("utf-8")
     except (binascii.Error, ValueError) as error:
         raise RegistryError(f"{path} holds an auth entry that is not base64") from error
     username, colon, password = pair.partition(":")

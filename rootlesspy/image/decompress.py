@@ -7,9 +7,9 @@ is pulled in bounded pieces, so that no bomb can make this process grow.
 from __future__ import annotations
 
 import zlib
-from typing import TYPE_CHECKING, Any, Protocol, cast
 
 from rootlesspy.errors import ImageError
+from rootlesspy.light_typing import TYPE_CHECKING, Any, Protocol, cast
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
-from typing import TYPE_CHECKING, NamedTuple
-
+from rootlesspy.light_modules import json
+from rootlesspy.light_typing import TYPE_CHECKING, NamedTuple
 from rootlesspy.oci import image_spec
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from rootlesspy.oci.image_spec import Descriptor
+
+
+class Document(NamedTuple):
+    """A manifest or index as the registry sent it; digest is that of data."""
+
+    data: bytes
+    media_type: str
+    digest: str
 
 
 class Layer(NamedTuple):
@@ -61,10 +67,14 @@ def encode(document: object) -> bytes:
 
 def sha256(data: bytes) -> str:
     """Return the digest of data."""
+    import hashlib
+
     return f"sha256:{hashlib.sha256(data).hexdigest()}"
 
 
 def has_digest(data: bytes, digest: str) -> bool:
     """Say whether data is what digest, which has been checked, says."""
     algorithm = digest.partition(":")[0]
+    import hashlib
+
     return f"{algorithm}:{hashlib.new(algorithm, data).hexdigest()}" == digest

@@ -5,10 +5,11 @@ Writes of up to PIPE_BUF bytes are atomic (pipe(7)), so all processes share the 
 
 from __future__ import annotations
 
-import json
 import os
 import time
-from typing import TYPE_CHECKING
+
+from rootlesspy.light_modules import json
+from rootlesspy.light_typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from rootlesspy.image.progress import Progress

@@ -9,13 +9,13 @@ from __future__ import annotations
 
 import os
 import stat
-from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 from rootlesspy.errors import ImageError, NotFound
 from rootlesspy.image import tar
 from rootlesspy.image.decompress import Reader
 from rootlesspy.image.stream import Stream
 from rootlesspy.image.transfer import File, write_all
+from rootlesspy.light_typing import TYPE_CHECKING, NamedTuple, Protocol
 from rootlesspy.linux import pathrs
 from rootlesspy.oci import image_spec
 

@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-import json
 import os
-from typing import TYPE_CHECKING, NamedTuple
 
 from rootlesspy.errors import Conflict, ImageError
 from rootlesspy.image import layout, locks, removal, usage
+from rootlesspy.light_modules import json
+from rootlesspy.light_typing import TYPE_CHECKING, NamedTuple
 from rootlesspy.oci import image_spec
 
 if TYPE_CHECKING:

@@ -7,7 +7,6 @@ lists has been verified against it when it is here.
 from __future__ import annotations
 
 import os
-from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 from rootlesspy.errors import ImageError, UsageError
 from rootlesspy.image import compress, layout, locks, manifest_list, push, save, saved, upload
@@ -16,6 +15,7 @@ from rootlesspy.image.files import DirectoryFiles, Saved, read_document
 from rootlesspy.image.save import Copyable
 from rootlesspy.image.saved import Original
 from rootlesspy.image.transfer import write_all
+from rootlesspy.light_typing import TYPE_CHECKING, Any, NamedTuple, cast
 from rootlesspy.oci import image_spec
 from rootlesspy.settings import Source
 

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
-from typing import TYPE_CHECKING
 
 from rootlesspy.image import children
-from rootlesspy.image.transfer import pipe, write_all
+from rootlesspy.image.transfer import Input, pipe, write_all
+from rootlesspy.light_typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -20,13 +19,22 @@ _ALONE_BYTES = 4 << 20
 class Hasher:
     """Hashes what is given to it; from a certain length on in a forked child, beside the caller.
 
-    A child begins with a copy of the state so far.  It ends when its input does, or its parent.
+    That is from the first piece on where so much is expected.  A child begins with a copy of the
+    state so far.  It ends when its input does, or its parent.
     """
 
-    def __init__(self, algorithm: str, *, held_fds: Sequence[int] = ()) -> None:
-        """held_fds are the caller's ends of pipes, which a child must not keep open."""
+    def __init__(
+        self, algorithm: str, *, held_fds: Sequence[int] = (), expected_bytes: int = 0
+    ) -> None:
+        """held_fds are the caller's ends of pipes, which a child must not keep open.
+
+        expected_bytes are about what will come, 0 where nobody knows.
+        """
+        import hashlib
+
         self._digest = hashlib.new(algorithm)
         self._held_fds = held_fds
+        self._alone_bytes = 0 if expected_bytes >= _ALONE_BYTES else _ALONE_BYTES
         self._seen = 0
         self._child: children.Child | None = None
         self._fd = -1
@@ -42,7 +50,7 @@ class Hasher:
             return
         self._digest.update(data)
         self._seen += len(data)
-        if self._seen >= _ALONE_BYTES:
+        if self._seen >= self._alone_bytes:
             self._start_child()
 
     def result(self) -> str:
@@ -60,7 +68,8 @@ class Hasher:
         def hash_rest() -> str:
             for fd in (writer, *self._held_fds):
                 os.close(fd)
-            while data := os.read(reader, _CHUNK):
+            source = Input(reader)
+            while data := source.read(_CHUNK):
                 self._digest.update(data)
             return self._digest.hexdigest()
 

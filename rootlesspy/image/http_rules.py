@@ -6,14 +6,11 @@ Sources: RFC 9110, RFC 6454, the OCI distribution specification.
 from __future__ import annotations
 
 import json
-import random
 import time
-import urllib.request
-from email.utils import parsedate_to_datetime
-from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 from rootlesspy.errors import RegistryError
+from rootlesspy.light_typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -37,15 +34,15 @@ def proxy(url: str, environment: Mapping[str, str]) -> str | None:
         names.pop("http_proxy", None)
     parts = urlsplit(url)
     found = names.get(f"{parts.scheme}_proxy") or names.get("all_proxy")
-    if not found or urllib.request.proxy_bypass_environment(  # type: ignore[attr-defined]  # typeshed has it for macOS only
-        parts.netloc, {"no": names.get("no_proxy", "")}
-    ):
+    if not found or _is_exempt(parts.netloc, names.get("no_proxy", "")):
         return None
     return found if "://" in found else f"http://{found}"
 
 
 def backoff_s(attempt: int) -> float:
     """Return how long to wait before trying again: half a second, doubled each time, up to 8."""
+    import random
+
     scatter = random.uniform(0.75, 1.25)  # noqa: S311 - not a secret
     return min(0.5 * 2.0**attempt, _MAX_BACKOFF_S) * scatter
 
@@ -56,6 +53,8 @@ def retry_after_s(value: str | None, default: float) -> float:
         return default
     if value.isascii() and value.isdigit():
         return min(float(value[:9]), _MAX_WAIT_S)
+    from email.utils import parsedate_to_datetime
+
     try:
         wait = parsedate_to_datetime(value).timestamp() - time.time()
     except (ValueError, TypeError, OverflowError):
@@ -83,6 +82,12 @@ def error_message(data: bytes) -> str:
         return str(first.get("message") or first.get("code") or "")[:200]
     except (ValueError, RecursionError, LookupError, TypeError, AttributeError):
         return ""
+
+
+def _is_exempt(place: str, no_proxy: str) -> bool:
+    import urllib.request  # 6 ms
+
+    return bool(urllib.request.proxy_bypass_environment(place, {"no": no_proxy}))  # type: ignore[attr-defined]  # typeshed has it for macOS only
 
 
 def _is_visible(text: str) -> bool:

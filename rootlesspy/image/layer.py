@@ -13,17 +13,18 @@ pull leaves nothing but garbage in tmp/, which the next one removes.
 from __future__ import annotations
 
 import errno
-import json
 import os
-from typing import TYPE_CHECKING, NamedTuple, cast
 
 from rootlesspy.errors import Error, ImageError, Unsupported
 from rootlesspy.image import children, layout, locks
+from rootlesspy.image.agent import Agent
 from rootlesspy.image.decompress import Reader
 from rootlesspy.image.events import Events
 from rootlesspy.image.hashing import Hasher
 from rootlesspy.image.transfer import File, Transfer, pipe, write_all
 from rootlesspy.image.unpack import unpack
+from rootlesspy.light_modules import json
+from rootlesspy.light_typing import TYPE_CHECKING, NamedTuple, cast
 from rootlesspy.linux import userns
 from rootlesspy.linux.sync import syncfs
 
@@ -46,6 +47,8 @@ class Job(NamedTuple):
     descriptor: Descriptor
     diff_id: str
     vouched: bool
+    plain_fd: int = -1
+    """An open file that holds it as plain tar, whose digest was taken as it was written."""
 
     @property
     def is_plain(self) -> bool:
@@ -63,9 +66,11 @@ class Shop(NamedTuple):
 
     paths: Paths
     maps: IdMaps
-    origin: Origin | None
+    origin: Origin | Agent | None
     sources: tuple[Source, ...]
     events_fd: int
+    is_for_one: bool
+    """No other layer is made at the same time."""
 
 
 class _Mismatch(Exception):
@@ -101,7 +106,7 @@ def _make_locked(job: Job, shop: Shop, events: Events) -> None:
     blob = layout.blob_path(paths, job.descriptor.digest)
     target = layout.layer_directory(paths, job.diff_id, layout.maps_suffix(paths, shop.maps))
     has_blob, has_layer = os.path.exists(blob), os.path.exists(target)
-    if has_blob and has_layer and job.vouched:
+    if has_blob and has_layer and (job.vouched or job.plain_fd >= 0):
         return
     for attempt in range(_REFETCHES + 1):
         item = locks.new_item(paths)
@@ -147,13 +152,13 @@ class _Pipeline:
             if blob is None:
                 self._events.phase("downloading")
                 compressed_fd, writer = pipe()
-                fetching = self._fork(self._fetch, writer, unused_fd=compressed_fd)
+                fetching = self._start_fetching(writer, compressed_fd)
                 workers.append(fetching)
             else:
                 self._events.phase("unpacking" if self._unpacks else "verifying")
-                compressed_fd = os.open(blob, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
-            if blob is None and self._unpacks and self._job.is_plain:
-                # What the first process hashes is what the diff ID is of, too.
+                compressed_fd = self._open(blob)
+            if self._unpacks and (self._job.plain_fd >= 0 or (blob is None and self._job.is_plain)):
+                # What was hashed, or is by the first process, is what the diff ID is of, too.
                 self._plain_fd = compressed_fd
             else:
                 workers.append(self._start_decompressing(compressed_fd))
@@ -163,9 +168,18 @@ class _Pipeline:
             for worker in workers:
                 children.kill(worker)
             raise
-        self._check(None if fetching is None else outcomes[0], outcomes[-1], unpacked)
+        diff_id = outcomes[-1] if outcomes else self._job.diff_id
+        self._check(None if fetching is None else outcomes[0], diff_id, unpacked)
         if self._unpacks:
             self._describe(cast("dict[str, object]", unpacked))
+
+    def _open(self, blob: str) -> int:
+        """Return the blob open from its beginning: the file that was hashed, if that is at hand."""
+        if self._job.plain_fd < 0:
+            return os.open(blob, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+        fd = os.dup(self._job.plain_fd)
+        os.lseek(fd, 0, os.SEEK_SET)
+        return fd
 
     def _fork(
         self, function: Callable[[int], object], fd: int, *, unused_fd: int
@@ -191,18 +205,46 @@ class _Pipeline:
         os.close(compressed_fd)
         return child
 
-    def _fetch(self, out_fd: int) -> object:
-        """Run the first process: returns the digest and size of what came."""
+    def _start_fetching(self, out_fd: int, unused_fd: int) -> children.Child:
+        """Start the first process, which returns the digest of what came; out_fd is closed here."""
         flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
         blob_fd = os.open("blob", flags, 0o600, dir_fd=self._item.fd)
-        origin, sources = self._shop.origin, self._shop.sources
-        transfer = Transfer(self._job.descriptor, origin, sources, self._events, blob_fd, out_fd)
-        return transfer.run()
+        wanted, origin, sources = self._job.descriptor, self._shop.origin, self._shop.sources
+        try:
+            if not isinstance(origin, Agent):
+                return self._fork(
+                    lambda fd: self._fetch(origin, blob_fd, fd), out_fd, unused_fd=unused_fd
+                )
+            child = origin.transfer(
+                wanted,
+                sources,
+                self._job.id,
+                alone=self._shop.is_for_one,
+                blob_fd=blob_fd,
+                out_fd=out_fd,
+                events_fd=self._shop.events_fd,
+            )
+            os.close(out_fd)
+            return child
+        finally:
+            os.close(blob_fd)
+
+    def _fetch(self, origin: Origin | None, blob_fd: int, out_fd: int) -> str:
+        """Be the first process, where there is no agent; see Transfer.run()."""
+        if origin is not None:
+            origin.forget_connections()
+        wanted, sources = self._job.descriptor, self._shop.sources
+        return Transfer(wanted, origin, sources, self._events, blob_fd, out_fd).run()
 
     def _decompress(self, compressed_fd: int, out_fd: int | None) -> object:
         """Run the second process: returns the diff ID of what came."""
         held = (compressed_fd,) if out_fd is None else (compressed_fd, out_fd)
-        hasher = Hasher(self._job.diff_id.partition(":")[0], held_fds=held)
+        hasher = Hasher(
+            self._job.diff_id.partition(":")[0],
+            held_fds=held,
+            # Compressed; layers are about twice that.
+            expected_bytes=2 * self._job.descriptor.size,
+        )
         reader = Reader(File(compressed_fd))
         while data := reader.read(_CHUNK):
             hasher.update(data)

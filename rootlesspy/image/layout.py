@@ -10,11 +10,11 @@ from __future__ import annotations
 
 import errno
 import fcntl
-import json
 import os
-from typing import TYPE_CHECKING, TypedDict
 
 from rootlesspy.errors import Error, ImageError
+from rootlesspy.light_modules import json
+from rootlesspy.light_typing import TYPE_CHECKING, TypedDict
 from rootlesspy.oci import image_spec
 from rootlesspy.paths import private_directory
 
@@ -228,9 +228,18 @@ def with_entry(entries: list[IndexEntry], new: IndexEntry) -> list[IndexEntry]:
 
 def layer_size(paths: Paths, diff_id: str, suffix: str) -> int:
     """Return the size of an unpacked layer's files, 0 when it is not known."""
+    return _layer_number(paths, diff_id, suffix, "size_bytes")
+
+
+def archive_size(paths: Paths, diff_id: str) -> int:
+    """Return the size of the tar archive that a layer was unpacked from, 0 when it is not known."""
+    return max(_layer_number(paths, diff_id, "", "archive_bytes"), 0)
+
+
+def _layer_number(paths: Paths, diff_id: str, suffix: str, key: str) -> int:
     try:
         data = read_file(f"{layer_directory(paths, diff_id, suffix)}/layer.json")
-        return int(json.loads(data)["size_bytes"])
+        return int(json.loads(data)[key])
     except (OSError, ValueError, LookupError, TypeError):
         return 0
 

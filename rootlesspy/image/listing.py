@@ -5,14 +5,14 @@ Source: the OCI distribution specification, "Listing Tags"; the distribution pro
 
 from __future__ import annotations
 
-import json
-from typing import TYPE_CHECKING, NamedTuple
 from urllib.parse import quote, urlsplit
 
 from rootlesspy.errors import RegistryError, UsageError
 from rootlesspy.image.body import finish, read_all
 from rootlesspy.image.reference import is_repository, parse
 from rootlesspy.image.registry import failure
+from rootlesspy.light_modules import json
+from rootlesspy.light_typing import TYPE_CHECKING, NamedTuple
 from rootlesspy.oci import image_spec
 from rootlesspy.settings import Source
 

@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import os
 import time
-from typing import TYPE_CHECKING, NamedTuple
 
 from rootlesspy.errors import Conflict, ImageError, NotFound, UsageError
 from rootlesspy.image import layout, manifest_list, platforms
 from rootlesspy.image.documents import has_digest, sha256
 from rootlesspy.image.reference import candidates, is_image_id, parse_local
 from rootlesspy.image.store import Image, find_typed, names_of
+from rootlesspy.light_typing import TYPE_CHECKING, NamedTuple
 from rootlesspy.oci import image_spec
 
 if TYPE_CHECKING:

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from rootlesspy.image import saved
 from rootlesspy.image.documents import Described, has_digest
 from rootlesspy.image.files import Opened, Saved
 from rootlesspy.image.reference import parse
 from rootlesspy.image.trust import gate
 from rootlesspy.image.writer import Writer, jobs_for
+from rootlesspy.light_typing import TYPE_CHECKING
 from rootlesspy.settings import Source
 
 if TYPE_CHECKING:

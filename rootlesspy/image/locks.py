@@ -12,10 +12,10 @@ import fcntl
 import os
 import select
 import time
-from typing import TYPE_CHECKING, NamedTuple
 
 from rootlesspy.errors import Conflict
 from rootlesspy.image import children
+from rootlesspy.light_typing import TYPE_CHECKING, NamedTuple
 from rootlesspy.linux import pathrs, userns
 
 if TYPE_CHECKING:

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from rootlesspy.errors import RegistryError
 from rootlesspy.image.body import finish
 from rootlesspy.image.registry import failure
+from rootlesspy.light_typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from rootlesspy.image.registry import Client

@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, NamedTuple
-
 from rootlesspy.errors import Error, ImageError, NotFound, RegistryError
 from rootlesspy.image import platforms
 from rootlesspy.image.documents import has_digest
+from rootlesspy.light_typing import TYPE_CHECKING, NamedTuple, Protocol
 from rootlesspy.oci import image_spec
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from rootlesspy.image.documents import Document
     from rootlesspy.image.reference import Reference
-    from rootlesspy.image.registry import Client, Document
     from rootlesspy.oci.image_spec import Descriptor, ImageConfig, Manifest
     from rootlesspy.report import Reporter
     from rootlesspy.settings import Settings, Source
@@ -31,12 +30,20 @@ class Remote(NamedTuple):
     sources: tuple[Source, ...]
 
 
+class Documents(Protocol):
+    """Who asks registries for documents: registry.Client or agent.Agent."""
+
+    def manifest(self, source: Source, reference: str) -> Document: ...
+
+    def small_blob(self, source: Source, digest: str, size: int) -> bytes: ...
+
+
 class Finder:
     """Looks images up; here(digest) returns a document that need not be fetched."""
 
     def __init__(
         self,
-        client: Client,
+        client: Documents,
         settings: Settings,
         reporter: Reporter,
         here: Callable[[str], bytes | None] = lambda digest: None,

@@ -6,11 +6,10 @@ Sources: OCI image-spec image-index.md; Docker's "image manifest version 2, sche
 
 from __future__ import annotations
 
-import json
-from typing import TYPE_CHECKING, Any, NamedTuple
-
 from rootlesspy.errors import NotFound
 from rootlesspy.image.documents import encode as encode_json
+from rootlesspy.light_modules import json
+from rootlesspy.light_typing import TYPE_CHECKING, Any, NamedTuple
 from rootlesspy.oci import image_spec
 
 if TYPE_CHECKING:

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from rootlesspy.errors import NotFound, UsageError
 from rootlesspy.image import layout
 from rootlesspy.image.reference import candidates, parse_local
+from rootlesspy.light_typing import TYPE_CHECKING
 from rootlesspy.oci import image_spec
 
 if TYPE_CHECKING:

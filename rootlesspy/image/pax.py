@@ -9,10 +9,10 @@ Source: POSIX.1-2017 pax; the GNU tar manual, "Storing Sparse Files" (format 1.0
 from __future__ import annotations
 
 import os
-from typing import TYPE_CHECKING
 
 from rootlesspy.image import tar
 from rootlesspy.image.transfer import write_all
+from rootlesspy.light_typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

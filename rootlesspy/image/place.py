@@ -12,9 +12,8 @@ containers-storage: is podman's own store, which rp does not touch.
 
 from __future__ import annotations
 
-from typing import NamedTuple
-
 from rootlesspy.errors import UsageError
+from rootlesspy.light_typing import NamedTuple
 
 REGISTRY, STORE = "docker", ""
 TRANSPORTS = ("docker", "oci", "oci-archive", "docker-archive", "dir")

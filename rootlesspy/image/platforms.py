@@ -6,9 +6,9 @@ Names are Go's (GOOS, GOARCH, variant), as OCI image-spec 1.1 config.md prescrib
 from __future__ import annotations
 
 import os
-from typing import TYPE_CHECKING
 
 from rootlesspy.errors import ImageError, NotFound
+from rootlesspy.light_typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from rootlesspy.image.reference import Reference

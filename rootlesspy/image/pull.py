@@ -8,21 +8,22 @@ from __future__ import annotations
 
 import hashlib
 import os
-from typing import TYPE_CHECKING
 
 from rootlesspy.errors import NotFound, RegistryError
 from rootlesspy.image import layout, lists, platforms
+from rootlesspy.image.agent import plain
 from rootlesspy.image.documents import Described
 from rootlesspy.image.lookup import Finder
 from rootlesspy.image.reference import Reference, is_image_id, parse
 from rootlesspy.image.store import Image, Store, find_typed
 from rootlesspy.image.trust import gate
 from rootlesspy.image.writer import Writer, jobs_for
+from rootlesspy.light_typing import TYPE_CHECKING
 from rootlesspy.oci import image_spec
 
 if TYPE_CHECKING:
+    from rootlesspy.image.agent import Agent
     from rootlesspy.image.progress import Progress
-    from rootlesspy.image.registry import Client
     from rootlesspy.linux.userns import IdMaps
     from rootlesspy.paths import Paths
     from rootlesspy.report import Reporter
@@ -39,20 +40,25 @@ def ensure(
     platform: str | None,
     progress: Progress,
     reporter: Reporter,
-    client: Client | None = None,
+    agent: Agent | None = None,
     insecure: bool | None = None,
     signature_policy: str | None = None,
 ) -> Image:
     """Return an image whose layers are all unpacked for maps, pulling it as policy says.
 
     policy is always, missing, newer or never; platform is os/architecture[/variant], None for this
-    machine's.  client and insecure are what was said about passwords and TLS on the command line,
-    signature_policy is a file in place of the policy.json that is configured.
-    Raises NotFound, RegistryError, ImageError, UsageError, Unsupported, Error.
+    machine's.  agent, which stays the caller's, and insecure know what was said about passwords and
+    TLS on the command line; signature_policy is a file in place of the policy.json that is
+    configured.  Raises NotFound, RegistryError, ImageError, UsageError, Unsupported, Error.
     """
-    with Writer(paths, maps, reporter, progress) as writer:
-        work = _Pull(paths, settings, maps, writer, reporter, client, insecure)
-        return work.ensure(reference_text, policy, platform, signature_policy)
+    used = agent or plain(paths, reporter)
+    try:
+        with Writer(paths, maps, reporter, progress) as writer:
+            work = _Pull(paths, settings, maps, writer, reporter, used, insecure)
+            return work.ensure(reference_text, policy, platform, signature_policy)
+    finally:
+        if agent is None:
+            used.forget_connections()
 
 
 def newest(
@@ -68,8 +74,8 @@ def newest(
 
     Raises NotFound, RegistryError, UsageError.
     """
-    with Writer(paths, maps, reporter) as writer:
-        work = _Pull(paths, settings, maps, writer, reporter, None, None)
+    with plain(paths, reporter) as agent, Writer(paths, maps, reporter) as writer:
+        work = _Pull(paths, settings, maps, writer, reporter, agent, None)
         return work.newest(reference_text, platform)
 
 
@@ -83,10 +89,10 @@ class _Pull:
         maps: IdMaps,
         writer: Writer,
         reporter: Reporter,
-        client: Client | None,
+        agent: Agent,
         insecure: bool | None,
     ) -> None:
-        self._client = client
+        self._agent = agent
         self._insecure = insecure
         self._paths = paths
         self._settings = settings
@@ -110,30 +116,24 @@ class _Pull:
                 hint=f"rp pull {text}" if policy == "never" else "rp images",
             )
         reference = parse(self._settings.resolve_alias(text))
-        client = self._registry_client()
+        self._agent.start()
         trust = gate.load(self._paths, self._reporter, signature_policy)
         try:
-            return self._pull(client, reference, parse(text), platform, trust)
+            return self._pull(reference, parse(text), platform, trust)
         except (NotFound, RegistryError):
             if policy == "newer" and present is not None:
                 return self._complete(present)
             raise
-        finally:
-            client.forget_connections()
 
     def newest(self, text: str, platform: str | None) -> str:
         """See newest()."""
-        client = self._registry_client()
-        try:
-            reference = parse(self._settings.resolve_alias(text))
-            remote = self._finder(client).look_up(reference, platform)
-        finally:
-            client.forget_connections()
+        reference = parse(self._settings.resolve_alias(text))
+        remote = self._finder().look_up(reference, platform)
         return f"sha256:{hashlib.sha256(remote.config_data).hexdigest()}"
 
-    def _finder(self, client: Client) -> Finder:
+    def _finder(self) -> Finder:
         return Finder(
-            client,
+            self._agent,
             self._settings,
             self._reporter,
             self._writer.document_here,
@@ -141,18 +141,16 @@ class _Pull:
         )
 
     def _pull(
-        self,
-        client: Client,
-        reference: Reference,
-        typed: Reference,
-        platform: str | None,
-        trust: gate.Gate,
+        self, reference: Reference, typed: Reference, platform: str | None, trust: gate.Gate
     ) -> Image:
-        remote = self._finder(client).look_up(reference, platform)
-        trust.admit_remote(reference, client, remote.sources[0], remote.data, remote.digest)
+        layout.claim_default_maps(self._paths, self._maps)
+        remote = self._finder().look_up(reference, platform)
+        trust.admit_remote(
+            reference, self._agent.make_client, remote.sources[0], remote.data, remote.digest
+        )
         diff_ids = remote.config["rootfs"]["diff_ids"]
         jobs = jobs_for(remote.manifest.layers, diff_ids, self._writer.vouched())
-        self._writer.make_layers(jobs, client, remote.sources)
+        self._writer.make_layers(jobs, self._agent, remote.sources)
         described = Described(
             remote.data, remote.digest, remote.manifest.media_type, remote.config_data
         )
@@ -162,13 +160,6 @@ class _Pull:
             index_digest=remote.index_digest,
             alias=str(typed) if typed != reference else None,
         )
-
-    def _registry_client(self) -> Client:
-        from rootlesspy.image.registry import Client
-
-        if self._client is not None:
-            return self._client
-        return Client(self._reporter, config_directory=self._paths.config)
 
     def _find(self, text: str, platform: str | None) -> Image | None:
         """Return the image that is here under this name, alias or id, if it fits the platform."""
@@ -198,12 +189,13 @@ class _Pull:
             return image
         manifest = image_spec.parse_manifest(layout.read_blob(self._paths, image.digest))
         sources: tuple[Source, ...] = ()
-        client = None
+        agent = None
         if image.names and not all(
             os.path.exists(layout.blob_path(self._paths, each.digest)) for each in manifest.layers
         ):
-            client = self._registry_client()
+            agent = self._agent
+            agent.start()
             sources = self._settings.sources(parse(image.names[0]).name, by_digest=True)
         jobs = jobs_for(manifest.layers, image.diff_ids, self._writer.vouched())
-        self._writer.make_layers(jobs, client, sources)
+        self._writer.make_layers(jobs, agent, sources)
         return image

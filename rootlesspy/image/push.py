@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from rootlesspy.image import layout, upload
 from rootlesspy.image.store import Store
+from rootlesspy.light_typing import TYPE_CHECKING
 from rootlesspy.oci import image_spec
 
 if TYPE_CHECKING:

@@ -7,9 +7,8 @@ list: a short name means docker.io unless registries.conf gives it an alias (set
 
 from __future__ import annotations
 
-from typing import NamedTuple
-
 from rootlesspy.errors import UsageError
+from rootlesspy.light_typing import NamedTuple
 from rootlesspy.oci.image_spec import is_digest
 
 DEFAULT_REGISTRY = "docker.io"
@@ -66,7 +65,8 @@ def parse(text: str) -> Reference:
     if tag is not None and not _is_tag(tag):
         raise _invalid(text, f"{tag!r} is not a tag")
     registry, repository = _split_registry(name)
-    if not is_registry(registry):
+    # A host that capitals alone tell from a repository is not told from it in lower case.
+    if not is_registry(registry) or not _names_registry(f"{registry}/"):
         raise _invalid(text, f"{registry!r} is not a registry host")
     _check_repository(text, repository)
     if len(registry) + len(repository) + 1 > _MAX_NAME:

@@ -7,16 +7,17 @@ auth.py.  Requests themselves are transport.py's.  Two rounds of authentication 
 from __future__ import annotations
 
 import hashlib
-from typing import TYPE_CHECKING, NamedTuple
 from urllib.parse import urlencode, urlsplit
 
 from rootlesspy.errors import NotFound, RegistryError
 from rootlesspy.image import auth, credentials, http_rules
 from rootlesspy.image.body import Body, finish, read_all
+from rootlesspy.image.documents import Document
 from rootlesspy.image.http_rules import origin
 from rootlesspy.image.reference import is_registry, is_repository
 from rootlesspy.image.transfer import Interrupted
 from rootlesspy.image.transport import NoTls, Transport
+from rootlesspy.light_typing import TYPE_CHECKING
 from rootlesspy.oci import image_spec
 
 if TYPE_CHECKING:
@@ -39,14 +40,6 @@ _ATTEMPTS = 5
 _AUTH_ROUNDS = 2
 _MAX_TOKEN_BYTES = 1 << 20
 _MAX_ERROR_BYTES = 1 << 16
-
-
-class Document(NamedTuple):
-    """A manifest or index as the registry sent it; digest is that of data."""
-
-    data: bytes
-    media_type: str
-    digest: str
 
 
 class Client(Transport):

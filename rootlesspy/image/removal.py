@@ -6,14 +6,14 @@ index.json leads to it.  What a running pull prevents from going is collected by
 
 from __future__ import annotations
 
-import json
 import os
-from typing import TYPE_CHECKING, NamedTuple
 
 from rootlesspy.errors import Conflict, Error, ImageError
 from rootlesspy.image import layout, locks
 from rootlesspy.image.reference import is_image_id
 from rootlesspy.image.store import Image, Removal, find_typed
+from rootlesspy.light_modules import json
+from rootlesspy.light_typing import TYPE_CHECKING, NamedTuple
 from rootlesspy.linux.userns import IdMapping, IdMaps
 from rootlesspy.oci import image_spec
 

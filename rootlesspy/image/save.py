@@ -9,14 +9,14 @@ from __future__ import annotations
 
 import hashlib
 import os
-from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 from rootlesspy.errors import Conflict, Error, ImageError
 from rootlesspy.image import children, documents, layout
 from rootlesspy.image.decompress import Reader
 from rootlesspy.image.files import DirectoryFiles, Saved
 from rootlesspy.image.saved import Original
-from rootlesspy.image.transfer import chunks, pipe, verified, write_all
+from rootlesspy.image.transfer import File, chunks, pipe, verified, write_all
+from rootlesspy.light_typing import TYPE_CHECKING, NamedTuple, Protocol
 from rootlesspy.oci import image_spec
 from rootlesspy.settings import Source
 
@@ -38,6 +38,8 @@ class Copyable(NamedTuple):
     original: Original
     origin: Origin
     sources: tuple[Source, ...]
+    plain_size: Callable[[str], int] = lambda diff_id: 0
+    """Returns how long a layer is when it is not compressed, by its diff ID; 0: nobody knows."""
 
     def blob(self, descriptor: Descriptor) -> Iterator[bytes]:
         """Yield a blob, verified.  Raises ImageError, NotFound, RegistryError."""
@@ -66,7 +68,8 @@ def stored(paths: Paths, image: Image) -> Copyable:
     }
     original = Original(data, image.digest, manifest, config_data, image.config, blobs, image.names)
     origin = Saved(DirectoryFiles(paths.images), blobs)
-    return Copyable(original, origin, (Source("the store", "", False),))
+    sources = (Source("the store", "", False),)
+    return Copyable(original, origin, sources, lambda each: layout.archive_size(paths, each))
 
 
 def docker_archive(tar: TarWriter, images: Sequence[tuple[Copyable, Sequence[str]]]) -> None:
@@ -293,7 +296,7 @@ def _add_plain(tar: TarWriter, image: Copyable, layer: Descriptor, diff_id: str)
     elif tar.can_seek:
         tar.add_unmeasured(name, plain(image, layer, diff_id))
     else:
-        size = sum(map(len, plain(image, layer, diff_id)))
+        size = image.plain_size(diff_id) or sum(map(len, plain(image, layer, diff_id)))
         tar.add_stream(name, size, plain(image, layer, diff_id))
 
 
@@ -309,8 +312,9 @@ def plain(image: Copyable, layer: Descriptor, diff_id: str) -> Iterator[bytes]:
         child = children.fork(lambda: _decompress(image, layer, reader, writer))
     finally:
         os.close(writer)
+    source = File(reader)
     try:
-        while data := os.read(reader, _CHUNK):
+        while data := source.read(_CHUNK):
             digest.update(data)
             yield data
     except BaseException:

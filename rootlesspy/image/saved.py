@@ -10,14 +10,14 @@ Sources: OCI image-spec image-layout.md; moby image/spec v1.2; containers-transp
 from __future__ import annotations
 
 import hashlib
-import json
-from typing import TYPE_CHECKING, NamedTuple
 
 from rootlesspy.errors import ImageError, NotFound, UsageError
 from rootlesspy.image import platforms
 from rootlesspy.image.documents import encode, has_digest, manifest_document, sha256
 from rootlesspy.image.files import Part, read_document
 from rootlesspy.image.reference import parse, parse_local
+from rootlesspy.light_modules import json
+from rootlesspy.light_typing import TYPE_CHECKING, NamedTuple
 from rootlesspy.oci import image_spec
 from rootlesspy.oci.image_spec import Descriptor
 

@@ -8,11 +8,11 @@ disk is in layout.py.
 from __future__ import annotations
 
 import os
-from typing import TYPE_CHECKING, NamedTuple
 
 from rootlesspy.errors import ImageError, NotFound, UsageError
 from rootlesspy.image import layout
 from rootlesspy.image.reference import Reference, candidates, is_image_id
+from rootlesspy.light_typing import TYPE_CHECKING, NamedTuple
 from rootlesspy.oci import image_spec
 
 if TYPE_CHECKING:

@@ -10,11 +10,11 @@ Source: POSIX.1-2017 pax, tar(5), Go archive/tar (facts only).
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, NamedTuple
 from zlib import adler32
 
 from rootlesspy.errors import ImageError
 from rootlesspy.image import sparse
+from rootlesspy.light_typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
     from rootlesspy.image.stream import Stream

@@ -6,11 +6,11 @@ The same content gives the same archive: no owners, no times.  Source: POSIX.1-2
 from __future__ import annotations
 
 import os
-from typing import TYPE_CHECKING
 
 from rootlesspy.errors import Error
 from rootlesspy.image import pax, tar
 from rootlesspy.image.transfer import write_all
+from rootlesspy.light_typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from collections.abc import Iterable

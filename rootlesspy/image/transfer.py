@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+import errno
 import fcntl
-import hashlib
 import os
-from typing import TYPE_CHECKING, Protocol
 
 from rootlesspy.errors import ImageError, NotFound, RegistryError
+from rootlesspy.light_typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -17,7 +17,8 @@ if TYPE_CHECKING:
     from rootlesspy.settings import Source
 
 _CHUNK = 1 << 18
-_PIPE_BYTES = 1 << 20
+_PIPE_BYTES = 1 << 18
+_DEFAULT_PIPE_BYTES = 1 << 16
 _MAX_BREAKS = 5
 # What has arrived since the last break for the count of breaks to start again.
 _FORGIVEN_AFTER_BYTES = 1 << 20
@@ -74,7 +75,8 @@ class Transfer:
         """Fetch everything; return the digest of what came.  Raises RegistryError, NotFound."""
         if self._origin is None:
             raise NotFound(f"blob {self._descriptor.digest} is missing in the store")
-        self._origin.forget_connections()
+        import hashlib
+
         digest = hashlib.new(self._descriptor.digest.partition(":")[0])
         for data in chunks(self._descriptor, self._origin, self._sources):
             digest.update(data)
@@ -98,17 +100,39 @@ class File:
     """A descriptor as a source of compressed bytes."""
 
     def __init__(self, fd: int) -> None:
-        self._fd = fd
+        self._input = Input(fd)
 
     def read(self, size: int) -> bytes:
-        return os.read(self._fd, size)
+        return bytes(self._input.read(size))
 
 
-def write_all(fd: int, data: bytes) -> None:
-    """Write all of data.  Raises OSError."""
+class Input:
+    """Reads a descriptor piece by piece into one buffer.
+
+    os.read() has memory mapped, shortened and unmapped for each piece of a pipe that brings less
+    than was asked for: three system calls beside the one that reads, and a page fault per page.
+    """
+
+    def __init__(self, fd: int) -> None:
+        self._fd = fd
+        self._buffer = bytearray()
+
+    def read(self, size: int) -> memoryview:
+        """Return at most size bytes, nothing at the end; valid until the next call."""
+        if len(self._buffer) != size:
+            self._buffer = bytearray(size)
+        return memoryview(self._buffer)[: os.readv(self._fd, (self._buffer,))]
+
+
+def write_all(fd: int, data: bytes | memoryview) -> None:
+    """Write all of data.  Raises OSError: BrokenPipeError when nobody reads it any more."""
     view = memoryview(data)
-    while view:
-        view = view[os.write(fd, view) :]
+    try:
+        while view:
+            view = view[os.write(fd, view) :]
+    except ConnectionResetError:
+        # What a socket in place of a pipe says where its reader left something unread.
+        raise BrokenPipeError(errno.EPIPE, os.strerror(errno.EPIPE)) from None
 
 
 def chunks(descriptor: Descriptor, origin: Origin, sources: tuple[Source, ...]) -> Iterator[bytes]:
@@ -141,6 +165,8 @@ def verified(
     descriptor: Descriptor, origin: Origin, sources: tuple[Source, ...]
 ) -> Iterator[bytes]:
     """Yield a blob as chunks() does; raise ImageError at the end of one that is another."""
+    import hashlib
+
     digest = hashlib.new(descriptor.digest.partition(":")[0])
     for data in chunks(descriptor, origin, sources):
         digest.update(data)
@@ -176,11 +202,25 @@ def _rest(descriptor: Descriptor, origin: Origin, source: Source, done: int) -> 
 
 
 def pipe() -> tuple[int, int]:
-    """Return both ends of a pipe that holds much: reader, writer."""
+    """Return both ends of a pipe that holds much: reader, writer.
+
+    Where all pipes of the user together hold what they may (fs.pipe-user-pages-soft, 64 MiB: a few
+    hundred containers), the kernel gives a new one two pages.  A socket pair then does the same
+    with far fewer turns between its two processes.
+    """
     reader, writer = os.pipe2(os.O_CLOEXEC)
     try:
         fcntl.fcntl(writer, fcntl.F_SETPIPE_SZ, _PIPE_BYTES)
     except OSError:
-        # fs.pipe-user-pages-soft is used up: slower, not wrong.
-        pass
+        if fcntl.fcntl(writer, fcntl.F_GETPIPE_SZ) < _DEFAULT_PIPE_BYTES:
+            os.close(reader)
+            os.close(writer)
+            return _socket_pair()
     return reader, writer
+
+
+def _socket_pair() -> tuple[int, int]:
+    import socket
+
+    reader, writer = socket.socketpair()
+    return reader.detach(), writer.detach()

@@ -13,7 +13,6 @@ from __future__ import annotations
 import os
 import time
 import warnings
-from typing import TYPE_CHECKING, NamedTuple, cast
 from urllib.parse import urljoin, urlsplit, urlunsplit
 
 import urllib3
@@ -34,10 +33,12 @@ from rootlesspy.image import auth, http_rules, tls
 from rootlesspy.image.body import Body, finish, reason
 from rootlesspy.image.http_rules import origin
 from rootlesspy.image.transfer import Interrupted
+from rootlesspy.light_typing import TYPE_CHECKING, NamedTuple, cast
 from rootlesspy.settings import Source
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
+    from ssl import SSLContext
 
     from rootlesspy.image.body import Response
     from rootlesspy.report import Reporter
@@ -82,7 +83,7 @@ class Transport:
         self._config_directory = config_directory
         self._certificates = certificates
         self._sleep = sleep
-        self._pools: dict[tuple[str | None, str, bool], urllib3.PoolManager] = {}
+        self._pools: dict[tuple[str | None, str, str, bool], urllib3.PoolManager] = {}
         self._plain_http: set[str] = set()
 
     def forget_connections(self) -> None:
@@ -240,25 +241,28 @@ class Transport:
             auth.check_not_private(parts.hostname, host, resolve=self._proxy(following) is None)
 
     def _pool(self, source: Source, url: str) -> urllib3.PoolManager:
-        host = urlsplit(url).netloc
+        parts = urlsplit(url)
         # Only the registry itself is excused from TLS, never a server that it points to.
         insecure = source.insecure and origin(url) == origin(self._base(source))
         proxy = self._proxy(url)
-        key = (proxy, host, insecure)
+        key = (proxy, parts.scheme, parts.netloc, insecure)
         if key not in self._pools:
-            context = tls.context(
-                host,
-                insecure=insecure,
-                config_directory=self._config_directory,
-                certificates=self._certificates,
-                # urllib3 1.26 leaves addresses out of the handshake and compares names itself.
-                compares_names=hasattr(urllib3, "BaseHTTPResponse"),
-            )
+            context = self._context(parts.netloc, insecure) if parts.scheme == "https" else None
             if proxy is None:
                 self._pools[key] = urllib3.PoolManager(num_pools=4, ssl_context=context)
             else:
                 self._pools[key] = _proxy_manager(proxy, context)
         return self._pools[key]
+
+    def _context(self, host: str, insecure: bool) -> SSLContext:
+        return tls.context(
+            host,
+            insecure=insecure,
+            config_directory=self._config_directory,
+            certificates=self._certificates,
+            # urllib3 1.26 leaves addresses out of the handshake and compares names itself.
+            compares_names=hasattr(urllib3, "BaseHTTPResponse"),
+        )
 
     def _proxy(self, url: str) -> str | None:
         """Return the proxy that the environment names for url."""
@@ -299,7 +303,7 @@ class Transport:
         )
 
 
-def _proxy_manager(proxy: str, context: object) -> urllib3.PoolManager:
+def _proxy_manager(proxy: str, context: SSLContext | None) -> urllib3.PoolManager:
     parts = urlsplit(proxy)
     headers = None
     if parts.username is not None:

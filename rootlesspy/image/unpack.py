@@ -12,11 +12,11 @@ from __future__ import annotations
 import errno
 import os
 import stat
-from typing import NamedTuple
 
 from rootlesspy.errors import ImageError
 from rootlesspy.image import entry_rules, tar
 from rootlesspy.image.stream import Stream
+from rootlesspy.light_typing import NamedTuple
 from rootlesspy.linux import pathrs
 
 _WHITEOUT = b".wh."
@@ -24,7 +24,8 @@ _META_WHITEOUT = b".wh..wh."
 _OPAQUE_WHITEOUT = b".wh..wh..opq"
 _OPAQUE_XATTR = "user.overlay.opaque"
 _OPEN_PARENTS = 64
-_MAX_ID = (1 << 32) - 2
+# Below linux.userns.SPARE_ID, as which the caller is there.
+_MAX_ID = (1 << 32) - 3
 _NO_SPACE = (errno.ENOSPC, errno.EDQUOT)
 _NEW_FILE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
@@ -46,6 +47,7 @@ class Unpacked(NamedTuple):
     skipped_devices: int
     ignored_xattrs: int
     opaque_root: bool
+    archive_bytes: int
 
 
 def unpack(fd: int, root_fd: int, *, single_id: bool, limits: Limits | None = None) -> Unpacked:
@@ -96,7 +98,12 @@ class Applier:
         if stream.drain(limits.trailing_bytes) > limits.trailing_bytes:
             raise ImageError("layer goes on after the end of its archive")
         return Unpacked(
-            entries, size_bytes, self._skipped_devices, self._ignored_xattrs, self._opaque_root
+            entries,
+            size_bytes,
+            self._skipped_devices,
+            self._ignored_xattrs,
+            self._opaque_root,
+            stream.total,
         )
 
     def close(self) -> None:

@@ -5,13 +5,12 @@ Source: the OCI distribution specification, "Push".
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from rootlesspy.errors import RegistryError
 from rootlesspy.image.body import finish
 from rootlesspy.image.registry import failure
 from rootlesspy.image.transfer import Interrupted
 from rootlesspy.image.transport import Content
+from rootlesspy.light_typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

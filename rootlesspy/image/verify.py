@@ -11,7 +11,6 @@ import contextlib
 import hashlib
 import os
 import stat
-from typing import TYPE_CHECKING, NamedTuple
 
 from rootlesspy.errors import ImageError, Unsupported
 from rootlesspy.image import children, entry_rules, layout, locks
@@ -19,6 +18,7 @@ from rootlesspy.image.decompress import Reader
 from rootlesspy.image.documents import has_digest
 from rootlesspy.image.transfer import File, pipe, write_all
 from rootlesspy.image.unpack import unpack
+from rootlesspy.light_typing import TYPE_CHECKING, NamedTuple
 from rootlesspy.linux import pathrs, userns
 from rootlesspy.oci import image_spec
 

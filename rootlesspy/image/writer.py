@@ -8,10 +8,8 @@ never half an image.
 
 from __future__ import annotations
 
-import hashlib
 import os
 import select
-from typing import TYPE_CHECKING
 
 from rootlesspy.errors import Error, ImageError
 from rootlesspy.image import children, layer, layout, locks, naming
@@ -28,6 +26,7 @@ from rootlesspy.image.events import Listener
 from rootlesspy.image.progress import NoProgress
 from rootlesspy.image.store import Image, Store
 from rootlesspy.image.transfer import File, write_all
+from rootlesspy.light_typing import TYPE_CHECKING
 from rootlesspy.linux.sync import syncfs
 from rootlesspy.oci import image_spec
 from rootlesspy.oci.image_spec import Descriptor
@@ -37,6 +36,7 @@ if TYPE_CHECKING:
     from types import TracebackType
     from typing import Self
 
+    from rootlesspy.image.agent import Agent
     from rootlesspy.image.layout import IndexEntry
     from rootlesspy.image.progress import Progress
     from rootlesspy.image.transfer import Origin
@@ -106,12 +106,17 @@ class Writer:
         """
         item = locks.new_item(self._paths)
         try:
-            descriptor, diff_id = _spool(fd, item.fd)
+            descriptor, diff_id, plain_fd = _spool(fd, item.fd)
             blob = layout.blob_path(self._paths, descriptor.digest)
             layout.install(f"{item.path}/blob", blob)
         finally:
             locks.remove_item(self._paths, item, self._maps)
-        self.make_layers([layer.Job(descriptor, diff_id, vouched=False)], None, ())
+        job = layer.Job(descriptor, diff_id, vouched=False, plain_fd=plain_fd)
+        try:
+            self.make_layers([job], None, ())
+        finally:
+            if plain_fd >= 0:
+                os.close(plain_fd)
         return Layer(descriptor, diff_id)
 
     def add_image(
@@ -207,7 +212,10 @@ class Writer:
         return frozenset(pairs)
 
     def make_layers(
-        self, jobs: Sequence[layer.Job], origin: Origin | None, sources: tuple[Source, ...]
+        self,
+        jobs: Sequence[layer.Job],
+        origin: Origin | Agent | None,
+        sources: tuple[Source, ...],
     ) -> None:
         """Bring layers in, some at a time, each in a process of its own.
 
@@ -216,8 +224,8 @@ class Writer:
         layout.claim_default_maps(self._paths, self._maps)
         reader, writer = os.pipe2(os.O_CLOEXEC)
         listener = Listener(reader, self._progress, self._reporter)
-        shop = layer.Shop(self._paths, self._maps, origin, sources, writer)
         pending = list(jobs)
+        shop = layer.Shop(self._paths, self._maps, origin, sources, writer, len(pending) == 1)
         running: dict[int, children.Child] = {}
         limit = min(max(len(os.sched_getaffinity(0)), _MIN_JOBS), _MAX_JOBS)
         try:
@@ -236,7 +244,7 @@ class Writer:
                 pass
         except BaseException:
             os.close(writer)
-            self._abandon(running, reader)
+            self._abandon(running, origin, reader)
             raise
         finally:
             os.close(reader)
@@ -296,10 +304,14 @@ class Writer:
         finally:
             os.close(held)
 
-    def _abandon(self, running: dict[int, children.Child], reader: int) -> None:
+    def _abandon(
+        self, running: dict[int, children.Child], origin: Origin | Agent | None, reader: int
+    ) -> None:
         """End what still runs, wait until it is gone, and remove what it leaves."""
         for child in running.values():
             children.kill(child)
+        if origin is not None:
+            origin.forget_connections()
         # Every descendant holds the other end of this pipe; they die with the jobs.
         while select.select([reader], [], [], _END_OF_CHILDREN_S)[0] and os.read(reader, 65536):
             pass
@@ -347,31 +359,41 @@ def _with(old: list[IndexEntry], named: list[IndexEntry], nameless: IndexEntry) 
     return [*old, nameless]
 
 
-def _spool(fd: int, item_fd: int) -> tuple[Descriptor, str]:
-    """Copy everything to "blob" of an item; return what a manifest calls it, and its diff ID."""
+def _spool(fd: int, item_fd: int) -> tuple[Descriptor, str, int]:
+    """Copy everything to "blob" of an item; return what a manifest calls it, and its diff ID.
+
+    Last comes the file itself where it is plain tar, for the caller to close, else -1.
+    """
     blob_fd = os.open("blob", _NEW_FILE, 0o600, dir_fd=item_fd)
+    kept_fd = -1
     try:
         digest, size = _copy(File(fd), blob_fd)
         os.lseek(blob_fd, 0, os.SEEK_SET)
         reader = Reader(File(blob_fd))
         suffix = media_suffix(reader.format)
-        if suffix is not None:
-            diff_id, _ = (digest, size) if not suffix else _copy(reader, None)
-            return Descriptor(f"{_LAYER_TYPE}{suffix}", digest, size), diff_id
-        # No media type says xz or bzip2.
-        plain_fd = os.open("plain", _NEW_FILE, 0o600, dir_fd=item_fd)
-        try:
-            diff_id, size = _copy(reader, plain_fd)
-        finally:
-            os.close(plain_fd)
-        os.rename("plain", "blob", src_dir_fd=item_fd, dst_dir_fd=item_fd)
-        return Descriptor(_LAYER_TYPE, diff_id, size), diff_id
+        if suffix:
+            diff_id, _ = _copy(reader, None)
+            return Descriptor(f"{_LAYER_TYPE}{suffix}", digest, size), diff_id, -1
+        if suffix is None:
+            # No media type says xz or bzip2.
+            os.unlink("blob", dir_fd=item_fd)
+            plain_fd = os.open("blob", _NEW_FILE, 0o600, dir_fd=item_fd)
+            blob_fd, packed_fd = plain_fd, blob_fd
+            try:
+                digest, size = _copy(reader, blob_fd)
+            finally:
+                os.close(packed_fd)
+        kept_fd = blob_fd
+        return Descriptor(_LAYER_TYPE, digest, size), digest, kept_fd
     finally:
-        os.close(blob_fd)
+        if kept_fd < 0:
+            os.close(blob_fd)
 
 
 def _copy(source: File | Reader, out_fd: int | None) -> tuple[str, int]:
     """Read a source to its end; return digest and size.  Raises ImageError, OSError."""
+    import hashlib
+
     digest, size = hashlib.sha256(), 0
     while data := source.read(_CHUNK):
         digest.update(data)

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import ctypes
 import os
 
+from rootlesspy.light_modules import ctypes
 from rootlesspy.linux.libc import check, libc
 
 # <sys/inotify.h>

@@ -6,8 +6,9 @@ failed call is always an OSError with the kernel's errno and, where there is one
 
 from __future__ import annotations
 
-import ctypes
 import os
+
+from rootlesspy.light_modules import ctypes
 
 libc = ctypes.CDLL(None, use_errno=True)
 

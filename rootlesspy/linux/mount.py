@@ -7,9 +7,9 @@ open_tree(2), move_mount(2), fsopen(2), fsconfig(2), fsmount(2), mount_setattr(2
 
 from __future__ import annotations
 
-import ctypes
 import os
 
+from rootlesspy.light_modules import ctypes
 from rootlesspy.linux.libc import (
     AT_EMPTY_PATH,
     AT_FDCWD,

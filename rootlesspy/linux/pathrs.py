@@ -7,11 +7,11 @@ anything inside a root file system or volume by a path string (SECURITY.md I1).
 
 from __future__ import annotations
 
-import ctypes
 import errno
 import os
 import stat
 
+from rootlesspy.light_modules import ctypes
 from rootlesspy.linux.libc import SYS_openat2, syscall
 
 _RESOLVE_NO_XDEV = 0x01
@@ -182,36 +182,56 @@ def _empty_directory(fd: int) -> None:
     """Remove what the directory holds and close fd.
 
     Only one descriptor is held per call: on the way up ".." is opened and checked to be where we
-    came from, so that depth is not limited by RLIMIT_NOFILE.
+    came from, so that depth is not limited by RLIMIT_NOFILE.  Each directory is read twice, however
+    many it holds: the second time finds what came to be there meanwhile.
     """
-    trail: list[tuple[bytes, int, int]] = []
+    trail: list[tuple[list[bytes], int, int]] = []
+    names = _remove_plain_entries(fd)
     try:
         while True:
-            child = _remove_plain_entries(fd)
-            if child is not None:
+            if names:
+                inner = _open_remaining(fd, names[-1])
+                if inner is None:
+                    names.pop()
+                    continue
                 status = os.fstat(fd)
-                trail.append((child, status.st_dev, status.st_ino))
-                inner = _open_directory(fd, child)
+                trail.append((names, status.st_dev, status.st_ino))
                 os.close(fd)
                 fd = inner
+                names = _remove_plain_entries(fd)
+                continue
+            names = _remove_plain_entries(fd)
+            if names:
                 continue
             if not trail:
                 return
-            name, device, inode = trail.pop()
+            names, device, inode = trail.pop()
             outer = os.open(b"..", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=fd)
             os.close(fd)
             fd = outer
             status = os.fstat(fd)
             if (status.st_dev, status.st_ino) != (device, inode):
-                raise OSError(errno.ESTALE, "directory was moved while it was removed", name)
-            os.rmdir(name, dir_fd=fd)
+                raise OSError(errno.ESTALE, "directory was moved while it was removed", names[-1])
+            os.rmdir(names.pop(), dir_fd=fd)
     finally:
         os.close(fd)
 
 
-def _remove_plain_entries(fd: int) -> bytes | None:
-    """Unlink everything but directories; return the name of one directory that is left."""
-    directory = None
+def _open_remaining(fd: int, name: bytes) -> int | None:
+    """Open a directory that was seen; None when it is not there any more, or no directory."""
+    try:
+        return _open_directory(fd, name)
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    except OSError as error:
+        if error.errno == errno.ELOOP:
+            return None
+        raise
+
+
+def _remove_plain_entries(fd: int) -> list[bytes]:
+    """Unlink everything but directories that hold something; return the names of these."""
+    directories = []
     with os.scandir(fd) as entries:
         for entry in entries:
             name = os.fsencode(entry.name)
@@ -221,7 +241,7 @@ def _remove_plain_entries(fd: int) -> bytes | None:
                 except OSError as error:
                     if error.errno not in (errno.ENOTEMPTY, errno.EACCES, errno.EPERM):
                         raise
-                    directory = name
+                    directories.append(name)
                 continue
             try:
                 os.unlink(name, dir_fd=fd)
@@ -229,4 +249,4 @@ def _remove_plain_entries(fd: int) -> bytes | None:
                 # A directory without write permission for its owner.
                 os.fchmod(fd, 0o700)
                 os.unlink(name, dir_fd=fd)
-    return directory
+    return directories

@@ -5,10 +5,9 @@ Sources: clone(2), pidfd_open(2), prctl(2), setns(2), unshare(2), close_range(2)
 
 from __future__ import annotations
 
-import ctypes
 import os
-import signal
 
+from rootlesspy.light_modules import ctypes, signal
 from rootlesspy.linux.libc import (
     SYS_clone3,
     SYS_close_range,

@@ -1,19 +1,26 @@
-"""How the kernel schedules a process: policy, I/O class, personality; one thin function each.
+"""How the kernel treats a process: scheduler, I/O class, memory policy, personality.
 
-Sources: sched_setattr(2), ioprio_set(2), personality(2).  Raises OSError only.
+One thin function each.  Sources: sched_setattr(2), ioprio_set(2), set_mempolicy(2), personality(2).
+Raises OSError only.
 """
 
 from __future__ import annotations
 
-import ctypes
 import errno
 import os
 
+from rootlesspy.light_modules import ctypes
+from rootlesspy.light_typing import TYPE_CHECKING
 from rootlesspy.linux.libc import check, libc, syscall
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
 
 _MACHINE = os.uname().machine
 _SYS_SCHED_SETATTR = {"x86_64": 314, "aarch64": 274, "riscv64": 274}.get(_MACHINE, -1)
 _SYS_IOPRIO_SET = {"x86_64": 251, "aarch64": 30, "riscv64": 30}.get(_MACHINE, -1)
+
+_SYS_SET_MEMPOLICY = {"x86_64": 238, "aarch64": 237, "riscv64": 237}.get(_MACHINE, -1)
 
 # <linux/sched.h>
 POLICIES = {
@@ -36,6 +43,21 @@ SCHED_FLAGS = {
 }
 # <linux/ioprio.h>
 IO_CLASSES = {"IOPRIO_CLASS_RT": 1, "IOPRIO_CLASS_BE": 2, "IOPRIO_CLASS_IDLE": 3}
+# <linux/mempolicy.h>
+MEMORY_MODES = {
+    "MPOL_DEFAULT": 0,
+    "MPOL_PREFERRED": 1,
+    "MPOL_BIND": 2,
+    "MPOL_INTERLEAVE": 3,
+    "MPOL_LOCAL": 4,
+    "MPOL_PREFERRED_MANY": 5,
+    "MPOL_WEIGHTED_INTERLEAVE": 6,
+}
+MEMORY_FLAGS = {
+    "MPOL_F_NUMA_BALANCING": 1 << 13,
+    "MPOL_F_RELATIVE_NODES": 1 << 14,
+    "MPOL_F_STATIC_NODES": 1 << 15,
+}
 _IOPRIO_CLASS_SHIFT = 13
 _IOPRIO_WHO_PROCESS = 1
 # <linux/personality.h>
@@ -80,6 +102,20 @@ def ioprio_set(io_class: int, priority: int) -> None:
     if _SYS_IOPRIO_SET < 0:
         raise OSError(errno.ENOSYS, os.strerror(errno.ENOSYS))
     syscall(_SYS_IOPRIO_SET, _IOPRIO_WHO_PROCESS, 0, io_class << _IOPRIO_CLASS_SHIFT | priority)
+
+
+def set_mempolicy(mode: int, nodes: Iterable[int]) -> None:
+    """Set where the calling thread's memory comes from, which execve(2) keeps.  Raises OSError."""
+    if _SYS_SET_MEMPOLICY < 0:
+        raise OSError(errno.ENOSYS, os.strerror(errno.ENOSYS))
+    mask = 0
+    for node in nodes:
+        mask |= 1 << node
+    size = mask.bit_length() // 64 * 8 + 8
+    packed = ctypes.create_string_buffer(mask.to_bytes(size, "little"), size)
+    # The kernel takes one bit less than it is told.
+    bits = size * 8 + 1 if mask else 0
+    syscall(_SYS_SET_MEMPOLICY, mode, packed if mask else None, bits)
 
 
 def personality(persona: int) -> None:

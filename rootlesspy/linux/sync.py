@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import ctypes
-
+from rootlesspy.light_modules import ctypes
 from rootlesspy.linux.libc import check, libc
 
 libc.syncfs.argtypes = (ctypes.c_int,)

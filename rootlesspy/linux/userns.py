@@ -7,11 +7,11 @@ are made by the callers, which know what the maps were wanted for.
 from __future__ import annotations
 
 import errno
-import json
 import os
 import stat
-from typing import TYPE_CHECKING, NamedTuple, NoReturn, TypeVar
 
+from rootlesspy.light_modules import json
+from rootlesspy.light_typing import TYPE_CHECKING, NamedTuple, NoReturn, TypeVar
 from rootlesspy.linux import process
 
 if TYPE_CHECKING:
@@ -21,6 +21,11 @@ T = TypeVar("T")
 
 _HELPER_DIRECTORIES = ("/usr/bin", "/bin", "/usr/local/bin", "/run/wrappers/bin")
 _ID_LIMIT = 2**32 - 1
+SPARE_ID = 2**32 - 2
+"""The largest id: what the caller's own are in namespaces for work on files (call_in_userns)."""
+MOST_LINES = 340
+"""Lines that an id map can have (user_namespaces(7), since Linux 4.15)."""
+_DIGITS = 10
 _SUBID_FILE_LIMIT = 4 * 1024 * 1024
 
 
@@ -41,6 +46,13 @@ class IdMaps(NamedTuple):
     def is_single(self) -> bool:
         """Say whether only one id is mapped, which needs neither helper nor subordinate ids."""
         return all(len(ids) == 1 and ids[0].size == 1 for ids in self)
+
+    def needs_helpers(self) -> bool:
+        """Say whether the maps hold more than one id of the caller's own each."""
+        own = os.getuid(), os.getgid()
+        return not self.is_single() or any(
+            ids[0].host_id != number for ids, number in zip(self, own, strict=True)
+        )
 
 
 class HelperError(OSError):
@@ -74,24 +86,29 @@ def subordinate_ranges(path: str, name: str, number: int) -> tuple[tuple[int, in
         fields = line.split(b":")
         if len(fields) != 3 or fields[0] not in owners:
             continue
-        if not (fields[1].isdigit() and fields[2].isdigit()):
+        if not all(each.isdigit() and len(each) <= _DIGITS for each in fields[1:]):
             continue
         start, count = int(fields[1]), int(fields[2])
         if count == 0 or start + count > _ID_LIMIT:
             continue
         if all(start + count <= first or first + size <= start for first, size in ranges):
             ranges.append((start, count))
+            if len(ranges) > MOST_LINES:
+                # More than any map can have: who makes one says so.
+                break
     return tuple(ranges)
 
 
-def start_map_helpers(pid: int, maps: IdMaps) -> MapHelpers:
+def start_map_helpers(pid: int, maps: IdMaps, *, keeps_groups: bool = False) -> MapHelpers:
     """Begin to write the id maps of pid's new user namespace; wait_map_helpers() ends it.
 
     A map of the caller's own ids alone is written directly, with setgroups(2) denied as the kernel
-    demands.  Raises HelperError, OSError.
+    demands.  keeps_groups: denied in any case, so that nobody inside gets rid of a group that shuts
+    the caller out of something (CVE-2018-7169).  Raises HelperError, OSError.
     """
-    if maps.is_single():
+    if keeps_groups or not maps.needs_helpers():
         _write(f"/proc/{pid}/setgroups", "deny")
+    if not maps.needs_helpers():
         for name, mappings in (("uid_map", maps.uids), ("gid_map", maps.gids)):
             _write(f"/proc/{pid}/{name}", "{} {} {}".format(*mappings[0]))
         return MapHelpers(())
@@ -120,6 +137,37 @@ def write_maps(pid: int, maps: IdMaps) -> None:
     """
     for name, mappings in (("uid_map", maps.uids), ("gid_map", maps.gids)):
         _write(f"/proc/{pid}/{name}", "\n".join("{} {} {}".format(*each) for each in mappings))
+
+
+def fits(mappings: tuple[IdMapping, ...]) -> bool:
+    """Say whether the kernel takes a map, with a line for the caller too (with_caller())."""
+    lines = (*mappings, IdMapping(SPARE_ID, SPARE_ID, 1))
+    text = sum(len("{} {} {}\n".format(*line)) for line in lines)
+    return len(lines) <= MOST_LINES and text < os.sysconf("SC_PAGE_SIZE")
+
+
+def maps_caller(maps: IdMaps) -> bool:
+    """Say whether the caller's own uid and gid are among the ids."""
+    return _maps(maps.uids, os.getuid()) and _maps(maps.gids, os.getgid())
+
+
+def with_caller(maps: IdMaps) -> IdMaps:
+    """Return the maps with the caller's own ids too: as SPARE_ID where they are left out.
+
+    Root of such a namespace may go through the caller's directories and change their owners.
+    """
+    return IdMaps(
+        maps.uids
+        if _maps(maps.uids, os.getuid())
+        else (*maps.uids, IdMapping(SPARE_ID, os.getuid(), 1)),
+        maps.gids
+        if _maps(maps.gids, os.getgid())
+        else (*maps.gids, IdMapping(SPARE_ID, os.getgid(), 1)),
+    )
+
+
+def _maps(mappings: tuple[IdMapping, ...], host_id: int) -> bool:
+    return any(each.host_id <= host_id < each.host_id + each.size for each in mappings)
 
 
 def wait_map_helpers(helpers: MapHelpers) -> None:
@@ -182,8 +230,9 @@ def helper_hint(error: HelperError) -> str:
 def call_in_userns(maps: IdMaps, function: Callable[[], T]) -> T:
     """Run function as root of a new user and mount namespace and return its JSON-able value.
 
-    function runs in a forked child: nothing that it changes in memory comes back.  Its OSError is
-    raised here again with errno and filename; any other exception becomes a ForeignError.
+    The caller's own ids are mapped in any case: see with_caller().  function runs in a forked
+    child: nothing that it changes in memory comes back.  Its OSError is raised here again with
+    errno and filename; any other exception becomes a ForeignError.
     """
     answer, status = _answer_of(maps, function)
     return _unpack_answer(answer, status)
@@ -212,7 +261,7 @@ def _answer_of(maps: IdMaps, function: Callable[[], object]) -> tuple[bytes, int
     os.close(result_writer)
     with open(result_reader, "rb") as results:
         try:
-            wait_map_helpers(start_map_helpers(pid, maps))
+            wait_map_helpers(start_map_helpers(pid, with_caller(maps)))
             os.write(ready_writer, b"1")
         finally:
             # Without the byte the child sees end of file and leaves.

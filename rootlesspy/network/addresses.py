@@ -1,11 +1,10 @@
-"""Addresses: those that a container's names resolve to, and which ones are the host's own."""
+"""Addresses: how they are spelled, which ones names resolve to, and which are the host's own."""
 
 from __future__ import annotations
 
 import _socket
-from typing import NamedTuple
 
-from rootlesspy.network.ports import canonical_address
+from rootlesspy.light_typing import NamedTuple
 
 # Documentation addresses (RFC 5737, RFC 3849): nothing is sent there, only the route is looked up.
 _ANYWHERE = ((_socket.AF_INET, "192.0.2.1"), (_socket.AF_INET6, "2001:db8::1"))
@@ -26,6 +25,19 @@ class Addresses(NamedTuple):
     """The container's own addresses in user-defined networks: what its names resolve to then."""
     name_servers: tuple[str, ...] = ()
     """The resolvers of its networks, in order; the first one knows the names of all of them."""
+
+
+def canonical_address(text: str) -> str | None:
+    """Return an IP address in its canonical form, or None when text is not exactly one.
+
+    inet_pton is strict where inet_aton is not: 127.1, 010.0.0.1 and zones are refused.
+    """
+    for family in (_socket.AF_INET, _socket.AF_INET6):
+        try:
+            return _socket.inet_ntop(family, _socket.inet_pton(family, text))
+        except (OSError, ValueError):
+            continue
+    return None
 
 
 def outbound_addresses() -> tuple[str, ...]:

@@ -5,11 +5,10 @@ Sources: podman-run(1), --network, --ip, --ip6, --mac-address, --network-alias.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, NamedTuple
-
 from rootlesspy.errors import UsageError
+from rootlesspy.light_typing import TYPE_CHECKING, NamedTuple
 from rootlesspy.network import driver
-from rootlesspy.network.ports import canonical_address
+from rootlesspy.network.addresses import canonical_address
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -1,8 +1,9 @@
 """Bridges, veth pairs, addresses and routes: the messages of rtnetlink(7), by pyroute2.
 
-Runs in the service of a network, which alone loads pyroute2 (25 MB, 0.3 s).  Only its message
-classes are used, over sockets that come out of other namespaces: `namespace` says why every message
-is sent with an address.
+Only its message classes are used, over sockets that come out of other namespaces: `namespace` says
+why every message is sent with an address.  What the service of a network does itself (`interfaces`,
+`remove`) has no need of them; all else is done by its short-lived child, `plumbing`, which alone
+loads pyroute2 (20 MB, 0.3 s).
 """
 
 from __future__ import annotations
@@ -10,9 +11,9 @@ from __future__ import annotations
 import errno
 import ipaddress
 import os
-import socket
-import struct
-from typing import TYPE_CHECKING, Any, NamedTuple
+
+from rootlesspy.light_modules import socket, struct
+from rootlesspy.light_typing import TYPE_CHECKING, Any, NamedTuple
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -49,6 +50,11 @@ class Port(NamedTuple):
     """0: the kernel's default."""
 
 
+def load() -> None:
+    """Import pyroute2 now, so that the first message need not wait for it."""
+    _message("ifinfmsg", {})
+
+
 def open_netlink() -> int:
     """Open a netlink socket in the namespace that this process is in.  Raises OSError."""
     kind = socket.SOCK_RAW | socket.SOCK_CLOEXEC
@@ -61,7 +67,12 @@ class Netlink:
     def __init__(self, fd: int) -> None:
         self._socket = socket.socket(fileno=fd)
         self._socket.settimeout(_TIMEOUT_S)
-        self._sequence = 0
+        # Somebody else may have used the socket before, and left answers unread.
+        self._sequence = int.from_bytes(os.urandom(3), "little")
+
+    def fileno(self) -> int:
+        """Return its descriptor."""
+        return self._socket.fileno()
 
     def close(self) -> None:
         """Close the socket."""
@@ -114,21 +125,20 @@ class Netlink:
     def remove(self, interface: str) -> None:
         """Remove an interface, and the other end of its pair; one that is not there, no harm."""
         try:
-            self._link(_RTM_DELLINK, 0, [("IFLA_IFNAME", interface)])
+            self._send(_named(interface), _RTM_DELLINK, 0)
         except OSError as error:
             if error.errno != errno.ENODEV:
                 raise
 
     def index(self, interface: str) -> int:
         """Return the index of an interface."""
-        message = _message("ifinfmsg", {"index": 0, "attrs": [("IFLA_IFNAME", interface)]})
-        answer = self._send(message, _RTM_GETLINK, 0)[0]
+        answer = self._send(_named(interface), _RTM_GETLINK, 0)[0]
         return int(_LINK.unpack_from(answer)[2])
 
     def interfaces(self) -> list[str]:
         """Return the names of all interfaces."""
         found = []
-        for answer in self._send(_message("ifinfmsg", {}), _RTM_GETLINK, _NLM_F_DUMP):
+        for answer in self._send(bytes(_LINK.size), _RTM_GETLINK, _NLM_F_DUMP):
             at = _LINK.size
             while at + 4 <= len(answer):
                 length, kind = struct.unpack_from("HH", answer, at)
@@ -208,6 +218,13 @@ class Netlink:
                 found.append(content)
                 if kind == _RTM_GETLINK and not flags & _NLM_F_DUMP:
                     return found
+
+
+def _named(interface: str) -> bytes:
+    """Return the body of a message about an interface, which says nothing but its name."""
+    name = interface.encode() + b"\0"
+    attribute = struct.pack("HH", 4 + len(name), _IFLA_IFNAME) + name
+    return bytes(_LINK.size) + attribute + bytes(-len(attribute) % 4)
 
 
 def _kind(kind: str, data: list[tuple[str, Any]]) -> dict[str, Any]:

@@ -16,23 +16,25 @@ init has to.
 from __future__ import annotations
 
 import os
-from typing import TYPE_CHECKING, NamedTuple
 
 from rootlesspy.errors import Error, RuntimeFailure, Unsupported, UsageError
+from rootlesspy.light_typing import TYPE_CHECKING, NamedTuple
 from rootlesspy.network import process
 from rootlesspy.network.addresses import Addresses, outbound_addresses
-from rootlesspy.network.ports import PortMapping, check_free
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from rootlesspy.network.attachment import Attachment
+    from rootlesspy.network.ports import PortMapping
 
 READY_TIMEOUT_S = 10.0
 
 DRIVERS = ("pasta", "slirp4netns", "host", "none", "container", "ns")
 SHARED = ("container", "ns", "pod")
 """The network namespace of somebody else: its one option says whose."""
+SELF_CONTAINED = frozenset(("pasta", "none", "host"))
+"""Those that need no file beside the container: they can begin before it is on disk."""
 
 
 _WHOSE = {"container": "a name, container:NAME", "ns": "a path, ns:/PATH"}
@@ -93,6 +95,7 @@ class Pending:
     def __init__(self, selection: Selection, helper: process.Helper | None, api: str) -> None:
         self._selection = selection
         self._helper = helper
+        self._killed: process.Helper | None = None
         self._api = api
 
     def fileno(self) -> int:
@@ -125,6 +128,21 @@ class Pending:
         helper, self._helper = self._helper, None
         if helper is not None:
             process.stop(helper)
+
+    def kill(self) -> None:
+        """Kill the helper, which the kernel takes 20 ms to take apart; reap() waits for that.
+
+        There is nothing to cancel then.
+        """
+        self._killed, self._helper = self._helper, None
+        if self._killed is not None:
+            process.kill(self._killed)
+
+    def reap(self) -> None:
+        """Wait until a helper that was killed is gone; harmless the second time."""
+        killed, self._killed = self._killed, None
+        if killed is not None:
+            process.reap(killed)
 
 
 def parse_network(text: str) -> NetworkRequest:
@@ -204,12 +222,56 @@ def select(
         slirp4netns.check_ports(ports)
     else:
         addresses = Addresses()
-    free = check_free(ports, now=now)
-    return Selection(request=request, ports=free, addresses=addresses, notice=notice)
+    if ports:
+        from rootlesspy.network.ports import check_free
+
+        ports = check_free(ports, now=now)
+    return Selection(request=request, ports=ports, addresses=addresses, notice=notice)
 
 
-def start(selection: Selection, *, netns_path: str, userns_path: str, runtime_dir: str) -> Pending:
+def interface(selection: Selection) -> str:
+    """Return the device that can be made in the namespace for the helper to attach to, or "".
+
+    Where that is said with options it is the helper's to make.
+    """
+    request = selection.request
+    if request.driver != "pasta" or request.options or request.networks:
+        return ""
+    from rootlesspy.network import pasta
+
+    return pasta.template_interface()
+
+
+def remove_interface(pid: int, name: str) -> None:
+    """Remove the device that a helper which is gone leaves in the namespace of a process.
+
+    It still has the addresses that another helper wants to give it.  Raises OSError.
+    """
+    from rootlesspy.linux import tun
+    from rootlesspy.network import namespace
+
+    def inside() -> tuple[int, ...]:
+        tun.remove_tap(name)
+        return ()
+
+    found = namespace.of(pid)
+    try:
+        namespace.call(found, inside)
+    finally:
+        found.close()
+
+
+def start(
+    selection: Selection,
+    *,
+    netns_path: str,
+    userns_path: str,
+    runtime_dir: str,
+    interface: str = "",
+) -> Pending:
     """Start the helper for a network namespace; the paths are /proc/PID/ns/net and …/ns/user.
+
+    interface: a device that was made there for it.
 
     The process must stay dumpable until `wait` has returned.  Descriptors of ours as paths do not
     work: pasta opens the second one as a member of the user namespace, from where our /proc/PID/fd
@@ -230,6 +292,7 @@ def start(selection: Selection, *, netns_path: str, userns_path: str, runtime_di
                 guest_address=selection.addresses.host,
                 netns_path=netns_path,
                 userns_path=userns_path,
+                interface=interface,
             ),
             ready_fd=1,
         )
@@ -309,6 +372,8 @@ def _failure(helper: process.Helper, selection: Selection) -> Error:
     if "/dev/net/tun" in text or "tun socket" in text:
         return Unsupported(f"{helper.name} cannot open /dev/net/tun: {text}", hint=_tun_hint())
     if "bind" in text or "in use" in text:
+        from rootlesspy.network.ports import check_free
+
         # Raises the Conflict that names who was faster.
         check_free(selection.ports)
     if selection.request.options and "option" in text:

@@ -6,7 +6,8 @@ Source: proc_net(5) for the columns, proc(5) for /proc/PID/fd.
 from __future__ import annotations
 
 import os
-from typing import TYPE_CHECKING, NamedTuple
+
+from rootlesspy.light_typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
     from rootlesspy.network.ports import PortMapping

@@ -5,7 +5,7 @@ Source: proc_pid_net(5), /proc/net/route; Documentation/networking of the kernel
 
 from __future__ import annotations
 
-import socket
+from rootlesspy.light_modules import socket
 
 _IPV4_BYTES, _IPV6_BYTES = 4, 16
 # <linux/route.h>, <linux/ipv6_route.h>: unreachable and the host's own addresses are no networks.

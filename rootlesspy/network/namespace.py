@@ -11,8 +11,8 @@ from __future__ import annotations
 
 import os
 import socket
-from typing import TYPE_CHECKING, NamedTuple, NoReturn
 
+from rootlesspy.light_typing import TYPE_CHECKING, NamedTuple, NoReturn
 from rootlesspy.linux import process
 
 if TYPE_CHECKING:

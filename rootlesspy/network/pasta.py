@@ -6,10 +6,15 @@ knows is looked up in the program file, which costs less than running it.
 
 from __future__ import annotations
 
+import os
+
 from rootlesspy.errors import UsageError
-from rootlesspy.network.addresses import Addresses, outbound_addresses
-from rootlesspy.network.ports import PortMapping, canonical_address
+from rootlesspy.light_typing import TYPE_CHECKING
+from rootlesspy.network.addresses import Addresses, canonical_address, outbound_addresses
 from rootlesspy.network.process import find_program
+
+if TYPE_CHECKING:
+    from rootlesspy.network.ports import PortMapping
 
 # Link-local, so that they hide nothing: what podman uses for the same purposes.
 DNS_ADDRESS = "169.254.1.1"
@@ -65,8 +70,9 @@ def arguments(
     guest_address: str,
     netns_path: str,
     userns_path: str,
+    interface: str = "",
 ) -> list[str]:
-    """Return pasta's command line.
+    """Return pasta's command line; interface: the tap device that is there for it.
 
     In the foreground, so that it is our own child.  The "pid file" is its stdout, a pipe: it is
     written when everything is configured, so it tells readiness.
@@ -89,6 +95,8 @@ def arguments(
         # Also what connections from the host's own address seem to come from, which would
         # otherwise be the container's own address.
         result += ["--map-guest-addr", guest_address]
+    if interface:
+        result += ["--ns-ifname", interface]
     result += (option for option in options if option != _MAP_GATEWAY)
     for short, long, protocol in (("-t", "--tcp-ports", "tcp"), ("-u", "--udp-ports", "udp")):
         specs = _specs([mapping for mapping in ports if mapping.protocol == protocol])
@@ -118,9 +126,36 @@ def addresses(options: tuple[str, ...]) -> Addresses:
     return Addresses(container=given or outbound, host=host, dns=DNS_ADDRESS, dns6=dns6)
 
 
+def template_interface() -> str:
+    """Return the host's interface after which pasta calls the container's; "" without a route.
+
+    It is that of the first default route for IPv4 (passt(1), --interface and --ns-ifname).
+    """
+    try:
+        with open("/proc/net/route", "rb") as file:
+            lines = file.read().splitlines()[1:]
+    except OSError:
+        return ""
+    for line in lines:
+        fields = line.split()
+        # Iface Destination Gateway Flags RefCnt Use Metric Mask …
+        if len(fields) > 7 and fields[1] == fields[7] == b"00000000" and fields[0] != b"lo":
+            return os.fsdecode(fields[0])
+    return ""
+
+
 def needs_default_route(program: str) -> bool:
     """Say whether this pasta is older than the local mode (2024), which works without a route."""
     return not _knows(program, b"map-guest-addr")
+
+
+def joins_loopbacks(program: str) -> bool:
+    """Say whether connections of the host's loopback to a published port end at the container's.
+
+    So until October 2024, when the option to have it so was added, and no option turns it off: the
+    listening sockets are pasta's, and whoever comes from 127.0.0.1 is connected to 127.0.0.1.
+    """
+    return not _knows(program, b"host-lo-to-ns-lo")
 
 
 def _knows(program: str, option: bytes) -> bool:

@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import _socket
 import errno
-from typing import NamedTuple
 
 from rootlesspy.errors import Conflict, Unsupported, UsageError
+from rootlesspy.light_typing import NamedTuple
+from rootlesspy.network.addresses import canonical_address
 
 PROTOCOLS = ("tcp", "udp")
 MAX_PORT = 65535
@@ -117,19 +118,6 @@ def check_free(mappings: tuple[PortMapping, ...], *, now: bool = True) -> tuple[
         else mapping._replace(host_port=_random_port(mapping))
         for mapping in merge(mappings)
     )
-
-
-def canonical_address(text: str) -> str | None:
-    """Return an IP address in its canonical form, or None when text is not exactly one.
-
-    inet_pton is strict where inet_aton is not: 127.1, 010.0.0.1 and zones are refused.
-    """
-    for family in (_socket.AF_INET, _socket.AF_INET6):
-        try:
-            return _socket.inet_ntop(family, _socket.inet_pton(family, text))
-        except (OSError, ValueError):
-            continue
-    return None
 
 
 def unprivileged_start() -> int:

@@ -17,11 +17,11 @@ from __future__ import annotations
 import fcntl
 import os
 import select
-import signal
 import time
-from typing import NamedTuple
 
 from rootlesspy.errors import RuntimeFailure
+from rootlesspy.light_modules import signal
+from rootlesspy.light_typing import NamedTuple
 from rootlesspy.linux import procfs
 
 # Python ignores SIGPIPE and SIGXFSZ, and pasta of 2023 refuses to start with SIGPIPE ignored.
@@ -157,12 +157,17 @@ def complaint(helper: Helper) -> str:
 
 def stop(helper: Helper) -> None:
     """End the helper, wait for it and close its descriptors; once per helper."""
+    kill(helper)
+    reap(helper)
+
+
+def kill(helper: Helper) -> None:
+    """Kill the helper; reap() waits until it is gone."""
     try:
         # By descriptor: somebody may have waited for the process and its number be reused.
         signal.pidfd_send_signal(helper.pidfd, signal.SIGKILL)
     except ProcessLookupError:
         pass
-    reap(helper)
 
 
 def reap(helper: Helper) -> int | None:

@@ -5,9 +5,8 @@ Sources: resolv.conf(5), hosts(5).
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from rootlesspy.errors import Unsupported, UsageError
+from rootlesspy.light_typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from collections.abc import Callable

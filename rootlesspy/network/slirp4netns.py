@@ -7,11 +7,11 @@ from __future__ import annotations
 
 import _socket
 import os
-from typing import NamedTuple
 
 from rootlesspy.errors import Conflict, RuntimeFailure, Unsupported, UsageError
-from rootlesspy.network.addresses import Addresses, outbound_addresses
-from rootlesspy.network.ports import PortMapping, canonical_address, check_free
+from rootlesspy.light_typing import NamedTuple
+from rootlesspy.network.addresses import Addresses, canonical_address, outbound_addresses
+from rootlesspy.network.ports import PortMapping, check_free
 
 _DEFAULT_NETWORK = "10.0.2.0"
 _API_TIMEOUT_S = 5.0

@@ -8,8 +8,8 @@ functions once, at the edge; whatever they return can be trusted in shape, never
 
 from __future__ import annotations
 
-import json
-from typing import NamedTuple, NoReturn, TypedDict, cast
+from rootlesspy.light_modules import json
+from rootlesspy.light_typing import NamedTuple, NoReturn, TypedDict, cast
 
 MANIFEST = "application/vnd.oci.image.manifest.v1+json"
 INDEX = "application/vnd.oci.image.index.v1+json"

@@ -1,4 +1,4 @@
-"""Types of config.json, as the OCI runtime specification 1.2 has it for Linux containers.
+"""Types of config.json, as the OCI runtime specification 1.3 has it for Linux containers.
 
 Types only: building forty TypedDicts costs milliseconds, so import this under TYPE_CHECKING.
 A key without `Required` may be missing.  What a valid value is, `oci.validate` knows.
@@ -259,8 +259,10 @@ class LinuxIntelRdt(TypedDict, total=False):
     closID: str
     l3CacheSchema: str
     memBwSchema: str
+    schemata: list[str]
     enableCMT: bool
     enableMBM: bool
+    enableMonitoring: bool
 
 
 class LinuxPersonality(TypedDict, total=False):
@@ -272,6 +274,12 @@ class LinuxNetDevice(TypedDict, total=False):
     name: str
 
 
+class LinuxMemoryPolicy(TypedDict, total=False):
+    mode: Required[str]
+    nodes: str
+    flags: list[str]
+
+
 class Linux(TypedDict, total=False):
     uidMappings: list[LinuxIDMapping]
     gidMappings: list[LinuxIDMapping]
@@ -281,6 +289,7 @@ class Linux(TypedDict, total=False):
     namespaces: list[LinuxNamespace]
     devices: list[LinuxDevice]
     netDevices: dict[str, LinuxNetDevice]
+    memoryPolicy: LinuxMemoryPolicy
     seccomp: LinuxSeccomp
     rootfsPropagation: str
     maskedPaths: list[str]

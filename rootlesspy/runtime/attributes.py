@@ -8,32 +8,47 @@ from __future__ import annotations
 
 import errno
 import os
-from typing import TYPE_CHECKING
 
+from rootlesspy.light_typing import TYPE_CHECKING
 from rootlesspy.linux import scheduling
+from rootlesspy.oci import checks
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from rootlesspy.oci.runtime_spec import LinuxPersonality, Process
+    from rootlesspy.oci.runtime_spec import Linux, LinuxMemoryPolicy, Process
 
 
-def apply(
-    wanted: Process, personality: LinuxPersonality | None, step: Callable[[str], None]
-) -> None:
+def apply(wanted: Process, linux: Linux, step: Callable[[str], None]) -> None:
     """Set what this process will keep over execve.  Raises OSError."""
     if "oomScoreAdj" in wanted:
         step("set the OOM score")
         _write("/proc/self/oom_score_adj", str(wanted["oomScoreAdj"]))
     if wanted.get("apparmorProfile"):
         step("set the AppArmor profile")
-        _write("/proc/self/attr/apparmor/exec", f"exec {wanted['apparmorProfile']}")
+        confine(wanted["apparmorProfile"])
     if wanted.get("selinuxLabel"):
         step("set the SELinux label")
         _write("/proc/self/attr/exec", wanted["selinuxLabel"])
-    if personality is not None:
+    if "memoryPolicy" in linux:
+        step("set the memory policy")
+        _set_memory_policy(linux["memoryPolicy"])
+    if "personality" in linux:
         step("set the personality")
-        scheduling.personality(scheduling.PERSONALITIES[personality["domain"]])
+        scheduling.personality(scheduling.PERSONALITIES[linux["personality"]["domain"]])
+
+
+def _set_memory_policy(policy: LinuxMemoryPolicy) -> None:
+    mode = scheduling.MEMORY_MODES[policy["mode"]]
+    for name in policy.get("flags", ()):
+        mode |= scheduling.MEMORY_FLAGS[name]
+    nodes = policy.get("nodes", "")
+    scheduling.set_mempolicy(mode, checks.numbers(nodes) if nodes else ())
+
+
+def confine(profile: str) -> None:
+    """Have the next execve(2) of this process change to an AppArmor profile.  Raises OSError."""
+    _write("/proc/self/attr/apparmor/exec", f"exec {profile}")
 
 
 def schedule(wanted: Process, step: Callable[[str], None]) -> None:

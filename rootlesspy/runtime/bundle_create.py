@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import errno
 import os
-import signal
-from typing import TYPE_CHECKING
 
 from rootlesspy.errors import CommandNotExecutable, CommandNotFound, RuntimeFailure
+from rootlesspy.light_modules import signal
+from rootlesspy.light_typing import TYPE_CHECKING
 from rootlesspy.linux import process, userns
 from rootlesspy.runtime import bundle_init, create, sync
 
@@ -53,6 +53,10 @@ class Creation:
             raise self._gone()
         self.pid, self.pidfd = int(pid), passed_fd
         self._reap_stage()
+
+    def devices_moved(self, told: bytes) -> None:
+        """Say that the network devices are in the container's namespace."""
+        self._send(bundle_init.DEVICES + b" " + told)
 
     def wait_hooks(self) -> None:
         """Wait until the namespaces and mounts are made: now prestart and createRuntime run."""
@@ -132,18 +136,18 @@ def launch(plan: bundle_init.Plan) -> Creation:
 
 def explain(failed: sync.Failed, command: str) -> RuntimeFailure | Unsupported:
     """Turn a report into an error whose words the field's engines look for."""
-    if failed.step == "find the executable":
+    if failed.step in ("find the executable", "exec"):
         reason = os.strerror(failed.errno)
         if failed.errno == errno.ENOENT:
-            where = "no such file" if "/" in command else "executable file not found in $PATH"
+            where = f"stat {command}" if "/" in command else "executable file not found in $PATH"
             return CommandNotFound(
-                f"exec: {command!r}: {where}: {reason}",
+                f'exec: "{command}": {where}: {reason.lower()}',
                 step="exec",
                 errno=failed.errno,
                 path=command,
             )
         return CommandNotExecutable(
-            f"exec: {command!r}: {reason}", step="exec", errno=failed.errno, path=command
+            f'exec: "{command}": {reason.lower()}', step="exec", errno=failed.errno, path=command
         )
     return create.explain(failed, command)
 

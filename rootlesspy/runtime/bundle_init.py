@@ -9,6 +9,8 @@ Beside runtime.init, which knows exactly what `rp run` needs and is faster.  The
       IDS_MAPPED              ──▶         makes init, its own sibling
                               ◀──       BORN pid (+ pidfd); the stage ends
                                         init
+      DEVICES, where there are network devices
+                              ──▶         addresses
                                           mounts, devices, terminal
                               ◀──       HOOKS
       prestart, createRuntime
@@ -26,34 +28,35 @@ from __future__ import annotations
 
 import errno
 import os
-import socket
 import stat
-from typing import TYPE_CHECKING, NamedTuple, NoReturn
 
-from rootlesspy.linux import mount, pathrs, process
+from rootlesspy.light_modules import socket
+from rootlesspy.light_typing import TYPE_CHECKING, NamedTuple, NoReturn
+from rootlesspy.linux import mount, process
 from rootlesspy.runtime import (
     attributes,
     bundle_mounts,
+    bundle_process,
     hooks,
     init,
+    kernel_files,
     namespaces,
     payload,
     rootfs,
     sync,
-    user,
 )
 
 if TYPE_CHECKING:
-    from rootlesspy.oci.runtime_spec import LinuxIDMapping, Process, Spec
+    from rootlesspy.oci.runtime_spec import Spec
 
 PLACED = sync.PLACED
 MAP_IDS = b"MAP_IDS"
 BORN = b"BORN"
+DEVICES = b"DEVICES"
 HOOKS = b"HOOKS"
 HOOKS_DONE = b"HOOKS_DONE"
 START = b"START"
 
-_CAPABILITY_SETS = ("bounding", "effective", "permitted", "inheritable", "ambient")
 _PROPAGATION = {
     "shared": mount.MS_SHARED,
     "slave": mount.MS_SLAVE,
@@ -104,8 +107,13 @@ def _stage(plan: Plan, channel: sync.Channel, step: init.Steps) -> None:
         channel.send(MAP_IDS)
         channel.expect(sync.IDS_MAPPED)
 
+    def become_root() -> None:
+        bundle_process.become_root(bundle_process.own_rights())
+
     step("enter the namespaces")
-    namespaces.enter(plan.namespaces, map_ids, lambda: become_root(own_rights()))
+    namespaces.enter(
+        plan.namespaces, map_ids, lambda: bundle_process.become_root(bundle_process.own_rights())
+    )
     step("make the container's process")
     flags = plan.namespaces.new_flags("user", "time", "cgroup")
     pid, pidfd = process.clone3(flags | process.CLONE_PARENT)
@@ -115,51 +123,59 @@ def _stage(plan: Plan, channel: sync.Channel, step: init.Steps) -> None:
     os._exit(0)
 
 
-class Rights(NamedTuple):
-    """Which ids a user namespace has, and whether groups can be set in it."""
+class _Tree(NamedTuple):
+    """The container's file system, made and not yet entered."""
 
-    uids: list[LinuxIDMapping]
-    gids: list[LinuxIDMapping]
-    set_groups: bool
-
-    @classmethod
-    def read(cls, uid_map: str, gid_map: str, setgroups: str) -> Rights:
-        """Read them from files of procfs (user_namespaces(7)).  Raises OSError."""
-        with open(setgroups, "rb") as file:
-            return cls(id_map(uid_map), id_map(gid_map), file.read().strip() == b"allow")
-
-
-def own_rights() -> Rights:
-    """Return those of the caller's user namespace."""
-    return Rights.read("/proc/self/uid_map", "/proc/self/gid_map", "/proc/self/setgroups")
-
-
-def id_map(path: str) -> list[LinuxIDMapping]:
-    """Read an id map of procfs as the specification writes one."""
-    with open(path, "rb") as file:
-        rows = [[int(word) for word in line.split()] for line in file]
-    return [{"containerID": row[0], "hostID": row[1], "size": row[2]} for row in rows]
-
-
-def become_root(rights: Rights) -> None:
-    """Take the ids of the user namespace's root, where they are mapped."""
-    if rights.set_groups:
-        os.setgroups(())
-    if _is_mapped(0, rights.gids):
-        os.setresgid(0, 0, 0)
-    if _is_mapped(0, rights.uids):
-        os.setresuid(0, 0, 0)
-
-
-def _is_mapped(number: int, maps: list[LinuxIDMapping]) -> bool:
-    return any(m["containerID"] <= number < m["containerID"] + m["size"] for m in maps)
+    root_fd: int
+    kernel: dict[str, int]
+    """What bundle_mounts.mount_all() returns."""
+    master: int
+    slave: int
 
 
 def _run(plan: Plan, channel: sync.Channel, step: init.Steps) -> NoReturn:
-    spec, container_process, linux = plan.spec, plan.spec["process"], plan.spec.get("linux", {})
+    container_process = plan.spec["process"]
     os.setsid()
     # Mount points get the modes that they are made with, not the caller's umask.
     os.umask(0o022)
+    if plan.spec.get("linux", {}).get("netDevices"):
+        from rootlesspy.runtime import net_devices
+
+        step("set the network devices up")
+        net_devices.configure(_receive(channel, DEVICES))
+    tree = _build(plan, step)
+    step("look up the user")
+    rights = bundle_process.own_rights()
+    who = bundle_process.identity(tree.root_fd, container_process, rights)
+    step("find the working directory")
+    bundle_process.make_working_directory(tree.root_fd, container_process["cwd"])
+    step("set the host name")
+    _set_names(plan.spec)
+    if "network" in plan.namespaces.new:
+        step("bring the loopback interface up")
+        init.bring_loopback_up()
+    attributes.apply(container_process, plan.spec.get("linux", {}), step)
+    pid = _wait_for_hooks(plan, channel, step)
+    _seal(plan, tree, step)
+    step("give away the standard streams")
+    bundle_process.give_streams(who)
+    prepared = bundle_process.prepare(container_process, who, rights, program=plan.filter)
+    prepared = prepared._replace(
+        inherited_fds=plan.preserve_fds,
+        filter_flags=plan.filter_flags,
+        notify_fd=plan.notify_fd,
+        notify_message=pid.join(plan.notify_message),
+    )
+    if plan.start_container:
+        prepared = prepared._replace(start_hooks=lambda: _start_hooks(plan))
+    step("pivot")
+    _change_root(plan, tree.root_fd)
+    _wait_for_start(plan, prepared, channel, step, (tree.master, tree.slave))
+
+
+def _build(plan: Plan, step: init.Steps) -> _Tree:
+    """Mount everything, make devices and the terminal."""
+    linux, mounts = plan.spec.get("linux", {}), plan.spec.get("mounts", [])
     if "cgroup" in plan.namespaces.new:
         step("make the cgroup namespace")
         process.unshare(process.CLONE_NEWCGROUP)
@@ -167,119 +183,43 @@ def _run(plan: Plan, channel: sync.Channel, step: init.Steps) -> NoReturn:
     root_fd = _mount_root(plan)
     step("mount")
     own_cgroups = "cgroup" in plan.namespaces.inside
-    mounts = spec.get("mounts", [])
-    bundle_mounts.mount_all(root_fd, mounts, plan.bundle, cgroup_namespace=own_cgroups)
+    kernel = bundle_mounts.mount_all(root_fd, mounts, plan.bundle, cgroup_namespace=own_cgroups)
     step("make devices")
     bundle_mounts.add_devices(root_fd, linux.get("devices", []), mounts)
     step("make the terminal")
-    master, slave = init.open_terminal(root_fd, container_process)
-    step("look up the user")
-    rights = own_rights()
-    who = identity(root_fd, container_process, rights)
-    step("find the working directory")
-    make_working_directory(root_fd, container_process["cwd"])
-    step("set the host name")
-    _set_names(spec)
-    if "network" in plan.namespaces.new:
-        step("bring the loopback interface up")
-        init.bring_loopback_up()
-    attributes.apply(container_process, linux.get("personality"), step)
+    master, slave = init.open_terminal(root_fd, plan.spec["process"])
+    return _Tree(root_fd, kernel, master, slave)
 
+
+def _wait_for_hooks(plan: Plan, channel: sync.Channel, step: init.Steps) -> bytes:
+    """Let the runtime run its hooks, then run createContainer's; return the pid outside."""
     step("wait for the hooks")
     channel.send(HOOKS)
-    pid = _receive_pid(channel)
-    step("run createContainer hooks")
+    pid = _receive(channel, HOOKS_DONE)
+    step("run the createContainer hook")
     os.chdir("/")
-    hooks.run_all(plan.create_container, pid.join(plan.creating))
+    # As the container sees it (runtime-spec, state), and not the number that pid is outside.
+    own_pid = b"%d" % os.getpid()
+    hooks.run_all(plan.create_container, own_pid.join(plan.creating))
+    return pid
+
+
+def _seal(plan: Plan, tree: _Tree, step: init.Steps) -> None:
+    """Take away what the payload is not to reach; after the hooks, which may still need it."""
+    linux = plan.spec.get("linux", {})
     step("set sysctls")
-    # After the hooks, which may have brought the interfaces that they are about.
-    rootfs.write_sysctls(root_fd, linux.get("sysctl", {}))
+    # They may have brought the interfaces that these are about.
+    kernel_files.write_sysctls(tree.root_fd, linux.get("sysctl", {}), tree.kernel)
     step("mask paths")
-    rootfs.mask(root_fd, linux.get("maskedPaths", []))
+    kernel_files.mask(tree.root_fd, linux.get("maskedPaths", []), tree.kernel)
     step("make paths read-only")
-    rootfs.make_read_only(root_fd, linux.get("readonlyPaths", []))
-    if spec["root"].get("readonly"):
+    kernel_files.make_read_only(tree.root_fd, linux.get("readonlyPaths", []), tree.kernel)
+    if plan.spec["root"].get("readonly"):
         step("make the root file system read-only")
-        mount.mount_setattr(root_fd, set_flags=mount.MOUNT_ATTR_RDONLY)
+        mount.mount_setattr(tree.root_fd, set_flags=mount.MOUNT_ATTR_RDONLY)
     if not plan.no_new_keyring:
         step("make a session keyring")
-        init.new_keyring()
-    step("give away the standard streams")
-    give_streams(who)
-    prepared = prepare(container_process, who, rights, program=plan.filter)
-    prepared = prepared._replace(
-        inherited_fds=plan.preserve_fds,
-        filter_flags=plan.filter_flags,
-        notify_fd=plan.notify_fd,
-        notify_message=pid.join(plan.notify_message),
-    )
-    step("pivot")
-    _change_root(plan, root_fd)
-    _wait_for_start(plan, prepared, channel, step, (master, slave), pid)
-
-
-def identity(root_fd: int, container_process: Process, rights: Rights) -> user.User:
-    """Return who a process is to be.  Raises UserLookupError for what it cannot be."""
-    wanted = container_process["user"]
-    uid, gid = wanted["uid"], wanted["gid"]
-    additional = tuple(wanted.get("additionalGids", ()))
-    if additional and not rights.set_groups:
-        raise user.UserLookupError(
-            errno.EPERM, "additional groups cannot be set: /proc/self/setgroups says deny"
-        )
-    try:
-        home = user.resolve(root_fd, str(uid), ()).home
-    except user.UserLookupError:
-        home = "/"
-    who = user.User(uid, gid, additional, home)
-    everything = who._replace(additional_gids=(gid, *additional))
-    user.check_mapped(everything, rights.uids, rights.gids)
-    return who
-
-
-def prepare(
-    container_process: Process, who: user.User, rights: Rights, *, program: bytes | None
-) -> payload.Prepared:
-    """Encode a process with its five capability sets as they are written.
-
-    It outlives the runtime, so that no death signal is set.
-    """
-    prepared = payload.prepare(
-        container_process, who, set_groups=rights.set_groups, program=program
-    )
-    given = container_process.get("capabilities", {})
-    sets = {
-        name: list(given.get(name, []))  # type: ignore[call-overload]  # the five literal keys
-        for name in _CAPABILITY_SETS
-    }
-    return prepared._replace(capabilities=sets, parent_death_signal=0)
-
-
-def make_working_directory(root_fd: int, cwd: str) -> None:
-    """Make a working directory that is missing, where the root file system lets us."""
-    try:
-        os.close(pathrs.make_directories(root_fd, cwd))
-    except OSError:
-        # Whether it can be entered is seen when the payload enters it.
-        return
-
-
-def give_streams(who: user.User) -> None:
-    """Let the payload's user open /dev/stdout and the like, where the streams can be given away."""
-    for number in (0, 1, 2):
-        status = os.fstat(number)
-        if status.st_uid == who.uid or stat.S_ISREG(status.st_mode) or _is_null(status):
-            continue
-        try:
-            os.fchown(number, who.uid, -1)
-        except OSError as error:
-            # Another user's terminal, a socket, a read-only file system: it stays as it is.
-            if error.errno not in (errno.EINVAL, errno.EPERM, errno.EROFS, errno.ENOSYS):
-                raise
-
-
-def _is_null(status: os.stat_result) -> bool:
-    return stat.S_ISCHR(status.st_mode) and status.st_rdev == os.makedev(1, 3)
+        payload.leave_keyring(payload.KEY_OWNERS if "user" in plan.namespaces.new else range(0))
 
 
 def _mount_root(plan: Plan) -> int:
@@ -301,13 +241,14 @@ def _set_names(spec: Spec) -> None:
         process.setdomainname(os.fsencode(spec["domainname"]))
 
 
-def _receive_pid(channel: sync.Channel) -> bytes:
+def _receive(channel: sync.Channel, wanted: bytes) -> bytes:
+    """Wait for a message that begins with a word; return what follows."""
     message, _ = channel.receive()
-    word, _, pid = message.partition(b" ")
-    if word != HOOKS_DONE:
+    word, _, rest = message.partition(b" ")
+    if word != wanted:
         # The runtime is gone.
         raise sync.FailedError(sync.Failed("hand-shake", errno.EPIPE, "", ""))
-    return pid
+    return rest
 
 
 def _change_root(plan: Plan, root_fd: int) -> None:
@@ -333,7 +274,6 @@ def _wait_for_start(
     channel: sync.Channel,
     step: init.Steps,
     pty: tuple[int, int],
-    pid: bytes,
 ) -> NoReturn:
     """Everything after the pivot: system calls only, until `start` says so."""
     payload.close_imports()
@@ -352,7 +292,7 @@ def _wait_for_start(
     connection, _ = listener.accept()
     listener.close()
     starter = sync.Channel(connection)
-    init.guard(lambda: _become(plan, prepared, starter, step, pty[1], pid), starter, step)
+    init.guard(lambda: _become(plan, prepared, starter, step, pty[1]), starter, step)
 
 
 def _become(
@@ -361,14 +301,16 @@ def _become(
     starter: sync.Channel,
     step: init.Steps,
     slave: int,
-    pid: bytes,
 ) -> NoReturn:
     starter.expect(START)
     process.set_dumpable(False)
-    step("run startContainer hooks")
-    hooks.run_all(plan.start_container, pid.join(plan.created))
     attributes.schedule(plan.spec["process"], step)
     payload.become(prepared, step, slave)
+
+
+def _start_hooks(plan: Plan) -> None:
+    state = (b"%d" % os.getpid()).join(plan.created)
+    hooks.run_all(plan.start_container, state, closed=range(3, 3 + plan.preserve_fds))
 
 
 def find_executable(prepared: payload.Prepared) -> None:

@@ -10,11 +10,11 @@ from __future__ import annotations
 
 import errno
 import os
-import signal
 import stat
-from typing import TYPE_CHECKING
 
-from rootlesspy.linux import mount, pathrs, process, userns
+from rootlesspy.light_modules import signal
+from rootlesspy.light_typing import TYPE_CHECKING
+from rootlesspy.linux import mount, pathrs, process, procfs, userns
 from rootlesspy.runtime import rootfs
 
 if TYPE_CHECKING:
@@ -34,26 +34,36 @@ _DEVICE_TYPES = {"c": stat.S_IFCHR, "u": stat.S_IFCHR, "b": stat.S_IFBLK}
 
 def mount_all(
     root_fd: int, mounts: Sequence[Mount], bundle: str, *, cgroup_namespace: bool
-) -> None:
-    """Carry out the spec's mounts in their order.  Raises OSError with the destination."""
+) -> dict[str, int]:
+    """Carry out the spec's mounts in their order.  Raises OSError with the destination.
+
+    Returns what rootfs.mount_all() does.
+    """
+    trees = {}
     for entry in mounts:
         if entry.get("type") in _CGROUP_KINDS:
             _mount_cgroup(root_fd, entry, bundle, own=cgroup_namespace)
-        else:
-            _mount(root_fd, entry, bundle)
+            continue
+        tree = _mount(root_fd, entry, bundle)
+        if entry.get("type") in rootfs.KERNEL_TYPES and tree >= 0:
+            trees[os.path.normpath(entry["destination"])] = tree
+        elif tree >= 0:
+            os.close(tree)
+    return trees
 
 
 def _mount_cgroup(root_fd: int, entry: Mount, bundle: str, *, own: bool) -> None:
     wanted: Mount = {**entry, "type": "cgroup2"}
     if own:
-        _mount(root_fd, wanted, bundle)
+        os.close(_mount(root_fd, wanted, bundle))
         return
     # The tree of a cgroup namespace that is not the container's own cannot be mounted afresh.
     options = ["rbind", *entry.get("options", ())]
     _mount(root_fd, {**wanted, "type": "bind", "source": _HOST_CGROUP, "options": options}, bundle)
 
 
-def _mount(root_fd: int, entry: Mount, bundle: str) -> None:
+def _mount(root_fd: int, entry: Mount, bundle: str) -> int:
+    """Carry out one mount; return a descriptor of a new file system's root, -1 for a bind."""
     destination, kind = entry["destination"], entry.get("type", "")
     words = [
         word
@@ -64,9 +74,9 @@ def _mount(root_fd: int, entry: Mount, bundle: str) -> None:
     try:
         if kind == "bind" or options.bind:
             _bind(root_fd, entry, options, words, bundle)
-            return
+            return -1
         tree = _new_filesystem(kind, options)
-        target = rootfs.target_directory(root_fd, destination, strict=kind in ("proc", "sysfs"))
+        target = rootfs.target_directory(root_fd, destination, strict=kind in rootfs.KERNEL_TYPES)
         rootfs.refuse_link_into_proc(root_fd, target, destination)
         if "tmpcopyup" in words:
             _copy_up(target, tree)
@@ -76,9 +86,9 @@ def _mount(root_fd: int, entry: Mount, bundle: str) -> None:
             # Attached first: a detached mount has no peers yet.
             _propagate(tree, options)
         os.close(target)
-        os.close(tree)
     except OSError as error:
         raise OSError(error.errno, error.strerror, destination) from error
+    return tree
 
 
 def _new_filesystem(kind: str, options: rootfs.MountOptions) -> int:
@@ -122,7 +132,9 @@ def _bind(
     source = os.path.join(bundle, entry["source"])
     source_fd = os.open(source, os.O_PATH | os.O_CLOEXEC)
     tree = mount.open_tree(b"", dir_fd=source_fd, recursive=options.recursive_bind)
-    mount.mount_setattr(tree, propagation=mount.MS_PRIVATE, recursive=True)
+    if options.propagation not in (mount.MS_SLAVE, mount.MS_SHARED):
+        mount.mount_setattr(tree, propagation=mount.MS_PRIVATE, recursive=True)
+    # Else what is mounted below the source later is to appear here: it stays a peer or a slave.
     if "idmap" in words or "ridmap" in words or entry.get("uidMappings"):
         _map_ids(tree, entry, recursive="ridmap" in words)
     _set_attributes(tree, options)
@@ -141,11 +153,12 @@ def _bind(
 def _map_ids(tree: int, entry: Mount, *, recursive: bool) -> None:
     """Map the ids of a mount; without mappings of its own by the container's user namespace."""
     uids, gids = entry.get("uidMappings", ()), entry.get("gidMappings", ())
-    if uids and gids:
-        userns_fd = _namespace_of(id_maps(uids, gids))
-    else:
-        userns_fd = os.open("/proc/self/ns/user", os.O_RDONLY | os.O_CLOEXEC)
+    userns_fd = -1
     try:
+        if uids and gids:
+            userns_fd = _namespace_of(id_maps(uids, gids))
+        else:
+            userns_fd = os.open("/proc/self/ns/user", os.O_RDONLY | os.O_CLOEXEC)
         mount.mount_setattr(
             tree, set_flags=mount.MOUNT_ATTR_IDMAP, userns_fd=userns_fd, recursive=recursive
         )
@@ -153,7 +166,8 @@ def _map_ids(tree: int, entry: Mount, *, recursive: bool) -> None:
         text = f"the ids of this file system cannot be mapped: {error.strerror}"
         raise OSError(error.errno, text) from error
     finally:
-        os.close(userns_fd)
+        if userns_fd >= 0:
+            os.close(userns_fd)
 
 
 def id_maps(uids: Sequence[LinuxIDMapping], gids: Sequence[LinuxIDMapping]) -> userns.IdMaps:
@@ -172,8 +186,10 @@ def _namespace_of(maps: userns.IdMaps) -> int:
         signal.pause()
         os._exit(0)
     try:
-        userns.write_maps(pid, maps)
-        return os.open(f"/proc/{pid}/ns/user", os.O_RDONLY | os.O_CLOEXEC)
+        # /proc is the caller's still, where this process has another number.
+        shown = procfs.shown_pid(pidfd)
+        userns.write_maps(shown, maps)
+        return os.open(f"/proc/{shown}/ns/user", os.O_RDONLY | os.O_CLOEXEC)
     finally:
         signal.pidfd_send_signal(pidfd, signal.SIGKILL)
         os.waitpid(pid, 0)
@@ -266,13 +282,25 @@ def _add_device(root_fd: int, device: LinuxDevice) -> None:
     os.close(target)
 
 
+def _kernel_name(uevent: str) -> str:
+    """Return where devtmpfs has a device, by the kernel's own name; empty when nobody knows."""
+    try:
+        with open(uevent, encoding="ascii", errors="replace") as file:
+            for line in file:
+                if line.startswith("DEVNAME="):
+                    return f"/dev/{line[8:].strip()}"
+    except OSError:
+        return ""
+    return ""
+
+
 def _host_device(device: LinuxDevice) -> int:
     """Open the host's node of a device: no other can be had in a user namespace."""
     number = os.makedev(device["major"], device["minor"])
     kind = _DEVICE_TYPES[device["type"]]
     directory = "block" if kind == stat.S_IFBLK else "char"
-    by_number = f"/dev/{directory}/{device['major']}:{device['minor']}"
-    for path in (device["path"], by_number):
+    by_number = f"{directory}/{device['major']}:{device['minor']}"
+    for path in (device["path"], f"/dev/{by_number}", _kernel_name(f"/sys/dev/{by_number}/uevent")):
         try:
             fd = os.open(path, os.O_PATH | os.O_CLOEXEC)
         except OSError:

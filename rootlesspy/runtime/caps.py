@@ -18,11 +18,11 @@ ID changes on capabilities"):
 
 from __future__ import annotations
 
-import ctypes
 import os
-from typing import TYPE_CHECKING, NamedTuple
 
 from rootlesspy.errors import RuntimeFailure
+from rootlesspy.light_modules import ctypes
+from rootlesspy.light_typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -146,8 +146,9 @@ def _drop_bounding(keep: int) -> None:
     """Drop every capability the kernel knows, also unnamed ones, that is not in keep."""
     for number in range(64):
         present = _prctl(PR_CAPBSET_READ, number, 0, 0, 0)
-        if present < 0:
+        if present < 0 and number >= len(NUMBERS) and ctypes.get_errno() == EINVAL:
             return
+        _check(present, "PR_CAPBSET_READ")
         if present and not keep >> number & 1:
             _check(_prctl(PR_CAPBSET_DROP, number, 0, 0, 0), "PR_CAPBSET_DROP")
 

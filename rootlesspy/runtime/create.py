@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import errno
 import os
-from typing import TYPE_CHECKING
 
 from rootlesspy.errors import (
     CommandNotExecutable,
@@ -17,10 +16,13 @@ from rootlesspy.errors import (
     RuntimeFailure,
     Unsupported,
 )
+from rootlesspy.light_typing import TYPE_CHECKING
 from rootlesspy.linux import process, userns
 from rootlesspy.runtime import init, sync
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from rootlesspy.linux.userns import IdMaps
     from rootlesspy.runtime.membership import Membership
 
@@ -37,19 +39,75 @@ FLAGS = {
 class Init:
     """The container's init, from clone3 to execve; owns its pidfd and the channel to it."""
 
-    def __init__(self, pid: int, pidfd: int, channel: sync.Channel, arguments: list[str]) -> None:
+    def __init__(self, pid: int, pidfd: int, channel: sync.Channel, plan: init.Plan | None) -> None:
         self.pid = pid
         self.pidfd = pidfd
         self._channel = channel
-        self._command = arguments[0] if arguments else ""
+        self._wanted_tap = ""
+        self._command = ""
+        self._confined = False
+        self.has_plan = plan is not None
+        """Whether it knows what to do; else plan() tells it."""
+        self.works = False
+        """Whether it was told to begin."""
+        self.tap = ""
+        """The network device that it has made; wait_tap() knows."""
+        self.ruleset_fd = -1
+        """The container's Landlock rules, for processes that join it; -1 without."""
+        if plan is not None:
+            self._note(plan)
+
+    def make_tap(self, name: str) -> None:
+        """Have it make a network device, now that its ids are mapped, for wait_tap().
+
+        Not before: in sysfs the device would be nobody's.
+        """
+        self._wanted_tap = name
+        self._send(sync.MAKE_TAP + os.fsencode(name))
+
+    def wait_tap(self) -> None:
+        """Wait until it has made that, or could not.  Raises RuntimeFailure."""
+        wanted, self._wanted_tap = self._wanted_tap, ""
+        if wanted:
+            try:
+                made, _ = self._channel.receive()
+            except sync.FailedError as error:
+                raise self._explain(error.failed) from error
+            self.tap = wanted if made == sync.TAP else ""
+
+    def plan(self, plan: init.Plan, *, mapped: bool = False) -> None:
+        """Say what it is to do, where that was not known when it was born.  Raises OSError.
+
+        mapped: its id maps are written, as ids_mapped() says.
+        """
+        self._note(plan)
+        self.has_plan = True
+        self.works = mapped
+        fd = init.pack(plan)
+        try:
+            self._send(sync.PLAN_MAPPED if mapped else sync.PLAN, fd)
+        finally:
+            os.close(fd)
 
     def ids_mapped(self, fuse_fd: int = -1) -> None:
         """Say that the id maps are written; fuse_fd is the mount of a FuseOverlay."""
+        self.works = True
         self._send(sync.IDS_MAPPED, fuse_fd)
 
     def placed(self) -> None:
         """Say that the scope holds the process and the network is there."""
         self._send(sync.PLACED)
+
+    def wait_hooks(self) -> None:
+        """Wait until the mounts are made and hooks may run.  Raises RuntimeFailure."""
+        try:
+            self._channel.expect(sync.HOOKS)
+        except sync.FailedError as error:
+            raise self._explain(error.failed) from error
+
+    def hooks_done(self) -> None:
+        """Say that the hooks outside have run."""
+        self._send(sync.HOOKS_DONE)
 
     def wait_ready(self) -> int:
         """Wait until everything but execve is done; return the pty's master, or -1.
@@ -57,6 +115,8 @@ class Init:
         Raises RuntimeFailure with init's own words.
         """
         try:
+            if self._confined:
+                self.ruleset_fd = self._channel.expect(sync.RULESET)
             return self._channel.expect(sync.READY)
         except sync.FailedError as error:
             raise self._explain(error.failed) from error
@@ -82,6 +142,11 @@ class Init:
         failed = self._channel.pending_failure()
         return None if failed is None else self._explain(failed)
 
+    def _note(self, plan: init.Plan) -> None:
+        arguments = plan.spec["process"]["args"]
+        self._command = arguments[0] if arguments else ""
+        self._confined = plan.landlock is not None
+
     def _send(self, message: bytes, passed_fd: int = -1) -> None:
         try:
             self._channel.send(message, passed_fd=passed_fd)
@@ -93,18 +158,23 @@ class Init:
         return explain(failed, self._command)
 
 
-def launch(plan: init.Plan, memberships: tuple[Membership, ...] = ()) -> Init:
-    """Fork the container's init into the namespaces that the spec names.
+def launch(
+    kinds: Iterable[str],
+    plan: init.Plan | None,
+    memberships: tuple[Membership, ...] = (),
+) -> Init:
+    """Fork the container's init into namespaces of these kinds.
 
-    memberships: those that exist already; the others are made.  Raises Unsupported when user
-    namespaces are forbidden, RuntimeFailure otherwise.
+    plan: None when it is yet to be made, for Init.plan().  memberships: namespaces that exist
+    already; the others are made.  Raises Unsupported when user namespaces are forbidden,
+    RuntimeFailure otherwise.
     """
     flags = 0
     joined = {kind for each in memberships for kind in each.kinds}
-    for namespace in plan.spec["linux"]["namespaces"]:
+    for kind in kinds:
         # The cgroup namespace is made by init itself, once it is in its scope.
-        if namespace["type"] not in joined:
-            flags |= FLAGS.get(namespace["type"], 0)
+        if kind not in joined:
+            flags |= FLAGS.get(kind, 0)
     ours, theirs = sync.channel_pair()
     try:
         pid, pidfd = _clone(memberships, flags)
@@ -120,7 +190,7 @@ def launch(plan: init.Plan, memberships: tuple[Membership, ...] = ()) -> Init:
         ours.close()
         init.run(plan, theirs)
     theirs.close()
-    return Init(pid, pidfd, ours, plan.spec["process"]["args"])
+    return Init(pid, pidfd, ours, plan)
 
 
 def _clone(memberships: tuple[Membership, ...], flags: int) -> tuple[int, int]:
@@ -153,6 +223,9 @@ def explain(failed: sync.Failed, command: str) -> RuntimeFailure | Unsupported:
             errno=number,
             hint="was it killed? see: journalctl --user -n 20; dmesg",
         )
+    if step == "join the container's namespaces" and number == errno.ESRCH:
+        # setns(2) to a pidfd, of somebody who is gone.
+        return RuntimeFailure("the container has ended", step=step, errno=number)
     if step == "look up the user":
         message = failed.text or f"{path}: {reason}"
     elif path:
@@ -220,15 +293,20 @@ def userns_hint() -> str:
 def _hint(step: str, number: int) -> str | None:
     if number == errno.ENOSPC and step.startswith(("mount", "make")):
         return "the limit of mounts is reached: sysctl fs.mount-max"
+    if number == errno.EDQUOT and step == "make a session keyring":
+        return "the user has too many keys: sysctl kernel.keys.maxkeys"
+    if number == errno.ENOMEM and step == "fork into the PID namespace":
+        # So says the kernel where its first process is gone, too.
+        return "if the container has not just ended: free"
     if step == "mount the root file system":
         return "see: rp info (storage)"
     return None
 
 
-def write_id_maps(pid: int, maps: IdMaps) -> userns.MapHelpers:
+def write_id_maps(pid: int, maps: IdMaps, *, keeps_groups: bool = False) -> userns.MapHelpers:
     """Begin to write init's id maps; finish_id_maps() waits for them.  Raises Unsupported."""
     try:
-        return userns.start_map_helpers(pid, maps)
+        return userns.start_map_helpers(pid, maps, keeps_groups=keeps_groups)
     except userns.HelperError as error:
         raise _explain_helper(error) from error
 

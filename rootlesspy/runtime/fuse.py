@@ -11,10 +11,10 @@ from __future__ import annotations
 import errno
 import os
 import select
-import signal
-from typing import TYPE_CHECKING, NamedTuple, NoReturn
 
 from rootlesspy.errors import RuntimeFailure
+from rootlesspy.light_modules import signal
+from rootlesspy.light_typing import TYPE_CHECKING, NamedTuple, NoReturn
 from rootlesspy.linux import mount, process
 from rootlesspy.runtime import rootfs, sync
 
@@ -40,17 +40,17 @@ class Server(NamedTuple):
             return
 
 
-def start(root: FuseOverlay, merged: str, init_pid: int) -> Server:
+def start(root: FuseOverlay, merged: str, init_pid: int, *, is_outsider: bool = False) -> Server:
     """Start fuse-overlayfs for the container of init and wait for its mount.
 
-    Raises RuntimeFailure with the program's words.
+    is_outsider: as runtime.init.Plan has it.  Raises RuntimeFailure with the program's words.
     """
     user_fd = os.open(f"/proc/{init_pid}/ns/user", os.O_RDONLY | os.O_CLOEXEC)
     words_reader, words_writer = os.pipe2(os.O_CLOEXEC)
     ours, theirs = sync.channel_pair()
     pid = os.fork()
     if pid == 0:
-        _serve(root, merged, user_fd, words_writer, theirs)
+        _serve(root, merged, user_fd, words_writer, theirs, is_outsider=is_outsider)
     for fd in (user_fd, words_writer):
         os.close(fd)
     theirs.close()
@@ -75,17 +75,27 @@ def _status(pid: int) -> str:
 
 
 def _serve(
-    root: FuseOverlay, merged: str, user_fd: int, words: int, channel: sync.Channel
+    root: FuseOverlay,
+    merged: str,
+    user_fd: int,
+    words: int,
+    channel: sync.Channel,
+    *,
+    is_outsider: bool,
 ) -> NoReturn:
     """Become the server, after a sibling was left behind that waits for its mount."""
     try:
         process.setns(user_fd, process.CLONE_NEWUSER)
         process.unshare(process.CLONE_NEWNS)
+        parts = _open_parts(root) if is_outsider else ()
         os.setresgid(0, 0, 0)
         os.setresuid(0, 0, 0)
         mount.mount(None, b"/", None, mount.MS_REC | mount.MS_PRIVATE, None)
-        # Before the server looks at it: it remembers what it saw.
-        rootfs.own(root)
+        if is_outsider:
+            root, merged = _reachable(root, parts)
+        else:
+            # Before the server looks at it: it remembers what it saw.
+            rootfs.own(root)
         # Before there are two of us: the server may have mounted when the other one first looks.
         before = os.stat(merged).st_dev
         server = os.getpid()
@@ -102,6 +112,32 @@ def _serve(
         os.write(words, str(error).encode())
     finally:
         os._exit(127)
+
+
+def _open_parts(root: FuseOverlay) -> tuple[int, ...]:
+    """Open the layers and the container's directory, as the caller."""
+    flags = os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+    return tuple(os.open(path, flags) for path in (*root.lower, os.path.dirname(root.upper)))
+
+
+def _reachable(root: FuseOverlay, parts: tuple[int, ...]) -> tuple[FuseOverlay, str]:
+    """Bind what the server is to find where root of the container may go; return it and where.
+
+    On a tmpfs over /sys, which nothing here needs.
+    """
+    place = "/sys"
+    mount.mount(b"tmpfs", place.encode(), b"tmpfs", 0, b"mode=755")
+    for number, fd in enumerate(parts):
+        target = f"{place}/{number}"
+        os.mkdir(target, 0o755)
+        target_fd = os.open(target, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+        mount.move_mount(mount.open_tree(b"", dir_fd=fd), target_fd)
+    os.mkdir(f"{place}/merged", 0o755)
+    # The upper and the work directory on one mount, as files are renamed between them.
+    own = f"{place}/{len(parts) - 1}"
+    lower = tuple(f"{place}/{number}" for number in range(len(root.lower)))
+    moved = root._replace(lower=lower, upper=f"{own}/upper", work=f"{own}/work")
+    return moved, f"{place}/merged"
 
 
 def _hand_over(merged: bytes, before: int, server: int, channel: sync.Channel) -> NoReturn:

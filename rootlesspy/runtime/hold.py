@@ -15,11 +15,11 @@ namespace it reaps what the members leave.
 from __future__ import annotations
 
 import os
-import signal
-from typing import NamedTuple, NoReturn
 
+from rootlesspy.light_modules import signal
+from rootlesspy.light_typing import NamedTuple, NoReturn
 from rootlesspy.linux import mount, process
-from rootlesspy.runtime import init, payload, rootfs, sync
+from rootlesspy.runtime import init, kernel_files, payload, sync
 from rootlesspy.runtime.create import FLAGS
 
 OPEN = b"OPEN"
@@ -61,15 +61,18 @@ def _run(plan: Plan, channel: sync.Channel) -> NoReturn:
 def _hold(plan: Plan, channel: sync.Channel, step: init.Steps) -> NoReturn:
     step("wait for the id maps")
     channel.expect(sync.IDS_MAPPED)
+    # As the caller: root of the namespace may not go there where the caller's ids are not mapped.
+    place_fd = os.open(plan.place, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
     step("become root of the user namespace")
     payload.set_ids(0, 0, () if plan.set_groups else None)
+    # Another uid cleared it, and the network helper, which is the caller's, has to look in.
+    process.set_dumpable(True)
     process.set_parent_death_signal(signal.SIGKILL)
     os.setsid()
     os.umask(0o022)
     step("make the root")
     mount.mount(None, b"/", None, mount.MS_REC | mount.MS_SLAVE, None)
     root_fd = mount.new_filesystem(b"tmpfs", ((b"mode", b"0755"), (b"size", b"4k")), _TMPFS_FLAGS)
-    place_fd = os.open(plan.place, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
     mount.move_mount(root_fd, place_fd)
     os.mkdir("dev", 0o755, dir_fd=root_fd)
     os.mkdir("dev/shm", 0o755, dir_fd=root_fd)
@@ -79,7 +82,7 @@ def _hold(plan: Plan, channel: sync.Channel, step: init.Steps) -> NoReturn:
     mount.move_mount(shm, os.open("dev/shm", os.O_PATH | os.O_CLOEXEC, dir_fd=root_fd))
     step("set sysctls")
     host_fd = os.open(b"/", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
-    rootfs.write_sysctls(host_fd, dict(plan.sysctls))
+    kernel_files.write_sysctls(host_fd, dict(plan.sysctls), {})
     if plan.hostname:
         step("set the host name")
         process.sethostname(os.fsencode(plan.hostname))

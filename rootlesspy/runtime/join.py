@@ -15,18 +15,19 @@ joined, and files of the container are opened below its root alone (SECURITY.md 
 
 from __future__ import annotations
 
-import ctypes
 import errno
 import os
-import signal
+import stat
 import sys
-from typing import TYPE_CHECKING, NamedTuple, NoReturn
 
+from rootlesspy.light_modules import ctypes, signal
+from rootlesspy.light_typing import TYPE_CHECKING, NamedTuple, NoReturn
 from rootlesspy.linux import process
 from rootlesspy.runtime import payload, sync, terminal, user
 
 if TYPE_CHECKING:
     import mmap
+    from collections.abc import Callable
 
     from rootlesspy.oci.runtime_spec import LinuxIDMapping, Process
 
@@ -58,6 +59,8 @@ class Plan(NamedTuple):
     filter: bytes | None
     stdio: tuple[int, int, int]
     """What becomes 0, 1 and 2, unless the process has a terminal."""
+    ruleset_fd: int = -1
+    """The container's Landlock rules, with --landlock."""
 
 
 class Joining(NamedTuple):
@@ -138,6 +141,8 @@ def _enter(
     os.umask(0o022)
     if not plan.process.get("terminal"):
         _take_stdio(plan.stdio)
+    confine = _confine(plan)
+    _share_pipes(plan)
     # From here on nobody may trace this process or open its files in /proc.
     process.set_dumpable(False)
     step("join the container's namespaces")
@@ -146,6 +151,8 @@ def _enter(
         flags |= _FLAGS.get(name, 0)
     process.setns(container_pidfd, flags)
     payload.set_ids(0, 0, () if plan.set_groups else None)
+    step("make a session keyring")
+    payload.leave_keyring()
     root_fd = os.open(b"/", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
     step("look up the user")
     who = user.resolve(root_fd, plan.user, plan.group_add)
@@ -154,6 +161,7 @@ def _enter(
     step("make the terminal")
     master, slave = _open_terminal(root_fd, plan.process)
     prepared = payload.prepare(plan.process, who, set_groups=plan.set_groups, program=plan.filter)
+    prepared = prepared._replace(confine=confine)
     payload.close_imports()
     step("fork into the PID namespace")
     pid, pidfd = process.clone3(process.CLONE_PARENT, tid=tid)
@@ -176,11 +184,38 @@ class _Step:
         self.name = name
 
 
+def _confine(plan: Plan) -> Callable[[], None] | None:
+    """Do and return what holds the process to the container's AppArmor profile and Landlock rules.
+
+    Runs while files and imports are still the host's.
+    """
+    if plan.process.get("apparmorProfile"):
+        from rootlesspy.runtime import attributes
+
+        attributes.confine(plan.process["apparmorProfile"])
+    if plan.ruleset_fd < 0:
+        return None
+    from rootlesspy.linux import landlock
+
+    return lambda: landlock.restrict_self(plan.ruleset_fd)
+
+
 def _take_stdio(fds: tuple[int, int, int]) -> None:
     # First out of the way: one of them may be another one's number.
     moved = [os.dup(fd) for fd in fds]
     for number, fd in enumerate(moved):
         os.dup2(fd, number)
+
+
+def _share_pipes(plan: Plan) -> None:
+    """Let /dev/stdout and the like be opened where they are the caller's, who is nobody inside."""
+    own = os.getuid()
+    if any(m["hostID"] <= own < m["hostID"] + m["size"] for m in plan.uid_mappings):
+        return
+    for number in (0, 1, 2):
+        status = os.fstat(number)
+        if stat.S_ISFIFO(status.st_mode) and status.st_uid == own:
+            os.fchmod(number, 0o666)
 
 
 def _open_terminal(root_fd: int, wanted: Process) -> tuple[int, int]:

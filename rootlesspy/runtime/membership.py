@@ -9,9 +9,9 @@ from __future__ import annotations
 
 import errno
 import os
-from typing import NamedTuple, NoReturn
 
 from rootlesspy.errors import RuntimeFailure
+from rootlesspy.light_typing import NamedTuple, NoReturn
 from rootlesspy.linux import process
 from rootlesspy.runtime.create import FLAGS
 

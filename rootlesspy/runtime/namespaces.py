@@ -10,9 +10,9 @@ from __future__ import annotations
 import errno
 import fcntl
 import os
-from typing import TYPE_CHECKING, NamedTuple
 
 from rootlesspy.errors import RuntimeFailure
+from rootlesspy.light_typing import TYPE_CHECKING, NamedTuple
 from rootlesspy.linux import process
 
 if TYPE_CHECKING:

@@ -8,11 +8,10 @@ from __future__ import annotations
 import errno
 import os
 import resource
-import signal
-import socket
 import sys
-from typing import TYPE_CHECKING, NamedTuple, NoReturn
 
+from rootlesspy.light_modules import signal, socket
+from rootlesspy.light_typing import TYPE_CHECKING, NamedTuple, NoReturn
 from rootlesspy.linux import process
 from rootlesspy.runtime import caps, seccomp, terminal
 
@@ -25,6 +24,8 @@ if TYPE_CHECKING:
 _SIGNALS = 64
 _DEFAULT_PATH = b"/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 _NOT_FOUND = frozenset((errno.ENOENT, errno.ENOTDIR))
+KEY_OWNERS = range(1, 65)
+"""Ids of the container that session keyrings may belong to."""
 
 
 class Prepared(NamedTuple):
@@ -49,6 +50,10 @@ class Prepared(NamedTuple):
     notify_fd: int = -1
     """The socket that gets the descriptor of seccomp's notifications, with notify_message."""
     notify_message: bytes = b""
+    confine: Callable[[], None] | None = None
+    """Applies the Landlock rules: system calls only."""
+    start_hooks: Callable[[], None] | None = None
+    """Runs the startContainer hooks."""
 
 
 def prepare(
@@ -108,9 +113,9 @@ def become(prepared: Prepared, step: Callable[[str], None], slave: int) -> NoRet
     _reset_signals()
     os.umask(prepared.umask)
     step("set capabilities and ids")
-    if not prepared.no_new_privileges and prepared.filter is not None:
-        # Without no_new_privs the kernel wants CAP_SYS_ADMIN for a filter: before it is dropped.
-        _install_filter(prepared, prepared.filter)
+    if not prepared.no_new_privileges:
+        # Without no_new_privs the kernel wants CAP_SYS_ADMIN for these: before it is dropped.
+        _confine(prepared, step)
     process.set_keep_capabilities(True)
     set_ids(prepared.who.uid, prepared.who.gid, prepared.groups)
     # As the user, so that a directory it may not enter is refused.
@@ -126,12 +131,24 @@ def become(prepared: Prepared, step: Callable[[str], None], slave: int) -> NoRet
     process.close_on_exec_from(3 + prepared.inherited_fds)
     if prepared.no_new_privileges:
         process.set_no_new_privileges()
-        if prepared.filter is not None:
-            step("install the seccomp filter")
-            # Last, as it may forbid any of the calls above.
-            _install_filter(prepared, prepared.filter)
+        _confine(prepared, step)
+    if prepared.start_hooks is not None:
+        # Now, as they may be the image's own programs: they get no right that it has not.
+        step("run the startContainer hook")
+        prepared.start_hooks()
     step("exec")
     _execute(prepared)
+
+
+def _confine(prepared: Prepared, step: Callable[[str], None]) -> None:
+    """Apply what restricts this process for good, the filter last: it may forbid the others."""
+    if prepared.confine is not None:
+        step("apply the Landlock rules")
+        prepared.confine()
+    if prepared.filter is not None:
+        step("install the seccomp filter")
+        _install_filter(prepared, prepared.filter)
+    step("set capabilities and ids")
 
 
 def _install_filter(prepared: Prepared, program: bytes) -> None:
@@ -166,6 +183,42 @@ def _candidates(command: bytes, path: bytes) -> list[bytes]:
     if b"/" in command or not command:
         return [command]
     return [(directory or b".") + b"/" + command for directory in path.split(b":")]
+
+
+def leave_keyring(owners: range = KEY_OWNERS) -> None:
+    """Leave the caller's session keyring behind, as root of the container.
+
+    A user may own 200 keys (keyrings(7), kernel.keys.maxkeys), his other programs' among them: the
+    keyring belongs to one of the container's ids in owners where they are mapped and have room.
+    Raises OSError.
+    """
+    own = os.getresuid()[0]
+    for uid in owners:
+        try:
+            # Keys belong to the real id; with the other two all rights stay.
+            os.setresuid(uid, -1, -1)
+        except OSError:
+            break
+        try:
+            if _join_new_keyring():
+                return
+        finally:
+            os.setresuid(own, -1, -1)
+    if not _join_new_keyring():
+        raise OSError(errno.EDQUOT, os.strerror(errno.EDQUOT))
+
+
+def _join_new_keyring() -> bool:
+    """Tell whether there was room for one more key."""
+    try:
+        process.join_new_session_keyring()
+    except OSError as error:
+        if error.errno == errno.EDQUOT:
+            return False
+        # No keyrings in this kernel, or refused by an outer seccomp filter: none to inherit.
+        if error.errno not in (errno.ENOSYS, errno.EPERM):
+            raise
+    return True
 
 
 def set_ids(uid: int, gid: int, groups: tuple[int, ...] | None) -> None:

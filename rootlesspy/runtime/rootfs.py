@@ -11,8 +11,8 @@ from __future__ import annotations
 import errno
 import os
 import stat
-from typing import TYPE_CHECKING, NamedTuple
 
+from rootlesspy.light_typing import TYPE_CHECKING, NamedTuple
 from rootlesspy.linux import mount, pathrs
 
 if TYPE_CHECKING:
@@ -34,6 +34,7 @@ _DEVICE_LINKS = {
     "stderr": "/proc/self/fd/2",
     "ptmx": "pts/ptmx",
 }
+_TOP = os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 
 FLAG_OPTIONS = {
     "ro": (mount.MOUNT_ATTR_RDONLY, 0),
@@ -58,8 +59,7 @@ PROPAGATION = {
     "shared": mount.MS_SHARED,
     "unbindable": mount.MS_UNBINDABLE,
 }
-_EMPTY_OPTIONS = ((b"size", b"4k"), (b"mode", b"0555"))
-_EMPTY_FLAGS = mount.MOUNT_ATTR_RDONLY | mount.MOUNT_ATTR_NODEV | mount.MOUNT_ATTR_NOSUID
+KERNEL_TYPES = ("proc", "sysfs")
 IGNORED_OPTIONS = frozenset(("defaults", "async", "loud", "nomand", "bind", "rbind"))
 
 
@@ -69,6 +69,8 @@ class Overlay(NamedTuple):
     lower: tuple[str, ...]
     upper: str
     work: str
+    volatile: bool = False
+    """Nothing of it has to be on disk: its end, or an fsync, does not wait for that."""
 
 
 class Directory(NamedTuple):
@@ -126,7 +128,8 @@ def parse_options(options: Iterable[str]) -> MountOptions:
         # A flag that is both set and cleared is set: "ro" after "rw" is what was asked for last.
         clear_flags=clear_flags & ~set_flags | (mount.MOUNT_ATTR__ATIME & clear_flags),
         recursive_set=recursive_set,
-        recursive_clear=recursive_clear & ~recursive_set,
+        recursive_clear=recursive_clear & ~recursive_set
+        | (mount.MOUNT_ATTR__ATIME & recursive_clear),
         propagation=propagation,
         propagation_recursive=propagation_recursive,
         bind=bind,
@@ -135,15 +138,30 @@ def parse_options(options: Iterable[str]) -> MountOptions:
     )
 
 
-def mount_root(root: Overlay | FuseOverlay | Directory, merged: str, fuse_fd: int = -1) -> int:
+def open_root(root: Overlay | FuseOverlay | Directory) -> tuple[int, ...]:
+    """Open what the root file system is made of, for mount_root(); as runtime.sources."""
+    if isinstance(root, FuseOverlay):
+        return ()
+    paths = (root.path,) if isinstance(root, Directory) else (*root.lower, root.upper, root.work)
+    return tuple(os.open(path, _TOP) for path in paths)
+
+
+def mount_root(
+    root: Overlay | FuseOverlay | Directory,
+    merged: str,
+    fuse_fd: int = -1,
+    opened: tuple[int, ...] | None = None,
+) -> int:
     """Mount the root file system and return a descriptor of its top.
 
     merged is the empty directory of the bundle where an overlay is mounted; fuse_fd the detached
-    mount of a FuseOverlay.  Raises OSError.
+    mount of a FuseOverlay; opened what open_root() returned, closed here.  Raises OSError.
     """
-    flags = os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+    flags = _TOP
+    if opened is None:
+        opened = open_root(root)
     if isinstance(root, Directory):
-        source = os.open(root.path, flags)
+        (source,) = opened
         tree = mount.open_tree(b"", dir_fd=source, recursive=True)
         mount.mount_setattr(tree, propagation=mount.MS_PRIVATE, recursive=True)
         mount.move_mount(tree, source)
@@ -155,13 +173,24 @@ def mount_root(root: Overlay | FuseOverlay | Directory, merged: str, fuse_fd: in
         os.close(target)
         return fuse_fd
     # Through descriptors, as mount(2) takes one page of options: enough for 128 short paths.
-    opened = [os.open(path, flags) for path in (*root.lower, root.upper, root.work)]
     *lower, upper, work = [f"/proc/self/fd/{fd}" for fd in opened]
     options = f"lowerdir={':'.join(reversed(lower))},upperdir={upper},workdir={work},userxattr"
+    if root.volatile:
+        options += ",volatile"
+        # What an unclean end left for those who still want the files (overlayfs.rst, "Volatile").
+        _remove_mark(f"{work}/work/incompat/volatile")
     mount.mount(b"overlay", os.fsencode(merged), b"overlay", 0, options.encode())
     for fd in opened:
         os.close(fd)
     return os.open(merged, flags)
+
+
+def _remove_mark(path: str) -> None:
+    """Remove an empty directory if it is there."""
+    try:
+        os.rmdir(path)
+    except FileNotFoundError:
+        return
 
 
 def own(root: Overlay | FuseOverlay | Directory) -> None:
@@ -174,33 +203,65 @@ def own(root: Overlay | FuseOverlay | Directory) -> None:
             os.chown(path, 0, 0, follow_symlinks=False)
 
 
-def mount_all(root_fd: int, mounts: Sequence[Mapping[str, object]]) -> None:
-    """Carry out the spec's mounts in order, except cgroup, which waits for its namespace."""
+def mount_all(
+    root_fd: int,
+    mounts: Sequence[Mapping[str, object]],
+    opened: Mapping[str, int] | None = None,
+) -> dict[str, int]:
+    """Carry out the spec's mounts in order, except cgroup, which waits for its namespace.
+
+    opened: what sources.open_all() returned.  Returns a descriptor of each file system of the
+    kernel's (proc, sysfs) by where it is mounted: what lies at that name may be swapped
+    (CVE-2025-52881).
+    """
+    trees = {}
     for entry in mounts:
-        if entry.get("type") not in ("cgroup", "cgroup2"):
-            mount_one(root_fd, entry)
+        if entry.get("type") in KERNEL_TYPES:
+            trees[str(entry["destination"])] = _mount_new(root_fd, entry)
+        elif entry.get("type") not in ("cgroup", "cgroup2"):
+            mount_one(root_fd, entry, opened)
+    return trees
 
 
-def mount_one(root_fd: int, entry: Mapping[str, object]) -> None:
+def mount_one(
+    root_fd: int, entry: Mapping[str, object], opened: Mapping[str, int] | None = None
+) -> None:
     """Carry out one mount of the spec.  Raises OSError with the destination as its path."""
     destination = str(entry["destination"])
-    kind = str(entry.get("type", ""))
-    given = entry.get("options", ())
-    options = parse_options(given if isinstance(given, (list, tuple)) else ())
+    options = _options(entry)
+    if entry.get("type") != "bind" and not options.bind:
+        os.close(_mount_new(root_fd, entry))
+        return
+    source = str(entry["source"])
     try:
-        if kind == "bind" or options.bind:
-            _bind(root_fd, str(entry["source"]), destination, options)
-            return
-        detached = mount.new_filesystem(os.fsencode(kind), options.data, options.set_flags)
-        target = target_directory(root_fd, destination, strict=kind in ("proc", "sysfs"))
-        refuse_link_into_proc(root_fd, target, destination)
-        mount.move_mount(detached, target)
-        os.close(target)
-        os.close(detached)
+        if opened is not None and source in opened:
+            source_fd = os.dup(opened[source])
+        else:
+            source_fd = os.open(source, os.O_PATH | os.O_CLOEXEC)
+        _bind(root_fd, source_fd, destination, options)
     except OSError as error:
-        if error.errno == errno.ENOENT and error.filename == str(entry.get("source")):
+        if error.errno == errno.ENOENT and error.filename == source:
             raise
         raise OSError(error.errno, error.strerror, destination) from error
+
+
+def _options(entry: Mapping[str, object]) -> MountOptions:
+    given = entry.get("options", ())
+    return parse_options(given if isinstance(given, (list, tuple)) else ())
+
+
+def _mount_new(root_fd: int, entry: Mapping[str, object]) -> int:
+    """Mount a new file system and return a descriptor of its root."""
+    destination, kind, options = str(entry["destination"]), str(entry["type"]), _options(entry)
+    try:
+        tree = mount.new_filesystem(os.fsencode(kind), options.data, options.set_flags)
+        target = target_directory(root_fd, destination, strict=kind in KERNEL_TYPES)
+        refuse_link_into_proc(root_fd, target, destination)
+        mount.move_mount(tree, target)
+        os.close(target)
+    except OSError as error:
+        raise OSError(error.errno, error.strerror, destination) from error
+    return tree
 
 
 def mount_cgroup(root_fd: int, mounts: Sequence[Mapping[str, object]]) -> None:
@@ -244,60 +305,7 @@ def open_device(name: str, number: tuple[int, int]) -> int:
     return fd
 
 
-def mask(root_fd: int, paths: Sequence[str]) -> None:
-    """Hide paths: a file behind /dev/null, a directory behind an empty read-only tmpfs."""
-    empty = -1
-    for path in paths:
-        try:
-            target = pathrs.open_in_root(root_fd, path, os.O_PATH)
-        except (FileNotFoundError, NotADirectoryError):
-            continue
-        if not stat.S_ISDIR(os.fstat(target).st_mode):
-            source = open_device("null", _DEVICES["null"])
-            tree = mount.open_tree(b"", dir_fd=source)
-            os.close(source)
-        elif empty < 0:
-            tree = mount.new_filesystem(b"tmpfs", _EMPTY_OPTIONS, _EMPTY_FLAGS)
-            empty = os.dup(tree)
-        else:
-            # Cloned from where it is attached: before Linux 6.15 a detached mount has no clones.
-            tree = mount.open_tree(b"", dir_fd=empty)
-        mount.move_mount(tree, target)
-        os.close(tree)
-        os.close(target)
-    if empty >= 0:
-        os.close(empty)
-
-
-def make_read_only(root_fd: int, paths: Sequence[str]) -> None:
-    """Bind each path onto itself, read-only with everything below it."""
-    for path in paths:
-        try:
-            target = pathrs.open_in_root(root_fd, path, os.O_PATH)
-        except (FileNotFoundError, NotADirectoryError):
-            continue
-        tree = mount.open_tree(b"", dir_fd=target, recursive=True)
-        mount.mount_setattr(tree, set_flags=mount.MOUNT_ATTR_RDONLY, recursive=True)
-        mount.move_mount(tree, target)
-        os.close(tree)
-        os.close(target)
-
-
-def write_sysctls(root_fd: int, sysctls: Mapping[str, str]) -> None:
-    """Set namespaced kernel parameters through the container's own /proc."""
-    for key, value in sysctls.items():
-        path = "proc/sys/" + key.replace(".", "/")
-        fd = pathrs.open_in_root(root_fd, path, os.O_WRONLY)
-        try:
-            os.write(fd, value.encode())
-        except OSError as error:
-            raise OSError(error.errno, error.strerror, "/" + path) from error
-        finally:
-            os.close(fd)
-
-
-def _bind(root_fd: int, source: str, destination: str, options: MountOptions) -> None:
-    source_fd = os.open(source, os.O_PATH | os.O_CLOEXEC)
+def _bind(root_fd: int, source_fd: int, destination: str, options: MountOptions) -> None:
     tree = mount.open_tree(b"", dir_fd=source_fd, recursive=options.recursive_bind)
     mount.mount_setattr(
         tree,
@@ -310,9 +318,14 @@ def _bind(root_fd: int, source: str, destination: str, options: MountOptions) ->
     if options.set_flags or options.clear_flags:
         mount.mount_setattr(tree, set_flags=options.set_flags, clear_flags=options.clear_flags)
     if stat.S_ISDIR(os.fstat(source_fd).st_mode):
-        target = target_directory(root_fd, destination, strict=False)
+        # Where the kernel's own file systems belong it is as strict as for a new one.
+        strict = destination in ("/proc", "/sys")
+        target = target_directory(root_fd, destination, strict=strict)
     else:
         target = pathrs.make_file(root_fd, destination)
+        if stat.S_ISDIR(os.fstat(target).st_mode):
+            # move_mount(2) says EINVAL only.
+            raise OSError(errno.EISDIR, "is a directory, its source is not", destination)
     refuse_link_into_proc(root_fd, target, destination)
     mount.move_mount(tree, target)
     for fd in (source_fd, tree, target):
@@ -337,7 +350,11 @@ def refuse_link_into_proc(root_fd: int, target: int, destination: str) -> None:
 
 
 def target_directory(root_fd: int, destination: str, *, strict: bool) -> int:
-    target = pathrs.make_directories(root_fd, destination)
+    try:
+        target = pathrs.make_directories(root_fd, destination)
+    except (FileExistsError, NotADirectoryError):
+        # A file, or a link that leads nowhere.
+        raise OSError(errno.ENOTDIR, "must be a directory", destination) from None
     if strict:
         # An image whose /proc is a link would get its procfs somewhere else (CVE-2023-27561).
         parent, last = pathrs.open_parent(root_fd, destination)

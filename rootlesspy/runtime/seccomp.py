@@ -9,19 +9,20 @@ Sources: seccomp(2), seccomp_rule_add(3), runtime-spec config-linux.md "Seccomp"
 
 from __future__ import annotations
 
-import ctypes
-import json
 import os
 import stat
-from typing import TYPE_CHECKING, Any
+import sys
+
+from rootlesspy.light_modules import ctypes, json
+from rootlesspy.light_typing import TYPE_CHECKING, Any
 
 try:  # As random of the standard library does: hashlib brings OpenSSL along.
-    from _sha2 import sha256  # type: ignore[import-not-found]  # Python 3.12
+    if sys.version_info >= (3, 12):
+        from _sha2 import sha256
+    else:
+        from _sha256 import sha256  # type: ignore[import-not-found]
 except ImportError:
-    try:
-        from _sha256 import sha256  # type: ignore[import-not-found]  # Python 3.11
-    except ImportError:
-        from hashlib import sha256
+    from hashlib import sha256
 
 from rootlesspy.errors import RuntimeFailure, Unsupported
 

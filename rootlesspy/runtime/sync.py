@@ -2,12 +2,21 @@
 
     supervisor                          init (born by clone3 in its new namespaces)
       newuidmap, newgidmap
+      MAKE_TAP (its name)     ─▶        only where the network's helper attaches to a device
+                              ◀──       TAP, or NO_TAP if it cannot be made
+      PLAN (+ file)           ─▶        only to one that was born before there was a container;
+                                        PLAN_MAPPED says IDS_MAPPED too
       IDS_MAPPED (+ fuse mount) ─▶        becomes root of its user namespace, mounts
       scope started, network attached
-      PLACED                  ──▶         cgroup namespace, masks, pivot
+      PLACED                  ──▶
+                              ◀──       HOOKS, only of a container that has some
+      prestart, createRuntime
+      HOOKS_DONE              ──▶         createContainer
+                                          cgroup namespace, masks, pivot
+                              ◀──       with --landlock RULESET (+ its descriptor)
                               ◀──       READY (with -t: the pty's master, by SCM_RIGHTS)
       record written
-      EXEC                    ──▶         ids, capabilities, seccomp, execve
+      EXEC                    ──▶         ids, capabilities, seccomp, startContainer, execve
                               ◀──       end of file: the socket was close-on-exec, exec succeeded
                               ◀──       FAILED(step, errno, path, text), at any time
 
@@ -19,11 +28,20 @@ from __future__ import annotations
 
 import errno
 import os
-import socket
-from typing import NamedTuple
 
+from rootlesspy.light_modules import socket
+from rootlesspy.light_typing import NamedTuple
+
+MAKE_TAP = b"MAKE_TAP "
+TAP = b"TAP"
+NO_TAP = b"NO_TAP"
+PLAN = b"PLAN"
+PLAN_MAPPED = b"PLAN_MAPPED"
 IDS_MAPPED = b"IDS_MAPPED"
 PLACED = b"PLACED"
+HOOKS = b"HOOKS"
+HOOKS_DONE = b"HOOKS_DONE"
+RULESET = b"RULESET"
 READY = b"READY"
 EXEC = b"EXEC"
 _FAILED = b"FAILED"
@@ -86,7 +104,7 @@ class Channel:
         """
         received, _ = self._receive()
         if received:
-            raise FailedError(_parse(received, b"end of file"))
+            raise FailedError(parse_failure(received))
 
     def fileno(self) -> int:
         """Return the socket's descriptor, to be polled."""
@@ -105,10 +123,12 @@ class Channel:
     def pending_failure(self) -> Failed | None:
         """Return a FAILED message that has arrived, without waiting for one."""
         try:
-            message = self._socket.recv(_MESSAGE_BYTES, socket.MSG_DONTWAIT)
+            while message := self._socket.recv(_MESSAGE_BYTES, socket.MSG_DONTWAIT):
+                if message.startswith(_FAILED):
+                    return _parse(message, READY)
         except OSError:
-            return None
-        return _parse(message, READY) if message.startswith(_FAILED) else None
+            pass
+        return None
 
     def close(self) -> None:
         """Close this end."""
@@ -131,6 +151,11 @@ def channel_pair() -> tuple[Channel, Channel]:
     """Return the supervisor's and init's end."""
     supervisor, init = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     return Channel(supervisor), Channel(init)
+
+
+def parse_failure(message: bytes) -> Failed:
+    """Return what a message says that came where the end of file was waited for."""
+    return _parse(message, b"end of file")
 
 
 def _parse(message: bytes, wanted: bytes) -> Failed:

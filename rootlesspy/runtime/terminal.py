@@ -8,11 +8,14 @@ from __future__ import annotations
 
 import fcntl
 import os
-import struct
-import termios
 
+from rootlesspy.light_modules import struct
 from rootlesspy.linux import mount, pathrs
 
+# <asm-generic/ioctls.h>; the module termios, which has some of them, is a library to be loaded.
+_TIOCSCTTY = 0x540E
+_TIOCGWINSZ = 0x5413
+_TIOCSWINSZ = 0x5414
 _TIOCGPTPEER = 0x5441
 _TIOCSPTLCK = 0x40045431
 
@@ -30,12 +33,12 @@ def open_pty(root_fd: int, rows: int, columns: int) -> tuple[int, int]:
 
 def set_size(fd: int, rows: int, columns: int) -> None:
     """Tell the terminal how large it is; its foreground processes get SIGWINCH."""
-    fcntl.ioctl(fd, termios.TIOCSWINSZ, struct.pack("HHHH", rows, columns, 0, 0))
+    fcntl.ioctl(fd, _TIOCSWINSZ, struct.pack("HHHH", rows, columns, 0, 0))
 
 
 def get_size(fd: int) -> tuple[int, int]:
     """Return (rows, columns) of a terminal."""
-    rows, columns, _, _ = struct.unpack("HHHH", fcntl.ioctl(fd, termios.TIOCGWINSZ, b"\0" * 8))
+    rows, columns, _, _ = struct.unpack("HHHH", fcntl.ioctl(fd, _TIOCGWINSZ, b"\0" * 8))
     return rows, columns
 
 
@@ -50,6 +53,6 @@ def bind_console(root_fd: int, slave: int) -> None:
 
 def become_controlling(slave: int) -> None:
     """Make the slave the controlling terminal of this session and its stdin, stdout, stderr."""
-    fcntl.ioctl(slave, termios.TIOCSCTTY, 0)
+    fcntl.ioctl(slave, _TIOCSCTTY, 0)
     for number in (0, 1, 2):
         os.dup2(slave, number)

@@ -8,18 +8,21 @@ optionally ":" and a group name or GID.  Sources: passwd(5), group(5).
 from __future__ import annotations
 
 import errno
-from typing import TYPE_CHECKING, NamedTuple
+import io
 
+from rootlesspy.light_typing import TYPE_CHECKING, NamedTuple
 from rootlesspy.linux import pathrs
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
 
     from rootlesspy.oci.runtime_spec import LinuxIDMapping
 
 _FILE_LIMIT_BYTES = 16 * 1024 * 1024
 _ID_MAXIMUM = 2**32 - 2
 _GROUPS_MAXIMUM = 65536
+_PASSWD_FIELDS = 7
+_GROUP_FIELDS = 4
 
 
 class User(NamedTuple):
@@ -46,13 +49,12 @@ def resolve(root_fd: int, text: str, group_add: tuple[str, ...]) -> User:
         raise _error(f"user {text!r} is not USER or USER:GROUP")
     for word in (name, group, *group_add):
         _refuse_almost_a_number(word)
-    passwd = _entries(root_fd, "etc/passwd", 7)
-    entry = _passwd_entry(passwd, name or "0")
+    entry = _passwd_entry(_content(root_fd, "etc/passwd"), name or "0")
     if entry is not None:
         uid, gid, login, home = entry
     else:
         uid, gid, login, home = _number(name or "0", "user", "/etc/passwd"), 0, "", "/"
-    groups = _entries(root_fd, "etc/group", 4) if group or group_add or login else ()
+    groups = _content(root_fd, "etc/group") if group or group_add or login else b""
     if group:
         gid = _group_id(groups, group)
         additional: list[int] = []
@@ -90,10 +92,10 @@ def _refuse_almost_a_number(name: str) -> None:
         raise _error(f"{name!r} is neither a number nor a name")
 
 
-def _passwd_entry(entries: tuple[list[bytes], ...], name: str) -> tuple[int, int, str, str] | None:
+def _passwd_entry(passwd: bytes, name: str) -> tuple[int, int, str, str] | None:
     wanted = name.encode("utf-8", "surrogateescape")
     by_number = _is_number(name)
-    for fields in entries:
+    for fields in _entries(passwd, _PASSWD_FIELDS):
         if not by_number and fields[0] != wanted:
             continue
         uid, gid = _plain(fields[2]), _plain(fields[3])
@@ -105,23 +107,25 @@ def _passwd_entry(entries: tuple[list[bytes], ...], name: str) -> tuple[int, int
     return None
 
 
-def _memberships(entries: tuple[list[bytes], ...], login: str) -> list[int]:
+def _memberships(groups: bytes, login: str) -> list[int]:
     if not login:
         return []
-    wanted = login.encode()
-    found = []
-    for fields in entries:
+    wanted = b",%s," % login.encode()
+    found: dict[int, None] = {}
+    for fields in _entries(groups, _GROUP_FIELDS):
         gid = _plain(fields[2])
-        if gid is not None and wanted in fields[3].split(b","):
-            found.append(gid)
-    return found
+        if gid is not None and wanted in b",%s," % fields[3]:
+            found[gid] = None
+            if len(found) == _GROUPS_MAXIMUM:
+                break
+    return list(found)
 
 
-def _group_id(entries: tuple[list[bytes], ...], name: str) -> int:
+def _group_id(groups: bytes, name: str) -> int:
     if _is_number(name):
         return _number(name, "group", "/etc/group")
     wanted = name.encode("utf-8", "surrogateescape")
-    for fields in entries:
+    for fields in _entries(groups, _GROUP_FIELDS):
         gid = _plain(fields[2])
         if fields[0] == wanted and gid is not None:
             return gid
@@ -152,13 +156,23 @@ def _text(field: bytes) -> str:
     return field.decode("utf-8", "surrogateescape")
 
 
-def _entries(root_fd: int, path: str, width: int) -> tuple[list[bytes], ...]:
+def _content(root_fd: int, path: str) -> bytes:
     try:
-        content = pathrs.read_file(root_fd, path, _FILE_LIMIT_BYTES)
+        return pathrs.read_file(root_fd, path, _FILE_LIMIT_BYTES)
     except (FileNotFoundError, NotADirectoryError):
-        return ()
-    lines = (line.split(b":") for line in content.split(b"\n"))
-    return tuple(fields for fields in lines if len(fields) >= width)
+        return b""
+
+
+def _entries(content: bytes, width: int) -> Iterator[list[bytes]]:
+    """Yield the fields of each line that has that many.
+
+    One line at a time and no more fields than wanted: as lists the 16 MiB of a hostile file would
+    be 1 GiB (CVE-2026-47262).
+    """
+    for line in io.BytesIO(content):
+        fields = line.rstrip(b"\n").split(b":", width)
+        if len(fields) >= width:
+            yield fields
 
 
 def _error(text: str) -> UserLookupError:

@@ -12,13 +12,13 @@ Cold calls that read a whole manager go through pystemd, imported inside the fun
 
 from __future__ import annotations
 
-import ctypes
 import errno
 import os
 import time
-from typing import TYPE_CHECKING, Any, NamedTuple
 
 from rootlesspy.errors import Error, Unsupported
+from rootlesspy.light_modules import ctypes
+from rootlesspy.light_typing import TYPE_CHECKING, NamedTuple
 from rootlesspy.systemd import sdbus
 
 if TYPE_CHECKING:
@@ -153,6 +153,10 @@ class Bus:
         self._pending.add(cookie.value)
         return cookie.value
 
+    def tell(self, member: str, signature: str = "", *values: Value, **where: str) -> None:
+        """Send a method call, as send() does, whose answer nobody waits for."""
+        self._pending.discard(self.send(member, signature, *values, **where))
+
     def reply(self, cookie: int, timeout_s: float = CALL_TIMEOUT_S) -> list[Value]:
         """Wait for the answer to a call; raises BusError, or Unsupported when none comes."""
         try:
@@ -176,19 +180,24 @@ class Bus:
         self, name: str, properties: Sequence[Property], mode: str = "fail"
     ) -> str:
         """Enqueue the start of a transient unit and return its job for wait_job()."""
+        return str(self.reply(self.send_transient_unit(name, properties, mode))[0])
+
+    def send_transient_unit(
+        self, name: str, properties: Sequence[Property], mode: str = "fail"
+    ) -> int:
+        """Ask for the start of a transient unit; reply() to the cookie returned has its job."""
         self._watch_jobs(name)
         listed = [(each.name, (each.signature, each.value)) for each in properties]
-        answer = self.call("StartTransientUnit", "ssa(sv)a(sa(sv))", name, mode, listed, [])
-        return str(answer[0])
+        return self.send("StartTransientUnit", "ssa(sv)a(sa(sv))", name, mode, listed, [])
 
     def unit_job(self, member: str, name: str) -> str:
         """Enqueue StartUnit, StopUnit, RestartUnit... and return its job for wait_job()."""
-        self._watch_jobs(name)
-        return str(self.call(member, "ss", name, "replace")[0])
+        return str(self.reply(self.send_unit_job(member, name))[0])
 
-    def kill_unit(self, name: str, signal: int, whom: str = "all") -> None:
-        """Send a signal to the processes of a unit (whom: all, main, control)."""
-        self.call("KillUnit", "ssi", name, whom, signal)
+    def send_unit_job(self, member: str, name: str) -> int:
+        """Ask for StartUnit, StopUnit...; reply() to the cookie returned has its job."""
+        self._watch_jobs(name)
+        return self.send(member, "ss", name, "replace")
 
     def wait_job(self, job: str, timeout_s: float) -> str:
         """Wait for a job's JobRemoved and return its result: "done", "failed", "timeout"...
@@ -205,20 +214,6 @@ class Bus:
     def job_result(self, job: str) -> str | None:
         """Return the result of a job that is over, as wait_job() would; None while it is not."""
         return self._finished_jobs.get(job)
-
-    def request_name(self, name: str) -> None:
-        """Own a well-known name on the bus; raises BusError when another connection has it."""
-        cookie = self.send(
-            "RequestName",
-            "su",
-            name,
-            4,
-            destination=DBUS,
-            path="/org/freedesktop/DBus",
-            interface=DBUS,
-        )
-        if self.reply(cookie)[0] not in (1, 4):
-            raise BusError(f"{DBUS}.Error.AddressInUse", f"bus name {name} is taken")
 
     def unit_properties(self, unit: str, interface: str, names: Sequence[str]) -> dict[str, Value]:
         """Read properties of a loaded unit, all in one round trip.
@@ -276,10 +271,8 @@ class Bus:
             f"type='signal',sender='{SYSTEMD}',interface='{MANAGER}',member='JobRemoved',"
             f"arg2='{_quoted(unit)}'"
         )
-        cookie = self.send(
-            "AddMatch", "s", rule, destination=DBUS, path="/org/freedesktop/DBus", interface=DBUS
-        )
-        self._pending.discard(cookie)
+        path = "/org/freedesktop/DBus"
+        self.tell("AddMatch", "s", rule, destination=DBUS, path=path, interface=DBUS)
         self._watched.add(unit)
 
     def _wait(self, ready: Callable[[], bool], timeout_s: float) -> bool:
@@ -389,29 +382,3 @@ def connect(
 def _quoted(value: str) -> str:
     """Write a value for between the quotes of a match rule (D-Bus specification, "Match Rules")."""
     return value.replace("'", "'\\''")
-
-
-def ask_pystemd(runtime_dir: str | None, question: Callable[[Any], Any]) -> Any:
-    """Put a question to pystemd's Manager interface; its import costs 70 ms, so cold calls only.
-
-    Raises Unsupported with the diagnosis.
-    """
-    # Ours connects in bounded time and explains itself; pystemd's waits 90 s for a frozen bus.
-    connect(runtime_dir).close()
-    try:
-        from pystemd.dbusexc import DBusBaseError
-        from pystemd.dbuslib import DBusAddress
-        from pystemd.systemd1 import Manager
-    except ImportError as error:
-        raise Unsupported(
-            f"pystemd cannot be imported: {error}", hint="apt install python3-pystemd"
-        ) from error
-    try:
-        with DBusAddress(sdbus.address(f"{runtime_dir}/bus")) as connection:
-            asked = Manager(bus=connection)
-            asked.load()
-            return question(asked.Manager)
-    except (DBusBaseError, OSError) as error:
-        raise Unsupported(
-            f"the user manager does not answer: {error}", hint="systemctl --user status"
-        ) from error

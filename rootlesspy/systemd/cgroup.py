@@ -11,12 +11,37 @@ from __future__ import annotations
 
 import errno
 import os
-from typing import NamedTuple
 
 from rootlesspy.errors import RuntimeFailure, Unsupported
+from rootlesspy.light_typing import TYPE_CHECKING, NamedTuple
+
+if TYPE_CHECKING:
+    from rootlesspy.systemd.bus import Property
 
 PAYLOAD = "payload"
 _USUAL_MOUNT = "/sys/fs/cgroup"
+# A path of each v1 hierarchy may stand before it.
+_LINES_BYTES = 1 << 16
+# Which controller, in systemd's words, makes a property do something; the first match counts.
+# The bpf ones need privileges that no user manager has.
+_CONTROLLERS = (
+    ("AllowedCPUs", "cpuset"),
+    ("AllowedMemoryNodes", "cpuset"),
+    ("CPUWeight", "cpu"),
+    ("CPUShares", "cpu"),
+    ("CPUQuota", "cpu"),
+    ("MemoryPressure", ""),
+    ("MemoryZSwapWriteback", "memory"),
+    ("Memory", "memory"),
+    ("DefaultMemory", "memory"),
+    ("TasksMax", "pids"),
+    ("IO", "io"),
+    ("BlockIO", "io"),
+    ("IPAddress", "bpf-firewall"),
+    ("Device", "bpf-devices"),
+)
+_ACCOUNTING = "Accounting"
+_INFINITY = 2**64 - 1
 
 
 class Usage(NamedTuple):
@@ -84,12 +109,31 @@ def controllers(directory: str | None) -> frozenset[str]:
         return frozenset()
 
 
+def controller_of(item: Property) -> str | None:
+    """Name the cgroup controller without which a property silently does nothing.
+
+    None where it needs none, or only takes a limit away.
+    """
+    if item.value in (_INFINITY, b"", []) or item.name.endswith(_ACCOUNTING):
+        return None
+    name = item.name.removeprefix("Startup")
+    for prefix, needed in _CONTROLLERS:
+        if name.startswith(prefix):
+            return needed or None
+    return None
+
+
 def control_group(pid: int) -> str:
     """Return the cgroup v2 path of a process, as its "0::" line says (cgroups(7))."""
-    with open(f"/proc/{pid}/cgroup", encoding="utf-8", errors="surrogateescape") as file:
-        for line in file:
-            if line.startswith("0::"):
-                return line[3:].rstrip("\n")
+    # Without a file object: a listing asks this for each of hundreds.
+    fd = os.open(f"/proc/{pid}/cgroup", os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        text = os.read(fd, _LINES_BYTES).decode("utf-8", "surrogateescape")
+    finally:
+        os.close(fd)
+    for line in text.split("\n"):
+        if line.startswith("0::"):
+            return line[3:]
     raise Unsupported("this machine has no cgroup v2", hint="boot with systemd 252 or newer")
 
 
@@ -106,11 +150,14 @@ def is_frozen(pid: int) -> bool:
 def enter_payload(directory: str, pid: int) -> str:
     """Move a process of the scope whose cgroup is directory into its payload sub-cgroup.
 
-    Return the sub-cgroup's path; raises RuntimeFailure.
+    Return the sub-cgroup's path; raises RuntimeFailure, also when the process has died and systemd
+    has removed its scope.
     """
     payload = f"{directory}/{PAYLOAD}"
     try:
-        os.makedirs(payload, exist_ok=True)
+        # That alone: a scope's own directory, made here, would be nobody's to remove.
+        if not os.path.isdir(payload):
+            os.mkdir(payload)
         fd = os.open(f"{payload}/cgroup.procs", os.O_WRONLY | os.O_CLOEXEC)
         try:
             os.write(fd, b"%d" % pid)

@@ -10,7 +10,8 @@ import errno
 import fcntl
 import os
 import select
-import socket
+
+from rootlesspy.light_modules import socket
 
 SOCKET = "/run/systemd/journal/socket"
 CURE = (

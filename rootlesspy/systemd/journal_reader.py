@@ -7,12 +7,10 @@ fields that anybody may write has `_UID=`, which journald itself writes, added t
 from __future__ import annotations
 
 import os
-import shutil
-import signal
-import subprocess
-from typing import TYPE_CHECKING
 
 from rootlesspy.errors import Unsupported
+from rootlesspy.light_modules import signal
+from rootlesspy.light_typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -89,26 +87,14 @@ class Reader:
         seconds: the caller looks at the time of every record.  after: a cursor.  Raises Unsupported
         without journalctl.
         """
-        program = shutil.which("journalctl")
-        if program is None:
-            raise Unsupported("journalctl is not in PATH", hint="apt install systemd")
-        argv = [program, "--quiet", "--no-pager", "--output=export"]
+        argv = ["journalctl", "--quiet", "--no-pager", "--output=export"]
         argv.append(f"--output-fields={','.join(fields)}")
         argv += ["--follow", "--no-tail"] if follow else []
         argv += ["--reverse"] if reverse else []
         argv += [f"--since=@{int(since_s)}"] if since_s is not None and since_s > 0 else []
         argv += [f"--until=@{int(until_s) + 1}"] if until_s is not None else []
         argv += [f"--after-cursor={after}"] if after else []
-        self._process = subprocess.Popen(
-            [*argv, *matches],
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.DEVNULL,
-            bufsize=0,
-            # ctrl-c is for rp alone, which ends it.
-            process_group=0,
-        )
-        self._fd = self._process.stdout.fileno() if self._process.stdout else -1
+        self._pid, self._fd = _spawn([*argv, *matches])
         self._parser = Parser()
         self.done = False
 
@@ -126,8 +112,35 @@ class Reader:
     def close(self) -> None:
         """End journalctl."""
         self.done = True
-        if self._process.stdout is not None:
-            self._process.stdout.close()
-        if self._process.poll() is None:
-            self._process.send_signal(signal.SIGTERM)
-        self._process.wait()
+        if self._pid:
+            os.close(self._fd)
+            # Not waited for yet: the number is still its own.
+            os.kill(self._pid, signal.SIGTERM)
+            os.waitpid(self._pid, 0)
+            self._pid, self._fd = 0, -1
+
+
+def _spawn(argv: list[str]) -> tuple[int, int]:
+    """Execute a program; return its pid and what its stdout is read from.  Raises Unsupported."""
+    reader, writer = os.pipe()
+    try:
+        pid = os.posix_spawnp(
+            argv[0],
+            argv,
+            os.environ,
+            file_actions=[
+                (os.POSIX_SPAWN_OPEN, 0, os.devnull, os.O_RDONLY, 0),
+                (os.POSIX_SPAWN_DUP2, writer, 1),
+                (os.POSIX_SPAWN_OPEN, 2, os.devnull, os.O_WRONLY, 0),
+            ],
+            # ctrl-c is for rp alone, which ends it.
+            setpgroup=0,
+            # Which Python ignores.
+            setsigdef=(signal.SIGPIPE,),
+        )
+    except OSError:
+        os.close(reader)
+        raise Unsupported("journalctl is not in PATH", hint="apt install systemd") from None
+    finally:
+        os.close(writer)
+    return pid, reader

@@ -7,7 +7,8 @@ bus would cost a connection for what one stat(2) says.
 from __future__ import annotations
 
 import os
-from typing import TYPE_CHECKING
+
+from rootlesspy.light_typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from rootlesspy.paths import Paths

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import ctypes
 import os
 
 from rootlesspy.errors import Unsupported
+from rootlesspy.light_modules import ctypes
 from rootlesspy.systemd import sdbus
 from rootlesspy.systemd.bus import Bus, BusError
 

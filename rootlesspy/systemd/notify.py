@@ -19,12 +19,11 @@ make systemd wait for more than it said.
 
 from __future__ import annotations
 
-import array
 import os
-import socket
-import struct
-from typing import TYPE_CHECKING
+import sys
 
+from rootlesspy.light_modules import socket, struct
+from rootlesspy.light_typing import TYPE_CHECKING
 from rootlesspy.systemd import cgroup
 
 if TYPE_CHECKING:
@@ -35,6 +34,7 @@ MOUNTED = "/run/notify"
 ADDRESS = f"{MOUNTED}/notify.sock"
 
 # systemd's own limit, NOTIFY_BUFFER_MAX, is PIPE_BUF.
+_FD_BYTES = 4
 _DATAGRAM_BYTES = 4096
 _STATUS_CHARACTERS = 512
 _DATAGRAMS_AT_ONCE = 64
@@ -85,7 +85,8 @@ class Notifier:
             sender.settimeout(_SEND_TIMEOUT_S)
             try:
                 sender.connect(self._address)
-                socket.send_fds(sender, [message], list(fds))
+                packed = b"".join(fd.to_bytes(_FD_BYTES, sys.byteorder) for fd in fds)
+                sender.sendmsg([message], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, packed)])
             except OSError:
                 return False
         return True
@@ -229,10 +230,8 @@ def _bind(bound: socket.socket, directory: str) -> None:
 
 
 def _close_all(data: bytes) -> None:
-    fds = array.array("i")
-    fds.frombytes(data[: len(data) - len(data) % fds.itemsize])
-    for fd in fds:
-        os.close(fd)
+    for at in range(0, len(data) - _FD_BYTES + 1, _FD_BYTES):
+        os.close(int.from_bytes(data[at : at + _FD_BYTES], sys.byteorder))
 
 
 def _unlink(path: str) -> None:

@@ -10,9 +10,8 @@ Manuals: systemd.resource-control(5), systemd.scope(5), systemd.kill(5), systemd
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from rootlesspy.errors import UsageError
+from rootlesspy.light_typing import TYPE_CHECKING
 from rootlesspy.systemd import values
 from rootlesspy.systemd.bus import Property
 
@@ -20,26 +19,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 INFINITY = values.INFINITY
-
-# Which controller, in systemd's words, makes a property do something; the first match counts.
-# The bpf ones need privileges that no user manager has.
-_CONTROLLERS = (
-    ("AllowedCPUs", "cpuset"),
-    ("AllowedMemoryNodes", "cpuset"),
-    ("CPUWeight", "cpu"),
-    ("CPUShares", "cpu"),
-    ("CPUQuota", "cpu"),
-    ("MemoryPressure", ""),
-    ("MemoryZSwapWriteback", "memory"),
-    ("Memory", "memory"),
-    ("DefaultMemory", "memory"),
-    ("TasksMax", "pids"),
-    ("IO", "io"),
-    ("BlockIO", "io"),
-    ("IPAddress", "bpf-firewall"),
-    ("Device", "bpf-devices"),
-)
-_ACCOUNTING = "Accounting"
 
 
 def parse_assignment(text: str) -> tuple[Property, ...]:
@@ -60,20 +39,6 @@ def parse_assignment(text: str) -> tuple[Property, ...]:
         raise UsageError(
             f"property {text}: {error}", hint="man systemd.resource-control"
         ) from error
-
-
-def controller(item: Property) -> str | None:
-    """Name the cgroup controller without which a property silently does nothing.
-
-    None where it needs none, or only takes a limit away.
-    """
-    if item.value in (INFINITY, b"", []) or item.name.endswith(_ACCOUNTING):
-        return None
-    name = item.name.removeprefix("Startup")
-    for prefix, needed in _CONTROLLERS:
-        if name.startswith(prefix):
-            return needed or None
-    return None
 
 
 def _near(key: str) -> str:

@@ -3,17 +3,17 @@
 The scope holds the payload alone.  OOMPolicy stays as it is: for delegated scopes systemd's default
 is `continue`, which leaves it to the payload what the kill of one process means.
 
-Order that the caller must keep (runtime.create): start() while the process still has the user's own
-UID (before v258 systemd moves no process of another UID out of a login session), then
-cgroup.enter_payload(), and only then may the process unshare its cgroup namespace.
+Order that the caller must keep (runtime.create): request() and wait_started() while the process
+still has the user's own UID (before v258 systemd moves no process of another UID out of a login
+session), then cgroup.enter_payload(), and only then may the process unshare its cgroup namespace.
 """
 
 from __future__ import annotations
 
 import os
-from typing import TYPE_CHECKING, NamedTuple
 
 from rootlesspy.errors import Conflict, Error, RuntimeFailure, Unsupported, UsageError
+from rootlesspy.light_typing import TYPE_CHECKING, NamedTuple
 from rootlesspy.systemd.bus import SCOPE, UNIT, Bus, BusError, Property
 
 if TYPE_CHECKING:
@@ -43,7 +43,7 @@ class Scope(NamedTuple):
     tasks: int | None
 
 
-def start(
+def request(
     bus: Bus,
     *,
     unit: str,
@@ -55,14 +55,13 @@ def start(
     slice: str | None = None,
     documentation: Sequence[str] = (),
     properties: Sequence[Property] = (),
-    timeout_s: float = START_TIMEOUT_S,
-) -> None:
-    """Start the scope with pids in it and return once systemd says that it is active.
+) -> int:
+    """Ask for a scope with pids in it; wait_started() takes the cookie that is returned.
 
     With a controller (a bus name, such as bus.unique_name) `systemctl stop` signals nobody: systemd
     sends RequestStop to it, and kills the scope stop_timeout_us microseconds later.  The unit
     stays loaded, so that its result and peaks can be read, until this connection closes.
-    properties come last and win.  Raises Conflict, UsageError, Unsupported or RuntimeFailure.
+    properties come last and win.  Raises Unsupported.
     """
     wanted = [
         Property("Description", "s", description),
@@ -85,8 +84,16 @@ def start(
     if binds_to is not None:
         # No After=: the scope's job would wait for the service to be ready, which waits for it.
         wanted.append(Property("BindsTo", "as", [binds_to]))
+    return bus.send_transient_unit(unit, [*wanted, *properties])
+
+
+def wait_started(bus: Bus, unit: str, cookie: int, timeout_s: float = START_TIMEOUT_S) -> None:
+    """Return once systemd says that a scope that was asked for is active.
+
+    Raises Conflict, UsageError, Unsupported or RuntimeFailure.
+    """
     try:
-        job = bus.start_transient_unit(unit, [*wanted, *properties])
+        job = str(bus.reply(cookie)[0])
     except BusError as error:
         raise explain(error, unit) from error
     result = bus.wait_job(job, timeout_s)

@@ -10,11 +10,11 @@ value.  Manual: sd-bus(3), sd_bus_message_append_basic(3), sd_bus_message_read_b
 
 from __future__ import annotations
 
-import ctypes
 import os
-from typing import TYPE_CHECKING
 
 from rootlesspy.errors import Unsupported
+from rootlesspy.light_modules import ctypes
+from rootlesspy.light_typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

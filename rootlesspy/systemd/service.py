@@ -13,9 +13,8 @@ Manuals: systemd.service(5), systemd.unit(5), systemd.exec(5), systemd.kill(5).
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, NamedTuple
-
 from rootlesspy.errors import Error, NotFound, RuntimeFailure, Unsupported, UsageError
+from rootlesspy.light_typing import TYPE_CHECKING, NamedTuple
 from rootlesspy.systemd import scope
 from rootlesspy.systemd.bus import BusError, Property
 from rootlesspy.systemd.values import INFINITY, signal_number
@@ -33,6 +32,8 @@ ASSIGNMENTS, SIGNALS = "assignments", "(aiai)"
 START_TIMEOUT_S = 180.0
 
 _FIXED_DELAY_US = 1_000_000
+
+_OLDEST = 252
 
 _NO_SUCH_UNIT = "org.freedesktop.systemd1.NoSuchUnit"
 
@@ -135,30 +136,49 @@ def version(bus: Bus) -> int:
     return int(digits or "0")
 
 
-def start_transient(bus: Bus, service: Service) -> str:
-    """Enqueue the start of a transient service; return its job for wait().
+def request_transient(bus: Bus, service: Service) -> int:
+    """Ask for the start of a transient service; enqueued() takes the cookie that is returned.
 
-    What is left of a failed one of this name is forgotten first.  Raises Conflict when the unit is
-    active or installed, UsageError, Unsupported or RuntimeFailure.
+    What is left of a failed one of this name is forgotten first.  Raises UsageError, Unsupported.
     """
-    reset_failed(bus, service.name)
+    _forget_failed(bus, service.name)
     # Without its dependencies: systemd keeps every unit that a loaded one names, and a transient
     # one that was kept cannot be made again.
-    wanted = properties(service._replace(dependencies=()), version(bus))
+    bare = service._replace(dependencies=())
+    # Which restarts there are depends on the version, and nothing else does.
+    known = _OLDEST if service.restart == "no" else version(bus)
+    return bus.send_transient_unit(service.name, properties(bare, known))
+
+
+def request_start(bus: Bus, unit: str) -> int:
+    """Ask for the start of an installed unit; enqueued() takes the cookie that is returned.
+
+    Starts by hand do not count against the limit of restarts.
+    """
+    _forget_failed(bus, unit)
+    return bus.send_unit_job("StartUnit", unit)
+
+
+def enqueued(bus: Bus, unit: str, cookie: int) -> str:
+    """Return the job, for wait(), of a start that was asked for.
+
+    Raises Conflict when a transient one is active or installed, NotFound, UsageError, Unsupported
+    or RuntimeFailure.
+    """
     try:
-        return bus.start_transient_unit(service.name, wanted)
+        return str(bus.reply(cookie)[0])
     except BusError as error:
-        raise scope.explain(error, service.name) from error
+        raise _explain(error, unit) from error
+
+
+def start_transient(bus: Bus, service: Service) -> str:
+    """Enqueue the start of a transient service; return its job for wait(); raises as enqueued()."""
+    return enqueued(bus, service.name, request_transient(bus, service))
 
 
 def start(bus: Bus, unit: str) -> str:
-    """Enqueue the start of an installed unit and return its job for wait().
-
-    Starts by hand do not count against the limit of restarts.  Raises NotFound, Unsupported,
-    RuntimeFailure.
-    """
-    reset_failed(bus, unit)
-    return _enqueue(bus, "StartUnit", unit)
+    """Enqueue the start of an installed unit; return its job for wait(); raises as enqueued()."""
+    return enqueued(bus, unit, request_start(bus, unit))
 
 
 def restart(bus: Bus, unit: str) -> str:
@@ -209,6 +229,11 @@ def reset_failed(bus: Bus, unit: str) -> None:
     except BusError as error:
         if error.name != _NO_SUCH_UNIT:
             raise scope.explain(error, unit) from error
+
+
+def _forget_failed(bus: Bus, unit: str) -> None:
+    """As reset_failed(), before a call whose answer is waited for: what hinders it hinders that."""
+    bus.tell("ResetFailedUnit", "s", unit)
 
 
 def _enqueue(bus: Bus, member: str, unit: str) -> str:

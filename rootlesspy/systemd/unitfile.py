@@ -13,9 +13,8 @@ the alphabet has them and are refused where it has not.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from rootlesspy.errors import UsageError
+from rootlesspy.light_typing import TYPE_CHECKING
 from rootlesspy.systemd import service as services
 from rootlesspy.systemd.values import INFINITY
 

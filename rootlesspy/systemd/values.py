@@ -6,7 +6,8 @@ grammars are those of systemd.syntax(7), systemd.time(7) and systemd.resource-co
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from rootlesspy.light_modules import signal
+from rootlesspy.light_typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -159,9 +160,6 @@ def words(text: str) -> list[str]:
 
 def signal_number(text: str) -> int:
     """Parse TERM, SIGTERM, 15, RTMIN+3 or RTMAX-1."""
-    # Imported here: signal builds enums, which the hot path does without.
-    import signal
-
     name = text.removeprefix("SIG")
     if text.isascii() and text.isdigit():
         return integer(text, low=1, high=64)
@@ -173,7 +171,7 @@ def signal_number(text: str) -> int:
                 shifted = number + factor * integer(name[len(base) + 1 :], high=30)
                 if signal.SIGRTMIN <= shifted <= signal.SIGRTMAX:
                     return shifted
-    known = signal.Signals.__members__.get(f"SIG{name}")
+    known = getattr(signal, f"SIG{name}", None) if name.isalnum() else None
     if known is None:
         raise ValueError("must be a signal like TERM or 15")
     return int(known)

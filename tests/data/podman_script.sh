@@ -82,7 +82,7 @@ step run-hosts '$engine run --rm --add-host db:10.0.0.1 alpine grep -w db /etc/h
 step run-stdin 'echo from stdin | $engine run --rm -i alpine cat'
 step run-no-stdin 'echo from stdin | $engine run --rm alpine cat'
 mkfifo keys
-step run-terminal 'script -qec "stty rows 20 cols 90; $engine run --rm -it alpine sh -c \"tty; stty size; exit 5\"" /dev/null <>keys'
+step run-terminal 'script -qec "stty rows 20 cols 90; $engine run --rm -it alpine sh -c \"tty; until stty size 2>/dev/null; do :; done; exit 5\"" /dev/null <>keys'
 step run-read-only '$engine run --rm --read-only alpine touch /file'
 step run-capabilities '$engine run --rm --cap-drop all alpine grep CapEff /proc/self/status'
 step run-init '$engine run --rm --init alpine sh -c "test \$\$ != 1"'

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import pytest
+from namespace import probe_box
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -38,6 +39,12 @@ def alpine(rig: Machine, _fresh_start: None) -> str:
     """Return the name of an image that is already pulled."""
     rig.run(["rp", "pull", "--quiet", "alpine"], timeout=120)
     return "alpine"
+
+
+@pytest.fixture(scope="module")
+def box(rig: Machine, tmp_path_factory: pytest.TempPathFactory) -> Iterator[probe_box.Box]:
+    """Return the static probe in a root file system of its own; skip where it cannot be built."""
+    yield from probe_box.install(rig, tmp_path_factory.mktemp("probe"))
 
 
 @pytest.fixture

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
     from rig.machine import Completed, Machine
 
-LIMIT_S = 30.0
+LIMIT_S = 120.0
 # Most of it needs no network.
 RUN = ("rp", "run", "-d", "--network=none")
 STORE = ".local/share/rootlesspy/containers"

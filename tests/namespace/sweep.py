@@ -12,8 +12,10 @@ command then succeeds, the store is sound and nothing is left in tmp/.
 from __future__ import annotations
 
 import json
+import math
 import os
 import pwd
+import random
 import re
 import shutil
 import subprocess
@@ -39,16 +41,23 @@ def main() -> int:
         if done.returncode:
             raise SystemExit(f"{argv}: {done.stderr}")
     _copy(_BASE, f"{_BASE}.template")
-    failures, fired = [], 0
+    failures, fired, tried = [], 0, 0
     points = sweep["points"] or _points(sweep)
+    if sweep["seconds"]:
+        random.Random(sweep["seed"]).shuffle(points)
+    limit_s = time.monotonic() + (sweep["seconds"] or math.inf)
     for number, (call, what, count) in enumerate(points):
+        if time.monotonic() > limit_s:
+            break
+        tried += 1
         problem, reached = _point(sweep, call, what, count, repairs=number % 2 == 0)
         fired += reached
         if problem:
             failures.append(f"{call} {what} {count}: {problem}")
     for path in (_BASE, f"{_BASE}.template", _TRACE):
         subprocess.run(["rm", "-rf", path], check=True)
-    json.dump({"points": len(points), "fired": fired, "failures": failures}, sys.stdout)
+    counts = {"points": len(points), "tried": tried, "fired": fired}
+    json.dump({**counts, "failures": failures}, sys.stdout)
     return 0
 
 

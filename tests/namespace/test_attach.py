@@ -113,6 +113,7 @@ def test_without_stdin_it_only_listens(rig: Machine) -> None:
             assert listener.returncode == 2
 
 
+@pytest.mark.row("P4", "the container goes on")
 @pytest.mark.parametrize("first", [True, False])
 def test_a_client_that_dies_leaves_it_running(rig: Machine, first: bool) -> None:
     if first:
@@ -168,6 +169,7 @@ def test_run_passes_signals_on_or_not(rig: Machine, leaves_nothing: None) -> Non
             rp(rig, "rm", "-f", "sig")
 
 
+@pytest.mark.row("R10", "it is dropped")
 def test_a_slow_reader_does_not_stop_a_detached_container(rig: Machine) -> None:
     flood = "read go; seq 1000000; echo over; exit 2"
     with (
@@ -180,11 +182,21 @@ def test_a_slow_reader_does_not_stop_a_detached_container(rig: Machine) -> None:
         slow.kill()
 
 
+@pytest.mark.row("R10", "the one that started it is waited for")
 def test_a_slow_reader_that_started_it_loses_nothing(rig: Machine) -> None:
     rig.run([*CREATE, "--name", "slow", "--log-driver=none", "alpine", "seq", "1000000"])
     slow = "rp start -a slow | { sleep 1; wc -l; }"
     assert rig.run(["sh", "-c", slow]).stdout.strip() == "1000000"
     rp(rig, "rm", "slow")
+
+
+@pytest.mark.row("R10", "one that reads at all is waited for")
+def test_a_reader_that_is_slow_for_a_moment_loses_nothing(rig: Machine) -> None:
+    flood = "read go; seq 1000000"
+    options = ("-i", "--log-driver=none")
+    with running(rig, "gush", "sh", "-c", flood, options=options):
+        slow = "echo go | rp attach gush | { sleep 1; wc -l; }"
+        assert rig.run(["sh", "-c", slow]).stdout.strip() == "1000000"
 
 
 def test_what_cannot_be_attached_to(rig: Machine) -> None:

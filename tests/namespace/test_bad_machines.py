@@ -39,6 +39,7 @@ def _refused(rig: Machine, image: str, *words: str, options: tuple[str, ...] = (
         assert word in done.stderr
 
 
+@pytest.mark.row("U8", "one line with the cure, 125")
 @pytest.mark.parametrize("program", ["newuidmap", "newgidmap"])
 def test_u8_id_helper_missing(
     rig: Machine, alpine: str, leaves_nothing: None, program: str
@@ -48,6 +49,8 @@ def test_u8_id_helper_missing(
     rig.run(["rp", "run", "--rm", alpine, "true"])
 
 
+@pytest.mark.row("U8", "refused")
+@pytest.mark.row("CVE-2018-6556", "a newuidmap that is not root's is not called")
 def test_u8_newuidmap_that_is_not_roots(rig: Machine, alpine: str, leaves_nothing: None) -> None:
     rig.root(["chown", "alice", "/usr/bin/newuidmap"])
     try:
@@ -58,6 +61,7 @@ def test_u8_newuidmap_that_is_not_roots(rig: Machine, alpine: str, leaves_nothin
     rig.run(["rp", "run", "--rm", alpine, "true"])
 
 
+@pytest.mark.row("U8", "its words are passed on")
 def test_u8_the_words_of_the_id_helper_are_passed_on(
     rig: Machine, alpine: str, leaves_nothing: None
 ) -> None:
@@ -69,6 +73,7 @@ def test_u8_the_words_of_the_id_helper_are_passed_on(
     rig.run(["rp", "run", "--rm", alpine, "true"])
 
 
+@pytest.mark.row("N1", "pasta missing: slirp4netns, said so; 125 if asked for")
 def test_n1_pasta_missing_falls_back_with_a_notice_unless_asked_for(
     rig: Machine, alpine: str, leaves_nothing: None
 ) -> None:
@@ -79,12 +84,14 @@ def test_n1_pasta_missing_falls_back_with_a_notice_unless_asked_for(
         _refused(rig, alpine, "pasta is not installed", "passt", options=("--network", "pasta"))
 
 
+@pytest.mark.row("U3", "125 that names linger")
 def test_u3_no_session_and_no_linger(rig: Machine) -> None:
     done = rig.run(["rp", "run", "--rm", "alpine", "true"], user="bob", check=False)
     assert done.returncode == 125
     assert "linger" in done.stderr
 
 
+@pytest.mark.row("U8", "one id is mapped, and that is said")
 def test_u8_without_subordinate_ids_one_id_is_mapped_and_said_so(rig: Machine) -> None:
     rig.root(["loginctl", "enable-linger", "bob"])
     try:
@@ -102,6 +109,7 @@ def test_u8_without_subordinate_ids_one_id_is_mapped_and_said_so(rig: Machine) -
         rig.root(["loginctl", "disable-linger", "bob"])
 
 
+@pytest.mark.row("R1", "125, partial files removed")
 def test_r1_no_space(rig: Machine, leaves_nothing: None) -> None:
     rig.root(
         ["sh", "-c", "mkdir -p /mnt/small; mount -t tmpfs -o size=2m,mode=1777 small /mnt/small"]
@@ -132,6 +140,8 @@ def test_other_storage_drivers_carry_the_same_image(
     rig.run(["rp", "run", "--rm", alpine, "test", "-e", "/etc/motd"])
 
 
+@pytest.mark.row("U8", "another driver, and that is said")
+@pytest.mark.row("D4", "another driver, and that is said")
 def test_u8_a_store_that_overlay_refuses_is_noticed(rig: Machine, leaves_nothing: None) -> None:
     # An overlay's own file system cannot hold another overlay's upper directory.
     script = (
@@ -150,6 +160,7 @@ def test_u8_a_store_that_overlay_refuses_is_noticed(rig: Machine, leaves_nothing
         rig.root(["sh", "-c", "umount /mnt/o; umount /mnt/t"])
 
 
+@pytest.mark.row("I8", "closed again")
 def test_i8_a_store_that_others_could_enter_is_closed(rig: Machine, alpine: str) -> None:
     rig.run(["chmod", "755", "/home/alice/.local/share/rootlesspy"])
     rig.run(["rp", "run", "--rm", alpine, "true"])

@@ -167,6 +167,7 @@ def test_p11_a_failed_export_leaves_no_file(rig: Machine) -> None:
     assert _sh(rig, "ls /tmp | grep none.tar || echo gone") == "gone\n"
 
 
+@pytest.mark.row("commit and diff", "a directory that is swapped meanwhile leads nowhere")
 def test_j_a_layer_holds_no_data_of_the_host(rig: Machine, alpine: str) -> None:
     """Links are kept as links, sockets left out, overlay's attributes stripped, swaps harmless."""
     rig.run(["rp", "rm", "-f", BOX], check=False)
@@ -182,14 +183,18 @@ def test_j_a_layer_holds_no_data_of_the_host(rig: Machine, alpine: str) -> None:
     _sh(rig, f"rp rmi -f {IMAGE}; rp image prune -f")
 
 
+@pytest.mark.row("frozen by cp", "a commit with --pause that is killed thaws the container")
 def test_p11_a_killed_commit_thaws_and_moves_no_name(rig: Machine, changed: str) -> None:
     first = rig.run(["rp", "commit", "-q", changed, IMAGE]).stdout
-    rig.run(["rp", "exec", changed, "sh", "-c", "dd if=/dev/urandom of=/big bs=1M count=100"])
+    rig.run(["rp", "exec", changed, "sh", "-c", "dd if=/dev/zero of=/big bs=1M count=300"])
     _sh(
         rig,
         f"""
-        rp commit -p -q {changed} {IMAGE} & sleep 1; kill -9 $!; wait
-        until [ "$(rp inspect -f '{{{{.State.Status}}}}' {changed})" = running ]; do sleep 0.1; done
+        status() {{ rp inspect -f '{{{{.State.Status}}}}' {changed}; }}
+        rp commit -p -q {changed} {IMAGE} & commit=$!
+        until [ "$(status)" = paused ]; do kill -0 $commit; done
+        kill -9 $commit; wait
+        until [ "$(status)" = running ]; do sleep 0.1; done
         rp exec {changed} true""",
     )
     assert rig.run(["rp", "images", "-q", "--no-trunc", IMAGE]).stdout.endswith(first)

@@ -265,6 +265,7 @@ while :; do mv /d.real /d 2>/dev/null; mv /d /d.real; mv /d.link /d; mv /d /d.li
 """
 
 
+@pytest.mark.row("CVE-2018-15664", "copies end inside the container or fail; nothing of the host")
 def test_cve_2018_15664_swapped_links_lead_nowhere(rig: Machine, alpine: str) -> None:
     """A container swaps /d for a link to / as fast as it can; nothing of the host is touched."""
     rig.run(["rp", "rm", "-f", BOX], check=False)
@@ -283,6 +284,7 @@ def test_cve_2018_15664_swapped_links_lead_nowhere(rig: Machine, alpine: str) ->
     rig.run(["rp", "rm", "-f", BOX])
 
 
+@pytest.mark.row("CVE-2019-10152", "links are resolved inside the container")
 def test_cve_2019_10152_links_are_those_of_the_container(rig: Machine, box: str) -> None:
     _sh(
         rig,
@@ -326,6 +328,7 @@ def test_cve_2019_14271_nothing_is_opened_by_name_in_the_container(
     assert [line for line in strange if '"/proc/self/fd/' not in line] == []
 
 
+@pytest.mark.row("CVE-2026-41567", "rp decompresses by itself; no program of the container runs")
 def test_cve_2026_41567_no_program_of_the_container_is_run(rig: Machine, running: str) -> None:
     _inside(rig, "cd /bin; for n in tar gzip unpigz xz zstd; do rm -f $n;"
                  "printf '#!/bin/sh\\ntouch /pwned\\n' > $n; chmod +x $n; done")  # fmt: skip
@@ -361,6 +364,7 @@ def _archive(*members: tuple[str, str]) -> bytes:
     return out.getvalue()
 
 
+@pytest.mark.row("copy-out", "archives that lie end inside the container or are refused")
 def test_hostile_archives_stay_below_the_destination(rig: Machine, running: str) -> None:
     _sh(rig, "rm -rf /tmp/out; mkdir -p /tmp/out")
     for members, message in (

@@ -228,11 +228,13 @@ def test_what_does_not_fit_comes_over_tcp(rig: Machine) -> None:
     assert len(answers) == 20
 
 
+@pytest.mark.row("CVE-2024-29018", "--internal: no answer for outside names")
 def test_cve_2024_29018_internal_networks_ask_nobody(rig: Machine) -> None:
     assert addresses(rig, "cell", "outside.example") == []
     assert ask(rig, "cell", "10.91.3.1", "outside.example/A") == [[3, False, []]]
 
 
+@pytest.mark.row("CVE-2024-8418", "1,000 idle clients over TCP: answered at once")
 def test_cve_2024_8418_idle_tcp_clients(rig: Machine) -> None:
     argv = [*entered(rig, "web-1"), "python3", "-c", IDLE, "10.91.1.1"]
     assert rig.root(argv).stdout.split() == ["10.91.1.10"] * 2

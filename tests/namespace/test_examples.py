@@ -64,10 +64,35 @@ def test_every_directory_is_a_story() -> None:
     assert sorted(listed) == STORIES
 
 
-@pytest.mark.parametrize("story", [name for name in STORIES if name not in ("tty", "volume")])
+@pytest.mark.parametrize(
+    "story", [name for name in STORIES if name not in ("tty", "volume", "low-port")]
+)
 def test_example(rig: Machine, examples: str, story: str) -> None:
     done = rig.run([f"{examples}/{story}/run"], timeout=120)
     assert comparable(done.stdout) == comparable(shown(story))
+
+
+def test_a_port_of_roots_is_served_by_a_user(rig: Machine, examples: str) -> None:
+    """A system .socket passed in: the program sees the true address of every client."""
+    if not rig.has_root:
+        pytest.skip("only root can write units of the system")
+    script = rig.popen(
+        [f"{examples}/low-port/run", "wait"], user="root", stdin=-1, stdout=-1, text=True
+    )
+    try:
+        assert script.stdin is not None
+        assert script.stdout is not None
+        said = [script.stdout.readline() for _ in range(2)]
+        text = (EXAMPLES / "low-port" / "README.md").read_text(encoding="utf-8")
+        assert f"```\n$ sudo ./run\n{''.join(said)}```" in text
+        fetch = ["ip", "netns", "exec", "outside", "python3", f"{examples}/static-site/fetch.py"]
+        seen = [rig.root([*fetch, f"http://{each}/"]).stdout for each in ("10.99.0.2", "[fd99::2]")]
+        assert seen == ["you are 10.99.0.1\n", "you are fd99::1\n"]
+    finally:
+        script.communicate("\n", timeout=60)
+    assert script.returncode == 0
+    units = rig.root(["systemctl", "list-units", "--all", "-q", "example-low-port*"]).stdout
+    assert units == ""
 
 
 def test_limits_that_hold_need_no_notice(rig: Machine, examples: str) -> None:

@@ -156,6 +156,15 @@ def test_input_output_and_errors_are_the_caller_s(rig: Machine, box: str) -> Non
     assert (len(many.stdout.split()), many.returncode) == (100000, 4)
 
 
+def test_long_command_lines_and_environments(rig: Machine, box: str) -> None:
+    """More than a packet holds."""
+    word = "w" * 100_000
+    given = [each for number in range(8) for each in ("--env", f"V{number}={word}")]
+    count = 'echo $# ${#1} ${#8}; env | grep -c "^V[0-7]=w"'
+    argv = ["rp", "exec", *given, box, "sh", "-c", count, "sh", *[word] * 8]
+    assert rig.run(argv).stdout.split() == ["8", "100000", "100000", "8"]
+
+
 def test_a_terminal_with_size_colours_and_ctrl_c(
     rig: Machine, box: str, leaves_nothing: None
 ) -> None:
@@ -207,6 +216,7 @@ def test_detach_keys_leave_it_running(rig: Machine, box: str) -> None:
     execute(rig, box, "pkill", "-f", "sleep 612")
 
 
+@pytest.mark.row("P8", "the command is hung up, the container untouched")
 @pytest.mark.parametrize("options", [(), ("-i",), ("-t",)])
 def test_a_dead_client_hangs_up(
     rig: Machine, box: str, leaves_nothing: None, options: tuple[str, ...]
@@ -228,6 +238,34 @@ def test_it_ends_with_the_container(rig: Machine, leaves_nothing: None) -> None:
             assert p.wait(LIMIT_S) == 137
         done = execute(rig, "mortal", "true")
         assert (done.returncode, "mortal is not running" in done.stderr) == (125, True)
+
+
+def test_one_that_came_too_late_is_not_told_the_container_s_exit_code(
+    rig: Machine, leaves_nothing: None
+) -> None:
+    with running(rig, "mortal", "sleep", "600"):
+        # The supervisor finds the request and the container's end at the same time.
+        done = rig.run(
+            [
+                "sh",
+                "-c",
+                """
+            supervisor=$(systemctl --user show -P MainPID rp-mortal.service)
+            payload=$(rp inspect -f '{{.State.Pid}}' mortal)
+            kill -STOP $supervisor
+            rp exec mortal true 2>&1 & client=$!
+            until [ $(grep -c /control$ /proc/net/unix) -gt 1 ]; do sleep 0.1; done
+            kill -KILL $payload
+            until grep -q 'State:.Z' /proc/$payload/status; do sleep 0.1; done
+            kill -CONT $supervisor
+            wait $client
+        """,
+            ],
+            check=False,
+            timeout=LIMIT_S,
+        )
+        assert done.returncode == 125
+        assert "ended" in done.stdout
 
 
 def test_many_at_once(rig: Machine, box: str, leaves_nothing: None) -> None:

@@ -15,17 +15,15 @@ if TYPE_CHECKING:
 
     from rig.machine import Machine
 
-# `python3 -I` loads these by itself, or the modules below them do (json: re, socket: enum).
+# `python3 -I` loads these by itself, or the modules below them do.
 STANDARD = frozenset(
     """
     __future__ _abc _codecs _collections _collections_abc _ctypes _frozen_importlib_external
-    _functools _io _json _operator _sha2 _sha256 _signal _sitebuiltins _socket _sre _stat _struct
-    _typing abc apport_python_hook array codecs collections collections.abc contextlib copyreg
-    ctypes ctypes._endian encodings encodings.aliases encodings.ascii encodings.utf_8 enum errno
-    fcntl functools genericpath io itertools json json.decoder json.encoder json.scanner keyword
-    marshal math operator os posix posixpath pwd re re._casefix re._compiler re._constants
-    re._parser reprlib resource select selectors signal site sitecustomize socket stat struct
-    termios time tty types typing warnings zipimport
+    _functools _io _json _operator _sha2 _sha256 _signal _sitebuiltins _socket _stat _struct
+    _typing abc apport_python_hook codecs ctypes ctypes._endian encodings encodings.aliases
+    encodings.ascii encodings.utf_8 errno fcntl gc genericpath io itertools marshal math os posix
+    posixpath pwd resource select site sitecustomize stat struct termios time tty types warnings
+    zipimport
 """.split()  # noqa: SIM905 readable, and three times shorter
 )
 

@@ -62,6 +62,7 @@ def passwd(ground: Ground) -> str:
     return f"--volume={path}:/etc/passwd:ro"
 
 
+@pytest.mark.row("CVE-2016-3697", "a number is that id, whatever the image calls by it")
 @pytest.mark.parametrize(
     ("user", "ids"),
     [
@@ -81,6 +82,9 @@ def test_user_that_is_meant(ground: Ground, passwd: str, user: str, ids: str) ->
     assert ground.run(passwd, "--user", user, run="echo $(id -u):$(id -g)").strip() == ids
 
 
+@pytest.mark.row("CVE-2024-40635", "what is odd or out of range is refused with 125")
+@pytest.mark.row("CVE-2026-46680", "never uid 0 by accident")
+@pytest.mark.row("CVE-2026-30892", "nothing but 0 and root is read as 0")
 @pytest.mark.parametrize(
     "user",
     [

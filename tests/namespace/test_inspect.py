@@ -16,6 +16,14 @@ if TYPE_CHECKING:
 
     from rig.machine import Machine
 
+# Templates are taken apart by regular expressions, and json indents documents.
+FOR_TEMPLATES = frozenset(
+    """
+    _sre collections copyreg enum functools json json.decoder json.encoder json.scanner keyword
+    operator re re._casefix re._compiler re._constants re._parser reprlib signal typing
+""".split()  # noqa: SIM905 as STANDARD
+)
+
 KEYS = Path(__file__).parents[1] / "data" / "podman_inspect_keys.txt"
 OPTIONS = (
     "--publish", "18080:80", "--env", "A=b", "--label", "x.y=z", "--user", "1:1",
@@ -110,14 +118,29 @@ def test_what_scripts_ask(rig: Machine, seen: str, template: str, expected: str)
     assert re.fullmatch(expected, found), found
 
 
-def test_inspect_is_as_quick_as_ps(rig: Machine, seen: str) -> None:
+def test_inspect_loads_little(rig: Machine, seen: str) -> None:
     """Scripts ask it in loops: what it imports is counted, as for the hot commands."""
     names = loaded(rig, ["inspect", seen])
-    assert {name for name in names if not name.startswith("rootlesspy")} - STANDARD == set()
+    foreign = {name for name in names if not name.startswith("rootlesspy")}
+    assert foreign - STANDARD - FOR_TEMPLATES == set()
     names = loaded(rig, ["inspect", "--format", "{{.State.Status}}", seen])
     assert (
         names & {"typer", "rich", "pystemd", "rootlesspy.cli.app", "rootlesspy.settings"} == set()
     )
+
+
+def test_id_mappings_are_those_of_podman(rig: Machine, alpine: str) -> None:
+    """Of a container with ids of its own: as --uidmap takes them."""
+    for options, expected in (
+        ((), "null"),
+        (("--userns=keep-id",), f'{{"UidMap":["0:1:{rig.uid}","{rig.uid}:0:1",.*'),
+        (("--uidmap=0:1:999", "--gidmap=0:1:998"), '{"UidMap":["0:1:999"],"GidMap":["0:1:998"]}'),
+    ):
+        identity = rp(rig, "create", *options, alpine).stdout.strip()
+        asked = ("inspect", "--format", "{{json .HostConfig.IDMappings}}", identity)
+        told = rp(rig, *asked).stdout.strip()
+        rp(rig, "rm", identity)
+        assert re.fullmatch(re.escape(expected).replace(r"\.\*", ".*"), told), told
 
 
 def test_the_process_and_the_cgroup_are_real(rig: Machine, seen: str) -> None:

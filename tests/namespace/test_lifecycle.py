@@ -152,6 +152,7 @@ def test_every_way_to_stop_is_the_same_clean_stop(rig: Machine, way: str) -> Non
         assert show(rig, "rp-way.service", "Restart")["Restart"] == "always"
 
 
+@pytest.mark.row("X2", "killed in time")
 @pytest.mark.parametrize("way", STOPS)
 def test_what_does_not_listen_is_killed_in_time(rig: Machine, way: str) -> None:
     with script(rig, "way", DEAF, "--stop-timeout=1", "--restart=always") as identity:
@@ -296,6 +297,7 @@ def test_always_goes_on_until_it_is_stopped(rig: Machine, code: int) -> None:
         assert state(rig, "ever") == "exited"
 
 
+@pytest.mark.row("U5", "it starts afterwards")
 @pytest.mark.parametrize(
     ("words", "code", "said"),
     [
@@ -357,6 +359,7 @@ def test_paused(rig: Machine) -> None:
         assert (done.returncode, "frozen is not paused" in done.stderr) == (125, True)
 
 
+@pytest.mark.row("X2", "a frozen one is ended")
 @pytest.mark.parametrize(
     "words", [["stop", "cold"], ["kill", "cold"], ["restart", "cold"], ["rm", "-f", "cold"]]
 )

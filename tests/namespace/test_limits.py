@@ -42,6 +42,8 @@ def shown(rig: Machine, unit: str, *names: str) -> dict[str, str]:
     return dict(line.split("=", 1) for line in rig.run(argv).stdout.splitlines())
 
 
+@pytest.mark.row("U7", "125")
+@pytest.mark.row("I9", "a limit whose controller is not delegated: exit 125")
 @pytest.mark.usefixtures("leaves_nothing")
 @pytest.mark.parametrize(
     ("options", "named"),
@@ -132,6 +134,7 @@ def test_nonsense_is_refused_before_the_payload_runs(
     assert "Traceback" not in done.stderr
 
 
+@pytest.mark.row("U4", "125 with the cure")
 @pytest.mark.usefixtures("leaves_nothing")
 @pytest.mark.parametrize(
     ("environment", "text", "cure"),
@@ -156,6 +159,7 @@ def test_wrong_bus_address_in_the_environment_does_no_harm(rig: Machine, alpine:
     assert rig.run(["rp", "run", "--rm", alpine, "echo", "ran"], env=wrong).stdout == "ran\n"
 
 
+@pytest.mark.row("X5", "works")
 @pytest.mark.usefixtures("leaves_nothing")
 def test_cron_without_runtime_directory_variable_works(rig: Machine, alpine: str) -> None:
     argv = ["env", "--unset=XDG_RUNTIME_DIR", "--unset=DBUS_SESSION_BUS_ADDRESS"]

@@ -120,6 +120,7 @@ def reached(rig: Machine, container: str) -> None:
         until(partial(seen, rig, container, address), f"{address} is out of reach")
 
 
+@pytest.mark.row("N2", "routes go and come: reached again")
 def test_routes_go_and_come(rig: Machine, container: str) -> None:
     change(rig, "ip route delete default; ip -6 route delete default")
     assert seen(rig, container, OUTSIDE) == "10.99.0.2"
@@ -128,6 +129,7 @@ def test_routes_go_and_come(rig: Machine, container: str) -> None:
     reached(rig, container)
 
 
+@pytest.mark.row("N2", "DHCP gives another address: it counts at once")
 def test_another_address(rig: Machine, container: str) -> None:
     """Another place, another lease: connections leave with the new address, ports are open."""
     change(
@@ -140,6 +142,7 @@ def test_another_address(rig: Machine, container: str) -> None:
     assert rig.root(client).stdout.strip() == "inside"
 
 
+@pytest.mark.row("N2", "link down and up: reached again")
 def test_link_down_and_up(rig: Machine, container: str) -> None:
     change(rig, "ip link set eth0 down")
     assert seen(rig, container, OUTSIDE) == ""
@@ -147,6 +150,7 @@ def test_link_down_and_up(rig: Machine, container: str) -> None:
     reached(rig, container)
 
 
+@pytest.mark.row("N2", "a VPN's routes and resolvers count while it is up")
 def test_vpn(rig: Machine, container: str) -> None:
     """New routes count at once, and so do the VPN's resolvers, until it goes."""
     with contextlib.ExitStack() as stack:
@@ -162,6 +166,7 @@ def test_vpn(rig: Machine, container: str) -> None:
         assert seen(rig, container, FAR) == "10.99.0.2"
 
 
+@pytest.mark.row("N1", "127.0.0.53 and ::1 are asked through the helper")
 @pytest.mark.parametrize("address", ["127.0.0.53", "::1"])
 def test_n1_resolvers_on_the_host_itself(rig: Machine, container: str, address: str) -> None:
     """A local resolver is started and stopped; pasta forwards to it."""
@@ -170,6 +175,7 @@ def test_n1_resolvers_on_the_host_itself(rig: Machine, container: str, address: 
     until(lambda: OUTSIDE in resolv_conf(rig, container), "resolv.conf is an old one")
 
 
+@pytest.mark.row("N1", "empty: 127.0.0.1 is asked, as resolv.conf(5) says")
 def test_n1_empty_resolv_conf(rig: Machine, container: str) -> None:
     """resolv.conf(5): it means 127.0.0.1."""
     with serving(rig, "127.0.0.1", "192.0.2.127"), resolvers(rig, ""):
@@ -193,6 +199,7 @@ def test_own_resolv_conf_stays(rig: Machine, alpine: str) -> None:
         rp(rig, "rm", "-f", "writer", "chooser", "other")
 
 
+@pytest.mark.row("N1", "no route: connected when the host is")
 def test_started_without_any_route(rig: Machine, alpine: str) -> None:
     """It is connected when the host is."""
     change(rig, "ip link set eth0 down")
@@ -205,6 +212,7 @@ def test_started_without_any_route(rig: Machine, alpine: str) -> None:
         rp(rig, "rm", "-f", "early")
 
 
+@pytest.mark.row("N2", "everything stopped meanwhile: reached again")
 def test_suspend(rig: Machine, container: str) -> None:
     """Everything stands still while the link goes and comes."""
     # The supervisor, pasta and the payload.
@@ -218,6 +226,7 @@ def test_suspend(rig: Machine, container: str) -> None:
     reached(rig, container)
 
 
+@pytest.mark.row("N2", "members reach each other without the host's link")
 def test_members_of_networks(rig: Machine, alpine: str) -> None:
     """Names and the way to each other need no link of the host's."""
     rig.run(["rp", "network", "create", "--subnet", "10.92.1.0/24", "lasting"])

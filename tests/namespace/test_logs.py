@@ -137,6 +137,7 @@ def test_following_shows_the_last_words_and_ends_with_the_container(
     assert logs(rig, "-f", name)[0] == b"first\nfirst\nlast"
 
 
+@pytest.mark.row("R9", "nothing is lost")
 def test_nothing_is_lost_of_64_mib_at_full_speed(rig: Machine, start: Callable[..., str]) -> None:
     lines = 64 * 1024 * 1024 // 64
     script = f"yes $(printf '%063d' 7) | head -n {lines}; echo end; read x; seq 1 20000"
@@ -156,6 +157,7 @@ def test_nothing_is_lost_of_64_mib_at_full_speed(rig: Machine, start: Callable[.
     assert done.stdout.split() == ["end", *map(str, range(1, 20001)), "long", str(lines)]
 
 
+@pytest.mark.row("R10", "it holds nobody up")
 def test_a_reader_that_does_not_read_holds_nobody_up(
     rig: Machine, start: Callable[..., str]
 ) -> None:
@@ -172,6 +174,7 @@ def test_a_reader_that_does_not_read_holds_nobody_up(
         sleeper.kill()
 
 
+@pytest.mark.row("R9", "the files stay bounded")
 def test_rotation_bounds_the_file_and_a_follower_misses_nothing(
     rig: Machine, start: Callable[..., str]
 ) -> None:
@@ -256,6 +259,7 @@ def test_where_the_journal_cannot_be_read_back_a_file_is_the_default(
     assert logs(rig, name)[0] == b"hello\n"
 
 
+@pytest.mark.row("R1", "the container goes on, the log says so")
 def test_a_full_disk_stops_the_log_and_not_the_container(
     rig: Machine, start: Callable[..., str]
 ) -> None:

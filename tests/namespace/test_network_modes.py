@@ -6,6 +6,7 @@ import re
 from typing import TYPE_CHECKING
 
 import pytest
+from namespace.living import show, until
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -152,6 +153,7 @@ def test_what_the_image_exposes_is_published(rig: Machine, alpine: str) -> None:
         rig.run(["rp", "rmi", "exposing"])
 
 
+@pytest.mark.row("N1", "125, names the container")
 def test_a_port_in_use_names_the_container(rig: Machine, alpine: str) -> None:
     rig.run(["rp", "run", "-d", "--name", "holding", "-p", "8123:80", alpine, "sleep", "1000"])
     done = rig.run(["rp", "run", "--rm", "-p", "8123:80", alpine, "true"], check=False)
@@ -159,3 +161,30 @@ def test_a_port_in_use_names_the_container(rig: Machine, alpine: str) -> None:
         125,
         "rp: port 8123/tcp is in use by container holding\n",
     )
+
+
+def test_the_service_of_a_network_is_light(rig: Machine, alpine: str) -> None:
+    """Who loads pyroute2 is gone again; what is left is about what a supervisor weighs."""
+    rig.run(["rp", "network", "create", "light"])
+    try:
+        run = ["rp", "run", "-d", "--network", "light", "--name"]
+        rig.run([*run, "lamp", alpine, "sleep", "1000"])
+        rig.run(["rp", "exec", "lamp", "getent", "hosts", "lamp"])
+        pid = show(rig, "rp-network-light.service", "MainPID")["MainPID"]
+        until(
+            lambda: not rig.run(["pgrep", "--parent", pid], check=False).stdout,
+            "the child that makes interfaces does not end",
+        )
+        rollup = rig.run(["cat", f"/proc/{pid}/smaps_rollup"]).stdout
+        own_kib = int(re.search(r"(?m)^Anonymous: +(\d+) kB", rollup)[1])  # type: ignore[index]  # the kernel's form
+        assert own_kib < 18_000
+        # It comes back for who comes later.
+        rig.run([*run, "second", alpine, "sleep", "1000"])
+        assert "eth0" in rig.run(["rp", "exec", "second", "ls", "/sys/class/net"]).stdout
+        # Killed, it is made anew.
+        rig.run(["pkill", "-KILL", "--parent", pid], check=False)
+        rig.run([*run, "third", alpine, "sleep", "1000"])
+        assert "eth0" in rig.run(["rp", "exec", "third", "ls", "/sys/class/net"]).stdout
+        assert show(rig, "rp-network-light.service", "MainPID")["MainPID"] == pid
+    finally:
+        rig.run(["rp", "network", "rm", "--force", "light"])

@@ -205,6 +205,7 @@ def test_stopped_service_loses_its_bridge_and_reload_makes_it_anew(rig: Machine)
     assert reaches(rig, "one", "10.89.0.3")
 
 
+@pytest.mark.row("CVE-2024-32473", "--internal: no route, no IPv6 that was not asked for")
 def test_internal_network_has_no_way_out(rig: Machine) -> None:
     rig.run(["rp", "network", "create", "--internal", "inner"])
     start(rig, "one", "--network", "inner")
@@ -213,6 +214,8 @@ def test_internal_network_has_no_way_out(rig: Machine) -> None:
     assert sorted(found) == ["eth0", "lo"]
     assert reaches(rig, "one", settings(rig, "two")["inner"]["IPAddress"])
     assert not inside(rig, "one", "ip route").stdout.count("default")
+    # Not even a link-local one.
+    assert " eth0\n" not in inside(rig, "one", "cat /proc/net/if_inet6").stdout
     assert not reaches(rig, "one", "10.99.0.1")
     # In another network too it has one.
     start(rig, "three", "--network", "inner", "--network", "web")

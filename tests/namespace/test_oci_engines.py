@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import pytest
+from rig.effort import nightly
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -93,13 +94,64 @@ def test_podman_detached(rig: Machine) -> None:
 
 @pytest.mark.usefixtures("_removed")
 def test_podman_with_a_terminal(rig: Machine) -> None:
-    with rig.pty(["sh", "-c", f"{RUN} --rm -it alpine sh"]) as terminal:
+    """In the foreground; left by the detach keys; attached to again until it ends."""
+    with rig.pty(["sh", "-c", f"{RUN} -it --detach-keys=ctrl-x --name tty alpine sh"]) as terminal:
+        terminal.expect("# ", timeout=60)
+        terminal.send("test -t 0 && echo first''ly; x=kept\n")
+        terminal.expect("firstly", timeout=60)
+        terminal.send("\x18")
+        assert terminal.wait(timeout=60) == 0
+    with rig.pty(["sh", "-c", f"{PODMAN} attach tty"]) as terminal:
+        # Nothing is shown until something is typed.
+        terminal.send("\n")
         terminal.expect("# ", timeout=60)
         terminal.resize(33, 77)
-        terminal.send("until [ \"$(stty size)\" = '33 77' ]; do sleep 0.1; done; echo si''zed\n")
-        terminal.expect("sized", timeout=60)
+        terminal.send("until [ \"$(stty size)\" = '33 77' ]; do sleep 0.1; done; echo $x si''zed\n")
+        terminal.expect("kept sized", timeout=60)
         terminal.send("exit 6\n")
-        assert terminal.wait(timeout=60) == 6
+        # podman's own code: it does not hand on the container's here.
+        assert terminal.wait(timeout=60) == 0
+    assert rig.run(["podman", "wait", "tty"]).stdout == "6\n"
+
+
+# A root file system of the rig's own Debian: a shell, what that needs, and by night everything.
+DEBIAN = """
+root=~/debian-root; rm -rf $root; mkdir -p $root/usr/bin $root/usr/lib $root/usr/lib64 $root/tmp
+for each in bin lib lib64; do ln -s usr/$each $root/$each; done
+cd /usr/bin; programs=$(readlink -f bash cat dash env id ls sh sleep touch)
+libraries=$(ldd $programs | sed -n 's,^[^/]*\\(/[^ :]*\\) (.*,\\1,p' | sort -u)
+cp -L --parents bash cat dash env id ls sh sleep touch $root/usr/bin
+cp -L --parents $libraries /etc/os-release /etc/passwd /etc/group $root
+"""
+WHOLE = "cp -a /usr/bin /usr/lib $root/usr"
+
+
+@pytest.mark.usefixtures("_removed")
+def test_podman_with_a_debian_image(rig: Machine) -> None:
+    """Another C library, a shell with job control, users of the image, a whole life detached."""
+    lines = shell(
+        rig,
+        f"""
+        {DEBIAN}
+        {WHOLE if nightly() else ""}
+        tar -C $root -c . | podman import -q - localhost/debian >/dev/null
+        run="{RUN}"
+        $run --rm debian bash -c '. /etc/os-release; echo $ID; id -u'
+        $run --rm --user www-data debian id -un
+        $run --rm debian bash -c 'exit 9' || echo code $?
+        $run -d --name debian debian bash -c \
+            'trap "exit 3" TERM; touch /tmp/up; while :; do sleep 0.1; done' >/dev/null
+        podman exec debian bash -c 'until [ -e /tmp/up ]; do sleep 0.1; done; echo exec'
+        podman exec -t debian bash -ic 'test -t 0 && echo terminal' | tr -d '\r'
+        podman stop -t 60 debian >/dev/null
+        podman inspect -f '{{{{.State.ExitCode}}}}' debian
+        """,
+        timeout=600,
+    )
+    try:
+        assert lines == ["debian", "0", "www-data", "code 9", "exec", "terminal", "3"]
+    finally:
+        rig.run(["sh", "-c", "podman rmi --force localhost/debian; rm -rf ~/debian-root"])
 
 
 def test_buildah_builds_with_isolation_oci(rig: Machine) -> None:

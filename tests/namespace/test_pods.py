@@ -7,6 +7,7 @@ import time
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from namespace.test_dns import resolvers
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -43,12 +44,18 @@ def test_members_share_network_host_name_and_memory(rig: Machine, alpine: str) -
     rig.run(["rp", "run", "-d", "--pod", "web", "--name", "one", alpine, "sh", "-c", script])
     script = """
         until [ -e /dev/shm/mark ]; do sleep 0.1; done
-        hostname; cat /dev/shm/mark; grep -c db /etc/hosts; grep two /etc/hosts | cut -f 1
+        hostname; cat /dev/shm/mark; grep -cw db /etc/hosts; grep two /etc/hosts | cut -f 1
         nc -l -p 80 </dev/null &
         until nc 127.0.0.1 80 </dev/null; do sleep 0.1; done; wait; echo reached
     """
     argv = ["rp", "run", "--rm", "--pod", "web", "--name", "two", alpine, "sh", "-c", script]
     assert rig.run(argv).stdout == "web\nshared\n1\n127.0.0.1\nreached\n"
+    # Also of the member that the pod was started for.
+    files = "cat /etc/hosts /etc/hostname; grep -c nameserver /etc/resolv.conf"
+    hosts = rig.run(["rp", "exec", "one", "sh", "-c", files]).stdout.splitlines()
+    assert "10.1.2.3\tdb" in hosts
+    assert "127.0.0.1\tweb one" in hosts
+    assert hosts[-2:] == ["web", "1"]
     found = rig.run(["rp", "ps", "--pod", "--format", "{{.Names}} {{.PodName}} {{.Ports}}"]).stdout
     assert found == "one web 0.0.0.0:8080->80/tcp\n"
     assert rig.run(["rp", "ps", "--filter", "pod=web", "--format", "{{.Names}}"]).stdout == "one\n"
@@ -153,14 +160,226 @@ def test_without_infra_it_is_a_slice(rig: Machine, alpine: str) -> None:
     assert (found["CreateInfra"], found["State"]) == (False, "Running")
 
 
+@pytest.fixture
+def network(rig: Machine) -> Iterator[str]:
+    """Return the name of a network, removed with whoever is in it."""
+    rig.run(["rp", "network", "create", "net"])
+    yield "net"
+    rig.run(["rp", "network", "rm", "-f", "-t", "0", "net"])
+
+
+def _hosts(rig: Machine, container: str, *names: str) -> list[str]:
+    """Return the addresses that names have in a container, "" for those that are not known.
+
+    With the network's domain: for the name alone the host's resolvers are asked too, for seconds.
+    """
+    script = "for name; do echo $(getent hosts $name.dns.podman | cut -d ' ' -f 1); done"
+    return str(rig.run(["rp", "exec", container, "sh", "-c", script, "sh", *names]).stdout).split(
+        "\n"
+    )[:-1]
+
+
+def test_a_pod_in_a_network(rig: Machine, alpine: str, network: str) -> None:
+    """Its members have one address, which all their names lead to, and the pod's ports."""
+    create = ["rp", "pod", "create", "--name", "web", "--network", f"{network}:alias=www"]
+    rig.run([*create, "-p", "8080:80"])
+    serve = "while :; do echo answer | nc -l -p 80; done"
+    rig.run(["rp", "run", "-d", "--pod", "web", "--name", "one", alpine, "sh", "-c", serve])
+    rig.run(["rp", "run", "-d", "--network", network, "--name", "out", alpine, "sleep", "1000"])
+    settings = json.loads(rig.run(["rp", "inspect", "one"]).stdout)[0]["NetworkSettings"]
+    address = settings["Networks"][network]["IPAddress"]
+    assert _hosts(rig, "out", "web", "www", "one", "nobody") == [address] * 3 + [""]
+    assert _hosts(rig, "one", "out") != [""]
+    ask = "import socket; s = socket.create_connection(('127.0.0.1', 8080), 9); print(s.recv(9))"
+    eventually(lambda: "answer" in rig.run(["python3", "-c", ask], check=False).stdout)
+    nc = ["rp", "exec", "out", "sh", "-c", "nc web 80 </dev/null"]
+    eventually(lambda: "answer" in rig.run(nc, check=False).stdout)
+    row = ["rp", "pod", "ps", "--filter", f"network={network}", "--format", "{{.Name}}"]
+    assert rig.run(row).stdout == "web\n"
+    # At once, for whoever asks after the command.
+    rig.run(["rp", "rename", "one", "other"])
+    rig.run(["rp", "rename", "out", "outer"])
+    assert _hosts(rig, "outer", "one", "other") == ["", address]
+    assert _hosts(rig, "other", "out") == [""]
+    assert _hosts(rig, "other", "outer") != [""]
+    rig.run(["rp", "rm", "-f", "-t", "0", "other"])
+    assert _hosts(rig, "outer", "other", "web") == ["", address]
+    done = rig.run(["rp", "network", "rm", network], check=False)
+    assert (done.returncode, "used by outer, pod web" in done.stderr) == (2, True)
+
+
+def test_a_pod_is_connected_and_disconnected(rig: Machine, alpine: str, network: str) -> None:
+    rig.run(["rp", "pod", "create", "--name", "web"])
+    rig.run(["rp", "run", "-d", "--pod", "web", "--name", "one", alpine, "sleep", "1000"])
+    refused = rig.run(["rp", "network", "connect", network, "one"], check=False)
+    assert refused.returncode == 125
+    assert "container one has --network pod" in refused.stderr
+    rig.run(["rp", "network", "connect", "--alias", "www", network, "web"])
+    again = rig.run(["rp", "network", "connect", network, "web"], check=False)
+    assert (again.returncode, "is in network net already" in again.stderr) == (125, True)
+    out = ["rp", "run", "--rm", "--network", network, alpine, "sh", "-c"]
+    found = rig.run(
+        [*out, "getent hosts www >/dev/null && getent hosts one >/dev/null && echo yes"]
+    )
+    assert found.stdout == "yes\n"
+    for _ in range(2):
+        resolv = rig.run(["rp", "exec", "one", "cat", "/etc/resolv.conf"]).stdout
+        assert "search dns.podman" in resolv
+        # It is so after a start too.
+        rig.run(["rp", "pod", "restart", "web"])
+    rig.run(["rp", "network", "disconnect", network, "web"])
+    resolv = rig.run(["rp", "exec", "one", "cat", "/etc/resolv.conf"]).stdout
+    assert "dns.podman" not in resolv
+    addresses = rig.run(["rp", "exec", "one", "ip", "-4", "address"]).stdout
+    assert "10.89." not in addresses
+    assert shown(rig, "web")["InfraConfig"]["Networks"] is None
+
+
+@pytest.mark.parametrize("unit", ["rp-network-net.service", "rp-pod-web.service"])
+def test_a_killed_service_comes_back_with_the_pods_names(
+    rig: Machine, alpine: str, network: str, unit: str
+) -> None:
+    rig.run(["rp", "pod", "create", "--name", "web", "--network", network])
+    rig.run(["rp", "run", "-d", "--pod", "web", "--name", "one", alpine, "sleep", "1000"])
+    rig.run(["rp", "run", "-d", "--network", network, "--name", "out", alpine, "sleep", "1000"])
+    rig.run(["systemctl", "--user", "kill", "--signal", "KILL", unit])
+    if "pod" in unit:
+        eventually(lambda: bool(shown(rig, "web")["State"] == "Exited"))
+        assert _hosts(rig, "out", "web") == [""]
+        rig.run(["rp", "pod", "start", "web"])
+    eventually(lambda: _hosts(rig, "out", "web") != [""])
+    # Its descriptors are lost too.
+    rig.run(["systemctl", "--user", "stop", "rp-network-net.service"])
+    rig.run(["rp", "network", "reload", "--all"])
+    eventually(lambda: _hosts(rig, "out", "one") != [""])
+
+
+def test_the_end_of_the_last_member_ends_the_pod(rig: Machine, alpine: str) -> None:
+    """--exit-policy stop: not while systemd is about to start a member again."""
+    rig.run(["rp", "pod", "create", "--name", "web", "--exit-policy", "stop"])
+    argv = ["rp", "run", "-d", "--pod", "web", "--name", "one", "--restart", "on-failure", alpine]
+    rig.run([*argv, "sh", "-c", "[ -e /again ] && exec sleep 1000; touch /again; exit 1"])
+    argv = ["rp", "run", "-d", "--pod", "web", "--name", "two", "--stop-signal", "KILL", alpine]
+    rig.run([*argv, "sleep", "1000"])
+    eventually(lambda: rig.run(["rp", "exec", "one", "ls", "/again"], check=False).returncode == 0)
+    rig.run(["rp", "stop", "two"])
+    assert shown(rig, "web")["State"] == "Degraded"
+    rig.run(["rp", "stop", "-t", "0", "one"])
+    eventually(lambda: bool(shown(rig, "web")["State"] == "Exited"))
+    units = ["rp-pod-web.service", "rp-pod-web.slice"]
+    show = ["systemctl", "--user", "show", "--value", "--property", "ActiveState", *units]
+    eventually(lambda: bool(rig.run(show).stdout.split() == ["inactive", "inactive"]))
+    rig.run(["rp", "start", "two"])
+    assert shown(rig, "web")["State"] == "Degraded"
+
+
+def test_a_definition_of_a_pod(rig: Machine, alpine: str) -> None:
+    """rp delete removes the pod and the network that it made, but what others are in."""
+    text = f"""
+        [network.net]
+        [pod.web]
+        network = ["net"]
+        [container.one]
+        image = "{alpine}"
+        command = ["sleep", "1000"]
+        pod = "web"
+        [container.two]
+        image = "{alpine}"
+        command = ["sleep", "1000"]
+        pod = "web"
+        requires = ["one"]
+    """
+    rig.run(["sh", "-c", "cat >/tmp/pod.toml"], input=text)
+    made = rig.run(["rp", "apply", "/tmp/pod.toml"]).stdout
+    assert "network net" in made
+    assert "pod web" in made
+    assert _hosts(rig, "two", "web") != [""]
+    members = [each["Name"] for each in shown(rig, "web")["Containers"]]
+    assert sorted(members) == ["one", "two"]
+    assert "nothing" in rig.run(["rp", "plan", "/tmp/pod.toml"]).stdout.lower()
+    exported = rig.run(["rp", "export-definition", "one"]).stdout
+    assert 'pod = "web"' in exported
+    assert "hostname" not in exported
+    rig.run(["rp", "create", "--pod", "web", "--name", "mine", alpine])
+    kept = rig.run(["rp", "delete", "/tmp/pod.toml"])
+    assert "pod web stays: mine are in it" in kept.stderr
+    assert "network net is used by pod web" in kept.stderr
+    rig.run(["rp", "rm", "mine"])
+    gone = rig.run(["rp", "delete", "/tmp/pod.toml"]).stdout
+    assert "pod web" in gone
+    assert "network net" in gone
+    assert rig.run(["rp", "network", "exists", "net"], check=False).returncode == 1
+    rig.run(["rm", "/tmp/pod.toml"])
+
+
+def test_the_resolvers_of_a_pod_are_the_hosts(rig: Machine, alpine: str) -> None:
+    """As they are now, in what its members have of them too, but for who wrote its own."""
+    rig.run(["rp", "pod", "create", "--name", "web"])
+    for name, script in (("one", ":"), ("two", "echo nameserver 192.0.2.7 >/etc/resolv.conf")):
+        argv = ["rp", "run", "-d", "--pod", "web", "--name", name, alpine]
+        rig.run([*argv, "sh", "-c", f"{script}; exec sleep 1000"])
+
+    def of(name: str) -> str:
+        return str(rig.run(["rp", "exec", name, "cat", "/etc/resolv.conf"]).stdout)
+
+    with resolvers(rig, "nameserver 192.0.2.53"):
+        eventually(lambda: "192.0.2.53" in of("one"))
+        assert of("two") == "nameserver 192.0.2.7\n"
+    eventually(lambda: "192.0.2.53" not in of("one"))
+
+
+def test_what_members_run_use_and_say(rig: Machine, alpine: str) -> None:
+    rig.run(["rp", "pod", "create", "--name", "web", "--pod-id-file", "/tmp/pod-id"])
+    for name in ("one", "two"):
+        argv = ["rp", "run", "-d", "--pod", "web", "--name", name, alpine]
+        rig.run([*argv, "sh", "-c", f"echo this is {name}; exec sleep 1000"])
+    top = rig.run(["rp", "pod", "top", "web", "pid", "args"]).stdout.splitlines()
+    assert [line.split() for line in top[1:]] == [["1", "sleep", "1000"]] * 2
+    rows = json.loads(
+        rig.run(["rp", "pod", "stats", "--no-stream", "--format", "json", "web"]).stdout
+    )
+    assert [row["Name"] for row in rows] == ["one", "two"]
+    assert set(rows[0]) == {
+        "CPU", "MemUsage", "MemUsageBytes", "Mem", "NetIO", "BlockIO", "PIDS", "Pod", "CID", "Name"
+    }  # fmt: skip
+    heading = rig.run(["rp", "pod", "stats", "--no-stream"]).stdout.splitlines()[0]
+    assert heading.split()[:3] == ["POD", "CID", "NAME"]
+    said = rig.run(["rp", "pod", "logs", "--names", "web"]).stdout
+    assert sorted(said.splitlines()) == ["one this is one", "two this is two"]
+    assert rig.run(["rp", "pod", "logs", "-c", "two", "web"]).stdout == "this is two\n"
+    line = rig.run(["rp", "pod", "ps", "--ctr-names", "--ctr-status", "--noheading"]).stdout
+    assert line.split()[-2:] == ["one,two", "running,running"]
+    for filters, count in ((["ctr-number=2"], 1), (["ctr-number=1"], 0),
+                           (["ctr-names=tw"], 1), (["status=exited", "status=running"], 1),
+                           (["ctr-status=paused"], 0), (["until=1h"], 0)):  # fmt: skip
+        options = [word for text in filters for word in ("--filter", text)]
+        found = rig.run(["rp", "pod", "ps", "-q", *options]).stdout.splitlines()
+        assert len(found) == count, filters
+    rig.run(["rp", "pod", "stop", "-t", "0", "--pod-id-file", "/tmp/pod-id"])
+    assert shown(rig, "web")["State"] == "Exited"
+    rig.run(["rp", "pod", "rm", "--pod-id-file", "/tmp/pod-id"])
+    rig.run(["rm", "/tmp/pod-id"])
+
+
 @pytest.mark.parametrize(
     ("words", "code", "message"),
     [
         ("pod create --name web", 125, "name 'web' is in use by a pod"),
         ("pod create --share net,mnt", 125, "'mnt' cannot be shared"),
         ("pod create --network container:x", 125, "a pod shares nobody else's network"),
+        ("pod create --network nowhere", 125, "network 'nowhere' does not exist"),
+        ("pod create --exit-policy never", 125, "expected continue or stop"),
+        ("pod create --share ipc --network nowhere", 125, "needs a network that the pod shares"),
+        ("pod top web", 125, "pod web has no running containers"),
+        ("pod stats nobody", 125, "no pod with name or id 'nobody'"),
+        ("pod ps --filter foo=bar", 125, "--filter 'foo=bar' is unknown"),
+        ("pod ps --sort size", 125, "--sort 'size' is unknown"),
+        ("pod start --latest web", 125, "name the pods, or say --all or --latest"),
+        ("pod rm --pod-id-file /nowhere", 125, "--pod-id-file /nowhere"),
+        ("network connect nowhere web", 125, "network 'nowhere' does not exist"),
         ("pod create --share ipc -p 80:80", 125, "--publish needs a network"),
         ("pod create /", 125, "name '/' is not valid"),
+        ("pod create --pod-id-file /no/file", 125, "--pod-id-file /no/file cannot be written"),
         ("pod inspect nobody", 125, "no pod with name or id 'nobody'"),
         ("pod rm nobody", 1, "no pod with name or id 'nobody'"),
         ("run --pod nobody alpine", 125, "no pod with name or id 'nobody'"),
@@ -180,6 +399,16 @@ def test_bad_input_is_one_line(
     assert (done.returncode, done.stdout) == (code, "")
     assert message in done.stderr
     assert len([line for line in done.stderr.splitlines() if not line.startswith("hint:")]) == 1
+
+
+def test_replace_means_the_name_and_no_beginning_of_an_id(rig: Machine) -> None:
+    identity = rig.run(["rp", "pod", "create", "--name", "kept"]).stdout.strip()
+    rig.run(["rp", "pod", "create", "--replace", "--pod-id-file", "/tmp/pod-id", identity[:6]])
+    assert rig.run(["cat", "/tmp/pod-id"]).stdout == shown(rig, identity[:6])["Id"] != identity
+    rig.run(["rp", "pod", "create", "--replace", "--name", "kept"])
+    assert shown(rig, "kept")["Id"] != identity
+    rig.run(["rp", "pod", "rm", "kept", identity[:6]])
+    rig.run(["rm", "/tmp/pod-id"])
 
 
 @pytest.mark.parametrize("kind", ["network", "pod"])

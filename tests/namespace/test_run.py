@@ -10,6 +10,7 @@ import time
 from typing import TYPE_CHECKING
 
 import pytest
+from rig.effort import effort
 
 if TYPE_CHECKING:
     from rig.machine import Machine
@@ -91,6 +92,7 @@ def test_keep_id_is_the_user_inside_and_outside(rig: Machine, alpine: str) -> No
     assert rig.run(["stat", "-c", "%u", f"{home}/kept/mine"]).stdout.split() == [str(rig.uid)]
 
 
+@pytest.mark.row("X3", "125, 126, 127 or the command's own")
 @pytest.mark.parametrize(
     ("command", "code", "words"),
     [
@@ -151,6 +153,8 @@ def test_bad_input_is_one_line_and_leaves_nothing(
     assert rig.run(["rp", "ps", "-aq"]).stdout == before
 
 
+@pytest.mark.row("U4", "125 that names what is wrong")
+@pytest.mark.row("X5", "125 that names what is wrong")
 @pytest.mark.parametrize(
     ("environment", "words"),
     [
@@ -167,6 +171,7 @@ def test_u4_x5_a_bad_environment_is_named(
     assert words in done.stderr
 
 
+@pytest.mark.row("U4", "the private socket is used")
 def test_a_wrong_bus_address_does_no_harm(rig: Machine, alpine: str) -> None:
     wrong = {"DBUS_SESSION_BUS_ADDRESS": "unix:path=/nope"}
     rig.run(["rp", "run", "--rm", alpine, "true"], env=wrong)
@@ -218,6 +223,16 @@ def test_everything_after_the_image_is_the_containers(rig: Machine, alpine: str)
     assert said.split("\n")[:-1] == words
 
 
+@pytest.mark.parametrize("word", ["--detach=true", "--detach=1"])
+def test_detached_by_a_word_that_looks_attached(
+    rig: Machine, alpine: str, leaves_nothing: None, word: str
+) -> None:
+    done = rig.run(["rp", "run", word, "--rm", alpine, "sleep", "100"])
+    assert not done.stderr
+    assert len(done.stdout.strip()) == 64
+    rig.run(["rp", "rm", "-f", "-t", "0", done.stdout.strip()])
+
+
 def test_cidfile_holds_the_id(rig: Machine, alpine: str) -> None:
     rig.run(["sh", "-c", "rm -f ~/cid"])
     home = rig.run(["sh", "-c", "echo -n ~"]).stdout
@@ -230,6 +245,7 @@ def test_without_i_stdin_is_empty(rig: Machine, alpine: str) -> None:
     assert done.stdout == ""
 
 
+@pytest.mark.row("R11", "works")
 @pytest.mark.parametrize("closing", ["<&-", ">&-", "2>&-", "<&- >&- 2>&-"])
 def test_closed_stdio(rig: Machine, alpine: str, closing: str) -> None:
     script = f"rp run -i --rm {alpine} sh -c 'cat; exit 5' {closing}"
@@ -242,17 +258,19 @@ def test_binary_data_passes_both_ways_unchanged(rig: Machine, alpine: str) -> No
     assert hashlib.sha256(done.stdout).digest() == hashlib.sha256(data).digest()
 
 
-def test_a_gibibyte_through_pipes(rig: Machine, alpine: str, leaves_nothing: None) -> None:
+def test_much_data_through_pipes(rig: Machine, alpine: str, leaves_nothing: None) -> None:
+    size = effort(1 << 27, 1 << 30)
+    wanted = hashlib.sha256(bytes(size)).hexdigest()
     script = (
-        "head -c 1073741824 /dev/zero | tee >(sha256sum > /tmp/in.sum) |"
+        f"head -c {size} /dev/zero | tee >(sha256sum > /tmp/in.sum) |"
         f" rp run -i --rm {alpine} sh -c 'cat | cat' | sha256sum > /tmp/out.sum;"
         " sleep 1; cat /tmp/in.sum /tmp/out.sum; rm /tmp/in.sum /tmp/out.sum"
     )
     sums = rig.run(["bash", "-c", script], timeout=300).stdout.split()
-    assert sums[0] == sums[2]
-    assert sums[0].startswith("49bc20df15e412a6")
+    assert sums[0] == sums[2] == wanted
 
 
+@pytest.mark.row("R11", "ends without a word")
 def test_r11_a_reader_that_leaves_early(rig: Machine, alpine: str, leaves_nothing: None) -> None:
     script = f"yes | rp run -i --rm {alpine} cat | head -1; echo ${{PIPESTATUS[1]}}"
     done = rig.run(["bash", "-c", script], timeout=30)
@@ -290,3 +308,13 @@ def _wait_running(rig: Machine, name: str) -> None:
     limit = time.monotonic() + 20
     while "Up" not in rig.run(["rp", "ps", "--filter", f"name={name}"]).stdout:
         assert time.monotonic() < limit, "container does not come up"
+
+
+def test_debug_timing_shows_where_time_goes(rig: Machine, alpine: str) -> None:
+    argv = ["rp", "--debug-timing", "run", "--rm", "--network", "none", alpine, "echo", "hello"]
+    result = rig.run(argv)
+    assert result.stdout == "hello\n"
+    lines = result.stderr.splitlines()
+    assert all(line.startswith("rp: timing: ") for line in lines)
+    for step in ("rp: make the container", "supervisor: write the id maps", "init: pivot"):
+        assert any(line.endswith(f"  {step}") for line in lines), step

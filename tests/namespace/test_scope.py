@@ -35,13 +35,16 @@ def payload():
     os.read(reader, 1)
     return pid
 
+def start(connection, unit, **wanted):
+    scope.wait_started(connection, unit, scope.request(connection, unit=unit, **wanted))
+
 def started(**changes):
     connection = buses.connect(RUNTIME)
     pid = payload()
     wanted = dict(unit=UNIT, description="a test", pids=[pid], stop_timeout_us=1_000_000,
                   controller=connection.unique_name)
     wanted.update(changes)
-    scope.start(connection, **wanted)
+    start(connection, **wanted)
     return connection, pid
 
 def shown(*names):
@@ -190,14 +193,14 @@ def test_refusals_are_typed_and_leave_no_unit(rig: Machine) -> None:
         connection, pid = started()
         other = payload()
         def again(unit=UNIT, **changes):
-            return caught(scope.start, connection, unit=unit, description="x", pids=[other],
+            return caught(start, connection, unit=unit, description="x", pids=[other],
                           stop_timeout_us=0, **changes)
         new = "new-" + UNIT
         found = {
             "exists": again(),
             "unknown": again(new, properties=[Property("NoSuchThing", "t", 1)]),
             "invalid": again(new, properties=[Property("CPUWeight", "t", 0xffff)]),
-            "dead": caught(scope.start, connection, unit=new, description="x",
+            "dead": caught(start, connection, unit=new, description="x",
                            pids=[2**22 - 1], stop_timeout_us=0),
             "name": again("no good name"),
             "stop": scope.stop(connection, new, 5),
@@ -233,6 +236,7 @@ def test_limits_can_be_changed_and_the_scope_frozen(rig: Machine) -> None:
     assert answer == [{"TasksMax": "77"}, [True, "frozen"], [True, "running"]]
 
 
+@pytest.mark.row("U1", "the controller stays")
 def test_reexecuted_manager_still_knows_the_controller(rig: Machine) -> None:
     # Without leaves_nothing: the manager's own command line changes.
     answer = told(
@@ -272,6 +276,7 @@ def test_jobs_of_other_units_do_not_wake_us(rig: Machine) -> None:
     assert answer is False
 
 
+@pytest.mark.row("U4", "works")
 def test_private_socket_works_without_a_bus(rig: Machine) -> None:
     answer = told(
         rig,
@@ -287,6 +292,7 @@ def test_private_socket_works_without_a_bus(rig: Machine) -> None:
     assert answer == ["active", True]
 
 
+@pytest.mark.row("U4", "125 that names the bus")
 def test_frozen_bus_is_named_within_five_seconds(rig: Machine) -> None:
     # A bus of the test's own: freezing the user's would freeze the machine's other tests.
     answer = told(
@@ -300,7 +306,7 @@ def test_frozen_bus_is_named_within_five_seconds(rig: Machine) -> None:
         os.mkdir(f"{directory}/systemd")
         open(f"{directory}/systemd/private", "w").close()
         connection = buses.connect(directory)
-        absent = caught(scope.start, connection, unit=UNIT, description="x", pids=[os.getpid()],
+        absent = caught(start, connection, unit=UNIT, description="x", pids=[os.getpid()],
                         stop_timeout_us=0)
         broker.send_signal(signal.SIGSTOP)
         frozen = caught(buses.connect, directory)
@@ -366,6 +372,7 @@ def test_pystemd_tells_of_the_same_manager(rig: Machine) -> None:
     assert absent["type"] == "Unsupported"
 
 
+@pytest.mark.row("X5", "refused")
 def test_another_users_bus_is_refused(rig: Machine) -> None:
     if not rig.has_root:
         pytest.skip("needs a second user")

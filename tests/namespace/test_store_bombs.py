@@ -75,6 +75,7 @@ def _zeros(compress: Callable[[bytes], bytes], count: int) -> bytes:
     return compress(whole + piece * count + bytes(1024))
 
 
+@pytest.mark.row("bombs", "each process below 200 MiB; nothing stays")
 @pytest.mark.parametrize(
     ("suffix", "compress"),
     [
@@ -107,6 +108,7 @@ def _layers() -> list[tuple[str, list[Entry]]]:
     ]  # fmt: skip
 
 
+@pytest.mark.row("bombs", "each process below 200 MiB; nothing stays")
 @pytest.mark.parametrize(
     "entries", [each[1] for each in _layers()], ids=[each[0] for each in _layers()]
 )
@@ -119,6 +121,7 @@ def test_H_headers_and_entries(rig: Machine, entries: list[Entry]) -> None:
     [("index", b"[" * 1000), ("manifest", b'{"":0},'), ("config", b'"\\u0100",')],
     ids=["nesting in an index", "objects in a manifest", "texts in a config"],
 )
+@pytest.mark.row("CVE-2021-21285", "125 within the limits; no memory taken")
 def test_CVE_2021_21285_huge_documents(rig: Machine, where: str, filling: bytes) -> None:
     image = ociimage.image([ociimage.tar([Entry("f")])])
     room = (4 << 20) - 2000

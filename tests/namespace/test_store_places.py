@@ -54,6 +54,7 @@ def _busybox(rig: Machine) -> bytes:
     return content
 
 
+@pytest.mark.row("D4", "another driver, and that is said")
 @pytest.mark.parametrize("mounted", [("ramfs", "")], indirect=True)
 @pytest.mark.parametrize("driver", ["fuse-overlayfs", "copy"])
 def test_S6_without_user_attributes_another_driver_is_used_and_that_is_said(
@@ -75,6 +76,7 @@ def test_S6_without_user_attributes_another_driver_is_used_and_that_is_said(
     rig.run(["rp", "rmi", cut], env=env)
 
 
+@pytest.mark.row("D4", "works")
 @pytest.mark.parametrize("mounted", [("tmpfs", ",size=64m")], indirect=True)
 def test_S6_tmpfs_holds_a_store(
     rig: Machine, cut: str, mounted: None, leaves_nothing: None
@@ -85,6 +87,7 @@ def test_S6_tmpfs_holds_a_store(
     assert ran.stderr == ""
 
 
+@pytest.mark.row("R1", "one line, nothing left")
 @pytest.mark.parametrize(
     "mounted", [("tmpfs", f",size={size}") for size in ("600k", "2400k")], indirect=True
 )

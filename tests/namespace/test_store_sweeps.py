@@ -1,19 +1,20 @@
 """The image store survives kill -9 and a full disk at every system call of a pull, load, rmi.
 
-RP_SWEEP=1 goes through every call of a small image with all kinds of entries, and through every
-60th of Alpine's (an hour); without it a few points are tried, those at which most is half-made.
+Each commit tries a few points, those at which most is half-made.  RP_NIGHTLY=1 tries a random
+sample, for minutes, of every call of a small image with all kinds of entries and of every 60th of
+Alpine's; with RP_NIGHTLY_MINUTES=0 all (hours).
 """
 
 from __future__ import annotations
 
 import json
-import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
 from namespace import imagepush
 from rig import ociimage
+from rig.effort import nightly, sampled, tell
 from rig.ociimage import Entry, directory, hard_link, symlink
 
 if TYPE_CHECKING:
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
 
 pytestmark = pytest.mark.namespace
 
-WHOLE = os.environ.get("RP_SWEEP") == "1"
+WHOLE = nightly()
 LIMIT_S = 6 * 3600
 SWEEP = Path(__file__).with_name("sweep.py").read_text(encoding="utf-8")
 SMALL = "docker.io/sweep/small"
@@ -43,10 +44,13 @@ EVERYWHERE_60TH = dict.fromkeys(KILLED_AT, 60)
 
 def _sweep(rig: Machine, **wanted: object) -> dict[str, Any]:
     """Go through the points, or through all of kill and fail; return how many there were."""
-    sweep = {"before": [], "points": [], "kill": {}, "fail": {}, "may_be_done": False, **wanted}
+    sweep = {"before": [], "points": [], "kill": {}, "fail": {}, "may_be_done": False}
+    sweep |= {**sampled(2), **wanted}
     limit_s = LIMIT_S if WHOLE else 180
     done = rig.root(["python3", "-I", "-c", SWEEP], input=json.dumps(sweep), timeout=limit_s)
     found: dict[str, Any] = json.loads(done.stdout)
+    counts = {key: found[key] for key in ("points", "tried", "fired")}
+    tell(f"store: {sweep['command']}", seed=sweep["seed"], **counts)
     assert found["failures"] == []
     return found
 
@@ -82,6 +86,8 @@ def small(rig: Machine) -> Iterator[str]:
     rig.run(["rm", "-f", SAVED])
 
 
+@pytest.mark.row("P1", "nothing half-made is listed, the next pull succeeds")
+@pytest.mark.row("P2", "layers are whole or not there")
 @pytest.mark.limit(LIMIT_S if WHOLE else 200)
 def test_P1_a_pull_killed_at_any_call_leaves_a_store_that_works(
     rig: Machine, small: str, leaves_nothing: None
@@ -95,6 +101,7 @@ def test_P1_a_pull_killed_at_any_call_leaves_a_store_that_works(
     assert found["fired"] >= len(points)
 
 
+@pytest.mark.row("R1", "one line, 125, nothing half-made")
 @pytest.mark.limit(LIMIT_S if WHOLE else 200)
 def test_D1_a_disk_full_at_any_call_of_a_pull_is_one_line(
     rig: Machine, small: str, leaves_nothing: None
@@ -108,6 +115,7 @@ def test_D1_a_disk_full_at_any_call_of_a_pull_is_one_line(
     assert found["fired"] >= len(points)
 
 
+@pytest.mark.row("P1", "the store works")
 @pytest.mark.limit(LIMIT_S if WHOLE else 200)
 def test_P1_a_load_killed_or_without_space_leaves_a_store_that_works(
     rig: Machine, small: str, leaves_nothing: None
@@ -123,6 +131,7 @@ def test_P1_a_load_killed_or_without_space_leaves_a_store_that_works(
     assert found["fired"] >= len(points)
 
 
+@pytest.mark.row("P1", "the store works")
 @pytest.mark.limit(LIMIT_S if WHOLE else 200)
 def test_P1_a_removal_killed_at_any_call_leaves_a_store_that_works(
     rig: Machine, small: str, leaves_nothing: None
@@ -138,6 +147,7 @@ def test_P1_a_removal_killed_at_any_call_leaves_a_store_that_works(
     assert found["fired"] >= len(points)
 
 
+@pytest.mark.row("P1", "the store works")
 @pytest.mark.limit(LIMIT_S if WHOLE else 200)
 def test_P1_a_pull_of_alpine_killed_at_many_calls(
     rig: Machine, small: str, leaves_nothing: None

@@ -17,14 +17,15 @@ from namespace.living import (
     state,
     until,
 )
+from rig.effort import effort
 
 if TYPE_CHECKING:
     from rig.machine import Machine
 
 pytestmark = [pytest.mark.usefixtures("alpine"), pytest.mark.limit(900)]
 
-# RP_STRESS=5 makes everything five times as often: 200 starts at once.
-TIMES = int(os.environ.get("RP_STRESS", "1"))
+# RP_STRESS=5 makes everything five times as often: 200 starts at once; the nightly run does.
+TIMES = int(os.environ.get("RP_STRESS") or effort(1, 5))
 
 
 def shell(rig: Machine, text: str, limit_s: int = 120) -> tuple[str, str]:
@@ -39,6 +40,7 @@ def containers(rig: Machine) -> int:
     return len(rp(rig, "ps", "-aq").stdout.split())
 
 
+@pytest.mark.row("C1", "one wins, the others: 125, in use")
 @pytest.mark.parametrize("how", ["-d", ""])
 def test_one_name_many_starts_one_wins(rig: Machine, leaves_nothing: None, how: str) -> None:
     many = 40 * TIMES
@@ -55,6 +57,7 @@ def test_one_name_many_starts_one_wins(rig: Machine, leaves_nothing: None, how: 
     rp(rig, "rm", "-f", "only")
 
 
+@pytest.mark.row("C3", "one of the two, and what is there agrees")
 def test_remove_against_start(rig: Machine, leaves_nothing: None) -> None:
     rounds = 10 * TIMES
     text = f"""
@@ -79,6 +82,7 @@ def test_remove_against_start(rig: Machine, leaves_nothing: None) -> None:
         assert left == (1 if started == 0 else 0)
 
 
+@pytest.mark.row("C3", "stopped; the exec is killed or too late")
 def test_stop_against_exec(rig: Machine, leaves_nothing: None) -> None:
     rounds = 10 * TIMES
     text = f"""
@@ -102,6 +106,7 @@ def test_stop_against_exec(rig: Machine, leaves_nothing: None) -> None:
         assert said == 0 or executed == 137
 
 
+@pytest.mark.row("C3", "stopped in the end")
 def test_stop_against_start(rig: Machine, leaves_nothing: None) -> None:
     rounds = 8 * TIMES
     text = f"""
@@ -119,6 +124,7 @@ def test_stop_against_start(rig: Machine, leaves_nothing: None) -> None:
     assert out.replace("created\n", "exited\n") == "exited\n" * rounds + "duel\n", (out, err)
 
 
+@pytest.mark.row("U1", "pids, cgroups and output stay")
 def test_reloading_and_reexecuting_the_manager(rig: Machine) -> None:
     """Only the manager itself is another process afterwards."""
     rounds = 10 * TIMES
@@ -145,6 +151,7 @@ def test_reloading_and_reexecuting_the_manager(rig: Machine) -> None:
         assert (ended["exit_code"], ended["reason"]) == (143, "systemctl")
 
 
+@pytest.mark.row("P5", "lost without a policy, with one started again once")
 @pytest.mark.parametrize("policy", ["no", "always"])
 def test_a_killed_supervisor(rig: Machine, leaves_nothing: None, policy: str) -> None:
     """Its payload goes with it, its end is told, and a policy acts once."""
@@ -186,6 +193,8 @@ finally:
 """
 
 
+@pytest.mark.row("P5", "the kernel ends the payload")
+@pytest.mark.row("R7", "as a killed supervisor: the payload ends, the end is lost")
 @pytest.mark.parametrize("options", [(), ("-u", "1000"), ("--privileged",)])
 def test_the_kernel_alone_ends_a_payload_without_supervisor(
     rig: Machine, leaves_nothing: None, options: tuple[str, ...]
@@ -209,6 +218,7 @@ def alive(rig: Machine, pid: int) -> bool:
     return rig.run(["test", "-e", f"/proc/{pid}"], check=False).returncode == 0
 
 
+@pytest.mark.row("U2", "lost; enabled ones are back once")
 def test_a_killed_user_manager(rig: Machine) -> None:
     """What it ran is gone with it; afterwards the truth is told, and the enabled are back once."""
     if not rig.has_root:

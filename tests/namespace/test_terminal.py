@@ -71,12 +71,15 @@ def test_the_terminal_is_restored(rig: Machine, alpine: str) -> None:
 
 
 def test_the_terminal_is_restored_after_a_crash(rig: Machine, alpine: str) -> None:
-    script = f"stty -g; rp run --rm --name crash -it {alpine} sh; stty -g; rp rm -f crash"
+    # The supervisor gives the terminal back when it misses its client, the shell goes on at once.
+    script = (
+        f"before=$(stty -g); echo $before; rp run --rm --name crash -it {alpine} sh;"
+        ' until [ "$(stty -g)" = "$before" ]; do sleep 0.1; done; stty -g; rp rm -f crash'
+    )
     with rig.pty(["sh", "-c", script]) as terminal:
         before = terminal.expect("([0-9a-f:]{40,})\r\n")[1]
         terminal.expect("# ")
         rig.run(["pkill", "-9", "-o", "-f", "^/usr/bin/python3 .*rp run --rm --name crash -it"])
-        # The supervisor gives the terminal back when it misses its client.
         terminal.expect("Killed")
         assert terminal.expect("([0-9a-f:]{40,})\r\n")[1] == before
         assert terminal.wait() == 0

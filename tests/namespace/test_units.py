@@ -253,6 +253,7 @@ def test_a_stop_that_was_asked_for_is_final(rig: Machine, stop: list[str]) -> No
     rp(rig, "rm", "kept")
 
 
+@pytest.mark.row("P5", "a restart policy acts once")
 def test_a_killed_supervisor_is_started_again_once(rig: Machine) -> None:
     rp(rig, "run", "-d", "--name", "kept", "--restart", "always", "--network", "none",
        "alpine", "sleep", "1000")  # fmt: skip
@@ -354,6 +355,7 @@ with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as s:
 """
 
 
+@pytest.mark.row("sd_notify", "READY=1 and STATUS= are passed on, MAINPID= and the like are not")
 def test_ready_when_the_container_says_so(rig: Machine) -> None:
     rp(rig, "create", "--name", "told", "--sdnotify", "container", "--network", "none", *PYTHON,
        "alpine", "/usr/bin/python3", "-I", "-c", NOTIFY)  # fmt: skip

@@ -254,6 +254,14 @@ class TestBinds:
         assert said == "mine\nmine\n"
         assert host.sh("cat file") == "changed\n"
 
+    def test_file_onto_a_directory_and_the_other_way_round(self, host: Host) -> None:
+        for volume, reason in (
+            ("/etc/hostname:/usr", "cannot mount /usr: is a directory, its source is not"),
+            ("/etc:/etc/passwd", "cannot mount /etc/passwd: must be a directory"),
+        ):
+            done = host.attempt("-v", volume)
+            assert (done.returncode, done.stderr) == (125, f"rp: {reason}\n")
+
     @pytest.mark.parametrize(
         "form", ["-v {}/nope:/x", "--mount type=bind,source={}/nope,target=/x"]
     )
@@ -345,6 +353,7 @@ class TestNamedVolumes:
         said = host.rp("-v", f"{host.volume('db')}:/d", run="grep ' /d ' /proc/self/mountinfo")
         assert {"nosuid", "nodev"} <= set(said.split()[5].split(","))
 
+    @pytest.mark.row("GHSA-8688", "the next start refuses what rp did not make")
     def test_ghsa_8688_replaced_by_a_link(self, host: Host) -> None:
         """A container that could write to the store plants a link; the next start refuses it."""
         name, store = host.volume("db"), host.store()
@@ -416,6 +425,7 @@ class TestAnonymousVolumes:
 
 
 class TestImagesThatLie:
+    @pytest.mark.row("CVE-2026-87766", "links lead inside the container; nothing is made outside")
     @pytest.mark.parametrize(
         ("target", "lands"), [("absolute", "etc"), ("upward", "etc"), ("top/etc", "etc")]
     )
@@ -429,6 +439,7 @@ class TestImagesThatLie:
         assert said == "mine\nmine\n"
         assert host.sh("ls -d /etc/new /etc/newfile 2>/dev/null || echo none") == "none\n"
 
+    @pytest.mark.row("CVE-2022-23648", "filled from inside the image alone, or exit 125")
     @pytest.mark.parametrize("dangling", [False, True], ids=["resolves", "dangles"])
     def test_cve_2022_23648_volume_behind_a_link(self, host: Host, dangling: bool) -> None:
         """The links lead to the user's files on the host, and to others inside the image."""
@@ -452,6 +463,8 @@ class TestImagesThatLie:
         assert "secret" not in done.stdout
         assert host.sh("ls home/x") == "secret\n"
 
+    @pytest.mark.row("CVE-2022-23648", "a VOLUME that is no plain path is refused")
+    @pytest.mark.row("CVE-2025-52881", "a mount over /proc is refused")
     @pytest.mark.parametrize(
         "path", ["/", "/proc", "/sys/", "/dev", "/../../../../tmp/rig", "/a\nb"]
     )
@@ -464,6 +477,7 @@ class TestImagesThatLie:
         assert "\n" not in done.stderr.strip()
         assert host.volumes() == before
 
+    @pytest.mark.row("CVE-2019-19921", "a mount over /proc is refused")
     @pytest.mark.parametrize("target", ["/proc", "/proc/self", "/proc/../proc/sys"])
     def test_cve_2019_19921_own_volume_over_proc(self, host: Host, target: str) -> None:
         host.sh("mkdir data")
@@ -471,6 +485,21 @@ class TestImagesThatLie:
         assert done.returncode == 125
         assert "is not allowed" in done.stderr
 
+    @pytest.mark.row(
+        "CVE-2025-52881", "a link of the image that leads a volume into /proc is refused"
+    )
+    def test_cve_2025_52881_volume_behind_a_link_into_proc(self, host: Host) -> None:
+        """It would stand before what rp and others write their labels and settings to."""
+        links = {"one": "/proc/sys", "two": "proc/self/attr", "three": "/proc"}
+        layers = [[ociimage.symlink(name, link) for name, link in links.items()]]
+        image = derive(host.machine, "rptest/into-proc", layers=layers, config={})
+        host.sh("mkdir data")
+        for name in links:
+            done = host.attempt("-v", f"./data:/{name}", image=image)
+            assert (done.returncode, done.stdout) == (125, "")
+            assert "a mount over /proc is not allowed" in done.stderr
+
+    @pytest.mark.row("CVE-2021-30465", "each start fails with 125 or mounts inside")
     def test_cve_2021_30465_target_swapped_for_a_link(self, host: Host) -> None:
         """Somebody swaps a directory of a shared volume for a link while it is mounted into."""
         host.sh("mkdir -p shared/dir out source; echo mine >source/f; ln -s $PWD/out shared/link")

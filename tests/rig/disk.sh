@@ -6,5 +6,6 @@ rootfs=$1 kernel=$2 upper=$3 work=$4 merged=$5 version=$6 disk=$7
 mount -t overlay rig -o "lowerdir=$kernel:$rootfs,upperdir=$upper,workdir=$work" "$merged"
 chroot "$merged" depmod "$version"
 truncate -s 3G "$disk"
-# The snapshot is thrown away after each run: no journal, nothing reserved.
-PATH=$PATH:/usr/sbin:/sbin mke2fs -q -t ext4 -m 0 -O '^has_journal' -d "$merged" "$disk"
+# The snapshot is thrown away after each run: nothing reserved.  With a journal: without one a file
+# system that has lost its power is damaged itself, and nothing can be said of what is on it.
+PATH=$PATH:/usr/sbin:/sbin mke2fs -q -t ext4 -m 0 -J size=16 -d "$merged" "$disk"

@@ -1,22 +1,24 @@
-"""Run one command inside a rig: `enter.py JSON`, where JSON is an Entry as a list.
+"""Run one command inside a rig: `enter.py` with an Entry as its arguments, see encode().
 
-Stands alone (no imports of the rig) because tests start it for each command. The process that
-was started stays outside as a relay: it forwards signals, and dies the way the command died.
-Where stdin is a terminal the command gets a terminal of the rig's own, relayed raw.
+Stands alone and imports little because tests start it for each of thousands of commands, and all
+before it enters, as the rig has another Python. The process that was started stays outside as a
+relay: it forwards signals, and dies the way the command died. Where stdin is a terminal the
+command gets a terminal of the rig's own, relayed raw.
 """
 
 from __future__ import annotations
 
 import ctypes
-import fcntl
-import json
 import os
-import select
 import signal
 import sys
-import termios
-import tty
-from typing import NamedTuple
+import warnings  # noqa: F401 os.execvpe imports it
+
+if os.isatty(0):
+    import fcntl
+    import select
+    import termios
+    import tty
 
 _CLONE_NEWNS = 0x00020000
 _CLONE_NEWCGROUP = 0x02000000
@@ -32,17 +34,26 @@ FORWARDED = (signal.SIGHUP, signal.SIGINT, signal.SIGQUIT, signal.SIGTERM, signa
               signal.SIGUSR2, signal.SIGCONT)  # fmt: skip
 
 
-class Entry(NamedTuple):
+class Entry:
     """All that is needed to enter a rig; cgroup paths are the host's."""
 
-    init_pid: int
-    outer_cgroup: str
-    inner_cgroup: str
-    uid: int
-    gid: int
-    environment: dict[str, str]
-    directory: str
-    argv: list[str]
+    def __init__(
+        self,
+        init_pid: int,
+        outer_cgroup: str,
+        inner_cgroup: str,
+        uid: int,
+        directory: str,
+        environment: dict[str, str],
+        argv: list[str],
+    ) -> None:
+        self.init_pid = init_pid
+        self.outer_cgroup = outer_cgroup
+        self.inner_cgroup = inner_cgroup
+        self.uid = uid
+        self.directory = directory
+        self.environment = environment
+        self.argv = argv
 
 
 def run(entry: Entry) -> int:
@@ -72,9 +83,19 @@ def run(entry: Entry) -> int:
     return _exit_code(os.waitpid(pid, 0)[1])
 
 
-def encode(entry: Entry) -> str:
-    """Return the entry as the argument of this program."""
-    return json.dumps(entry)
+def encode(entry: Entry) -> list[str]:
+    """Return the entry as the arguments of this program."""
+    variables = [f"{name}={value}" for name, value in entry.environment.items()]
+    places = [entry.outer_cgroup, entry.inner_cgroup, entry.directory]
+    numbers = [str(entry.init_pid), str(entry.uid), str(len(variables))]
+    return [*places, *numbers, *variables, *entry.argv]
+
+
+def _decode(arguments: list[str]) -> Entry:
+    outer, inner, directory, init_pid, uid, count = arguments[:6]
+    first = 6 + int(count)
+    environment = dict(each.split("=", 1) for each in arguments[6:first])
+    return Entry(int(init_pid), outer, inner, int(uid), directory, environment, arguments[first:])
 
 
 def _prepare_cgroups(entry: Entry) -> int:
@@ -102,8 +123,9 @@ def _become(entry: Entry, cgroup_fd: int, slave_fd: int) -> None:
             os.dup2(slave_fd, standard)
         if slave_fd > 2:
             os.close(slave_fd)
-    os.setgroups([entry.gid])
-    os.setgid(entry.gid)
+    # Each user of the rig has a group of the same number.
+    os.setgroups([entry.uid])
+    os.setgid(entry.uid)
     os.setuid(entry.uid)
     os.umask(0o022)
     os.chdir(entry.directory)
@@ -124,19 +146,22 @@ def _forward(pid: int, number: int) -> None:
 
 
 def _relay_terminal(master_fd: int) -> None:
-    def resize(_number: int, _frame: object) -> None:
-        size = fcntl.ioctl(0, termios.TIOCGWINSZ, b"\0" * 8)
-        fcntl.ioctl(master_fd, termios.TIOCSWINSZ, size)
-
-    resize(0, None)
-    signal.signal(signal.SIGWINCH, resize)
+    # Not in the handler: one that interrupts another would have its size overwritten by an older.
+    changes, writer = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
+    signal.signal(signal.SIGWINCH, lambda *_: None)
+    signal.set_wakeup_fd(writer, warn_on_full_buffer=False)
+    _copy_size(master_fd)
     before = termios.tcgetattr(0)
     # Not FLUSH: what was typed ahead stays.
     tty.setraw(0, termios.TCSADRAIN)
     try:
         sources = {0: master_fd, master_fd: 1}
         while master_fd in sources:
-            for source in select.select(list(sources), [], [])[0]:
+            for source in select.select([changes, *sources], [], [])[0]:
+                if source == changes:
+                    os.read(changes, 65536)
+                    _copy_size(master_fd)
+                    continue
                 data = _read(source)
                 if data:
                     _write_all(sources[source], data)
@@ -144,6 +169,11 @@ def _relay_terminal(master_fd: int) -> None:
                     del sources[source]
     finally:
         termios.tcsetattr(0, termios.TCSADRAIN, before)
+
+
+def _copy_size(master_fd: int) -> None:
+    size = fcntl.ioctl(0, termios.TIOCGWINSZ, b"\0" * 8)
+    fcntl.ioctl(master_fd, termios.TIOCSWINSZ, size)
 
 
 def _read(descriptor: int) -> bytes:
@@ -167,4 +197,5 @@ def _exit_code(status: int) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(run(Entry(*json.loads(sys.argv[1]))))
+    # Not sys.exit: to take the interpreter down costs as much as the command.
+    os._exit(run(_decode(sys.argv[1:])))

@@ -22,18 +22,13 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 DIST_PACKAGES = "usr/lib/python3/dist-packages"
-_RP_OCI = """\
-#!/usr/bin/python3 -I
-from rootlesspy.__main__ import oci
-
-oci()
-"""
+PROGRAMS = ("rp", "rp-oci")
 
 
 def sync(rig: instance.Instance) -> bool:
     """Copy what changed since the last time into a running rig; return whether anything did."""
     stamp = rig.directory / "installed"
-    key = _key(_sources())
+    key = _key(_sources() | {name: launcher(name) for name in PROGRAMS})
     if stamp.exists() and stamp.read_text(encoding="ascii") == key:
         return False
     tree = Path(rig.tree) if rig.tree else rootfs.ensure(rig.suite, lambda _text: None)
@@ -44,11 +39,18 @@ def sync(rig: instance.Instance) -> bool:
             if path.is_file()
         }
         _copy(files, rig.root / DIST_PACKAGES)
-        program = rig.root / "usr/bin/rp-oci"
-        program.write_text(_RP_OCI, encoding="ascii")
-        program.chmod(0o755)
+        for name in PROGRAMS:
+            program = rig.root / "usr/bin" / name
+            half = program.with_name(f"{name}.half")
+            shutil.copy(launcher(name), half)
+            half.rename(program)
         stamp.write_text(key, encoding="ascii")
     return True
+
+
+def launcher(name: str) -> Path:
+    """Return the file that a package installs as /usr/bin/rp or /usr/bin/rp-oci."""
+    return location.REPOSITORY / "packaging" / name
 
 
 @contextmanager

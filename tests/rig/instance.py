@@ -121,9 +121,8 @@ def entry(instance: Instance, argv: list[str], *, user: str = "alice") -> Entry:
         outer_cgroup=os.fspath(cgroup / "entered"),
         inner_cgroup=os.fspath(inner),
         uid=uid[user],
-        gid=uid[user],
-        environment=variables,
         directory=variables["HOME"],
+        environment=variables,
         argv=argv,
     )
 
@@ -224,20 +223,24 @@ def _enable_controllers(cgroup: Path) -> None:
 
 
 def _clean(name: str) -> None:
+    limit_s = time.monotonic() + _KILL_LIMIT_S
+    while True:
+        try:
+            _remove_traces(name)
+        except OSError as error:
+            # A command that was about to enter the rig, or one that booted it, came after the kill.
+            if error.errno not in (errno.EBUSY, errno.ENOTEMPTY) or time.monotonic() > limit_s:
+                raise
+        else:
+            return
+
+
+def _remove_traces(name: str) -> None:
     cgroup = _cgroup(name)
     if cgroup.is_dir():
-        limit_s = time.monotonic() + _KILL_LIMIT_S
-        while True:
-            _kill_cgroup(cgroup)
-            try:
-                for path, _directories, _files in os.walk(cgroup, topdown=False):
-                    os.rmdir(path)
-            except OSError as error:
-                # A command that was about to enter the rig came after the kill.
-                if error.errno != errno.EBUSY or time.monotonic() > limit_s:
-                    raise
-            else:
-                break
+        _kill_cgroup(cgroup)
+        for path, _directories, _files in os.walk(cgroup, topdown=False):
+            os.rmdir(path)
     directory = location.instances() / name
     if directory.is_dir():
         shutil.rmtree(directory)

@@ -65,7 +65,7 @@ class RigDoor(NamedTuple):
         """Return the command line that enters the rig."""
         entry = instance.entry(self.instance, list(argv), user=user)
         entry.environment.update(env)
-        return [sys.executable, "-I", "-S", enter.__file__, enter.encode(entry)]
+        return [sys.executable, "-I", "-S", enter.__file__, *enter.encode(entry)]
 
 
 class DirectDoor(NamedTuple):

@@ -128,18 +128,6 @@ storage:
 http: {addr: "127.0.0.1:5000"}
 """
 
-# `-I`, as a distribution's package would start it: the user's own site-packages are not asked.
-_RP = """\
-#!/usr/bin/python3 -I
-import sys
-
-from rootlesspy.__main__ import main
-
-if __name__ == "__main__":
-    sys.exit(main())
-"""
-
-
 # In the virtual machine its first network card leads to the agent (see wire.py) alone.
 _AGENT_SERVICE = """\
 [Unit]
@@ -175,7 +163,6 @@ def files() -> dict[str, str]:
         "/etc/fstab": "",
         "/etc/subuid": _subordinate_ids(),
         "/etc/subgid": _subordinate_ids(),
-        "/usr/bin/rp": _RP,
     }
 
 
@@ -185,6 +172,8 @@ def files_of_vm(token: str) -> dict[str, str]:
         "/etc/systemd/system/rig-agent.service": _AGENT_SERVICE,
         "/usr/lib/rig/wire.py": _text("wire.py"),
         "/usr/lib/rig/token": token,
+        # Ten seconds that every logout without linger would take.
+        "/etc/systemd/logind.conf.d/rig.conf": "[Login]\nUserStopDelaySec=1\n",
         # No udev: drivers are not loaded by themselves.
         "/etc/modules-load.d/rig.conf": "virtio_net\nveth\ntun\noverlay\n",
     }

@@ -86,10 +86,12 @@ class VirtualMachine(machine.Machine):
     def __init__(self, running: qemu.Qemu) -> None:
         super().__init__(Door(running))
         self._running = running
+        self.images: set[str] = set()
+        """What has been pulled already: many modules use one machine."""
 
-    def reboot(self) -> None:
-        """Reboot the machine in order, and wait until its user manager is up again."""
-        self._running.reboot()
+    def reboot(self, *, power_loss: bool = False) -> None:
+        """Reboot the machine, in order or as if it had no power, until its user manager is up."""
+        self._running.reboot(power_loss=power_loss)
 
     def console(self) -> str:
         """Return the end of what the kernel wrote to the console."""
@@ -141,6 +143,10 @@ def install_project(running: qemu.Qemu, suite: str) -> None:
     with install.staged(suite, tree) as package, tarfile.open(fileobj=archive, mode="w") as tar:
         tar.add(package, arcname=".")
     running.root(f"tar -x -C /{install.DIST_PACKAGES}", data=archive.getvalue())
+    for name in install.PROGRAMS:
+        program = f"/usr/bin/{name}"
+        text = install.launcher(name).read_bytes()
+        running.root(f"cat > {program} && chmod 755 {program}", data=text)
 
 
 def drop_in() -> Path:

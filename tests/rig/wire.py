@@ -101,32 +101,40 @@ def run(port: int, command: Command) -> int:
     connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     connection.sendall(json.dumps(command).encode() + b"\n")
     channel = Channel(connection)
-    for number in FORWARDED:
-        signal.signal(number, lambda number, _frame: channel.send(SIGNAL, bytes([number])))
+    # Not sent by the handlers: they would meddle with what is just being sent.
+    signals, writer = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
+    for number in (*FORWARDED, *([signal.SIGWINCH] if command.terminal else [])):
+        signal.signal(number, lambda *_: None)
+    signal.set_wakeup_fd(writer, warn_on_full_buffer=False)
     # Whoever starts us may have blocked them until now, so that none is lost or kills the relay.
     signal.pthread_sigmask(signal.SIG_SETMASK, ())
     if not command.terminal:
-        return _relay(channel)
-    signal.signal(signal.SIGWINCH, lambda *_: channel.send(SIZE, _terminal_size()))
+        return _relay(channel, signals)
     channel.send(SIZE, _terminal_size())
     before = termios.tcgetattr(0)
     tty.setraw(0, termios.TCSADRAIN)
     try:
-        return _relay(channel)
+        return _relay(channel, signals)
     finally:
         termios.tcsetattr(0, termios.TCSADRAIN, before)
 
 
-def _relay(channel: Channel) -> int:
+def _relay(channel: Channel, signals: int) -> int:
     with_input = True
     while True:
-        reading = [channel.socket.fileno()]
+        reading = [channel.socket.fileno(), signals]
         if with_input and len(channel.unsent) < _BEHIND_BYTES:
             reading.append(0)
         writing = [channel.socket.fileno()] if channel.unsent else []
         readable, writable, _ = select.select(reading, writing, [])
         if writable:
             channel.flush()
+        if signals in readable:
+            for number in os.read(signals, 65536):
+                if number == signal.SIGWINCH:
+                    channel.send(SIZE, _terminal_size())
+                elif number in FORWARDED:
+                    channel.send(SIGNAL, bytes([number]))
         if 0 in readable:
             data = _read(0)
             channel.send(INPUT, data)

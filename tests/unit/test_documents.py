@@ -108,6 +108,7 @@ def known_command(name: str, command: Any) -> Known:
 KNOWN = known_commands()
 _GLOBAL = {
     "--debug",
+    "--debug-timing",
     "--store",
     "--version",
     "--help",

@@ -17,42 +17,89 @@ REPOSITORY = Path(__file__).resolve().parents[2]
 
 # Names with _ in front, C beside a module that is listed, are left out.
 STANDARD = {
-    "__future__", "array", "collections", "contextlib", "copyreg", "ctypes", "enum", "errno",
-    "fcntl", "functools", "itertools", "json", "keyword", "math", "operator", "re", "reprlib",
-    "resource", "select", "selectors", "signal", "socket", "struct", "termios", "tty", "types",
-    "typing", "warnings",
+    "__future__", "errno", "fcntl", "gc", "math", "resource", "select",
 }  # fmt: skip
 PARSING = {
-    "__main__", "cli.argv", "cli.hot", "cli.session", "engine.inputs.environment",
-    "engine.inputs.isolation_values", "engine.inputs.mount_values", "engine.inputs.options",
-    "engine.inputs.request", "engine.inputs.values", "engine.names",
-    "engine.supervision.readiness", "errors", "linux.procfs", "network.addresses",
-    "network.driver", "network.ports", "network.process", "paths", "report",
+    "__main__", "cli.argv", "cli.hot", "cli.session", "engine.inputs.constants",
+    "engine.inputs.environment", "engine.inputs.options", "engine.inputs.request", "engine.names",
+    "errors", "light_importer", "light_modules", "light_typing", "linux.procfs",
+    "network.addresses", "network.driver", "network.process", "paths", "report",
 }  # fmt: skip
-RUNNING = PARSING | {
-    "engine.bundle", "engine.idmap", "engine.inputs.capabilities", "engine.limits",
-    "engine.output.events", "engine.record", "engine.root", "engine.run",
-    "engine.reservation", "engine.seccomp_profile", "engine.spec_mounts", "engine.specgen",
-    "engine.statefile", "engine.storage", "engine.storage_driver",
-    "engine.supervision.announcer", "engine.supervision.attach",
+MAKING = PARSING | {
+    "engine.bundle", "engine.bundle_spec", "engine.command", "engine.creation", "engine.idmap",
+    "engine.inputs.capabilities", "engine.isolation", "engine.new_record", "engine.output.events",
+    "engine.record", "engine.reservation", "engine.root", "engine.run", "engine.seccomp_profile",
+    "engine.spec_mounts", "engine.specgen", "engine.statefile", "engine.storage",
+    "engine.storage_driver", "engine.supervision.attach", "engine.supervision.attached",
+    "engine.supervision.cancel", "engine.supervision.control", "engine.supervision.outlook",
+    "engine.supervision.sockets", "engine.supervision.tty", "image.layout", "image.reference",
+    "image.store", "light_ctypes", "light_json", "light_socket", "linux.libc", "linux.mount",
+    "linux.pathrs", "linux.process", "linux.userns", "oci.checks", "oci.image_spec", "oci.validate",
+    "runtime.rootfs", "runtime.terminal", "systemd.cgroup", "systemd.journal", "systemd.notify",
+}  # fmt: skip
+# Until systemd is asked for the service of a detached container.
+ASKING = PARSING | {
+    "engine.bundle", "engine.command", "engine.creation", "engine.definitions.dependencies",
+    "engine.idmap", "engine.isolation", "engine.new_record", "engine.record", "engine.reservation",
+    "engine.root", "engine.run", "engine.statefile", "engine.storage_driver",
+    "engine.supervision.cancel", "engine.supervision.control", "engine.supervision.detached",
+    "engine.supervision.service", "engine.supervision.sockets", "image.layout", "image.reference",
+    "image.store", "light_ctypes", "light_json", "light_socket", "linux.libc", "linux.process",
+    "linux.userns", "oci.image_spec", "systemd.bus", "systemd.cgroup", "systemd.scope",
+    "systemd.sdbus", "systemd.service", "systemd.values",
+}  # fmt: skip
+# Until the supervisor of a service has begun with its container.
+HEAD_START = {
+    "__main__", "engine.definitions.dependencies", "engine.idmap", "engine.inputs.constants",
+    "engine.limits", "engine.names", "engine.record", "engine.reservation", "engine.statefile",
+    "engine.storage", "engine.storage_driver", "engine.supervision.beginning",
+    "engine.supervision.cancel", "engine.supervision.control", "engine.supervision.head_start",
+    "engine.supervision.pipes", "engine.supervision.service", "engine.supervision.sockets",
+    "engine.supervision.supervise", "errors", "light_ctypes", "light_importer", "light_json",
+    "light_modules", "light_socket", "light_typing", "linux.libc", "linux.mount",
+    "linux.pathrs", "linux.process", "linux.procfs", "linux.userns", "network.addresses",
+    "network.driver", "network.process", "paths", "report", "runtime.caps", "runtime.create",
+    "runtime.init", "runtime.kernel_files", "runtime.payload", "runtime.rootfs",
+    "runtime.seccomp", "runtime.sources", "runtime.sync", "runtime.terminal", "runtime.user",
+    "systemd.bus", "systemd.cgroup", "systemd.notify", "systemd.scope", "systemd.sdbus",
+    "systemd.service", "systemd.values",
+}  # fmt: skip
+SUPERVISING = PARSING | {
+    "engine.idmap", "engine.limits", "engine.output.events", "engine.record", "engine.reservation",
+    "engine.run", "engine.statefile", "engine.storage", "engine.storage_driver",
+    "engine.supervision.announcer", "engine.supervision.attached", "engine.supervision.beginning",
     "engine.supervision.cancel", "engine.supervision.clients", "engine.supervision.control",
-    "engine.supervision.etc_files", "engine.supervision.exec_request",
-    "engine.supervision.exec_server", "engine.supervision.exit_status",
-    "engine.supervision.failure", "engine.supervision.job", "engine.supervision.listener",
-    "engine.supervision.loop", "engine.supervision.payload_signal", "engine.supervision.sessions",
-    "engine.supervision.sockets", "engine.supervision.start", "engine.supervision.stdio",
-    "engine.supervision.supervisor", "engine.supervision.tty", "image.layout", "image.reference",
-    "image.store", "linux.libc", "linux.mount", "linux.pathrs", "linux.process", "linux.userns",
-    "network.resolver", "oci.image_spec", "oci.validate", "runtime.caps", "runtime.create",
-    "runtime.fuse", "runtime.init", "runtime.join", "runtime.payload", "runtime.rootfs",
-    "runtime.seccomp", "runtime.sync", "runtime.terminal", "runtime.user", "systemd.bus",
-    "systemd.cgroup", "systemd.journal", "systemd.notify", "systemd.properties", "systemd.scope",
-    "systemd.sdbus", "systemd.values",
+    "engine.supervision.etc_files", "engine.supervision.exit_status", "engine.supervision.failure",
+    "engine.supervision.job", "engine.supervision.listener", "engine.supervision.loop",
+    "engine.supervision.payload_signal", "engine.supervision.sockets", "engine.supervision.start",
+    "engine.supervision.stdio", "engine.supervision.supervisor", "engine.supervision.tty",
+    "light_ctypes", "light_json", "light_socket", "linux.libc", "linux.mount", "linux.pathrs",
+    "linux.process", "linux.userns", "network.resolver", "runtime.caps", "runtime.create",
+    "runtime.init", "runtime.kernel_files", "runtime.payload", "runtime.rootfs", "runtime.seccomp",
+    "runtime.sources", "runtime.sync", "runtime.terminal", "runtime.user", "systemd.bus",
+    "systemd.cgroup", "systemd.journal", "systemd.notify", "systemd.scope", "systemd.sdbus",
+    "systemd.values",
 }  # fmt: skip
 
 # engine.root imports the store when it looks for the image.
-_RUN = "from rootlesspy.engine import run; from rootlesspy.image import store"
+_ASK = (
+    "from rootlesspy.engine import run, creation, bundle; from rootlesspy.image import store;"
+    "from rootlesspy.engine.supervision import detached"
+)
+_MAKE = (
+    "from rootlesspy.engine import run;"
+    "from rootlesspy.engine.supervision import attached, outlook;"
+    "from rootlesspy.engine import creation, bundle, bundle_spec, storage;"
+    "from rootlesspy.image import store;"
+    "from rootlesspy.engine.output import events; from rootlesspy.engine.supervision import attach"
+)
+_SUPERVISE = (
+    "from rootlesspy.engine import run;"
+    "from rootlesspy.engine.supervision import attached, supervisor"
+)
+_HEAD_START = "from rootlesspy import __main__; from rootlesspy.engine.supervision import supervise"
 _PARSE = (
+    "from rootlesspy import light_importer; light_importer.install();"
     "from rootlesspy import __main__; from rootlesspy.cli import argv, session, hot;"
     "from rootlesspy.engine.inputs import options;"
     "options.run_request(argv.parse(['run', '--rm', 'x']).values, caller_environment={},"
@@ -84,7 +131,10 @@ def loaded(code: str) -> tuple[set[str], set[str]]:
     ("code", "listed"),
     [
         pytest.param(_PARSE, PARSING, id="parse"),
-        pytest.param(f"{_PARSE}; {_RUN}", RUNNING, id="run"),
+        pytest.param(f"{_PARSE}; {_ASK}", ASKING, id="ask"),
+        pytest.param(f"{_PARSE}; {_MAKE}", MAKING, id="make"),
+        pytest.param(f"{_PARSE}; {_SUPERVISE}", SUPERVISING, id="supervise"),
+        pytest.param(_HEAD_START, HEAD_START, id="head start"),
     ],
 )
 def test_run_loads_what_is_listed(code: str, listed: set[str]) -> None:

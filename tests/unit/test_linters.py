@@ -79,6 +79,8 @@ def banned_in(source: str) -> list[str]:
     return found
 
 
+@pytest.mark.row("tarfile", "tarfile extracts nothing; rp has a reader and an unpacker of its own")
+@pytest.mark.row("threads and fork", "no threads; children leave by _exit; all tests in dev mode")
 def test_no_banned_call_in_the_package() -> None:
     found = []
     for path in sorted((REPOSITORY / "rootlesspy").rglob("*.py")):

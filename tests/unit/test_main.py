@@ -72,6 +72,9 @@ def raising(monkeypatch: pytest.MonkeyPatch) -> Callable[[BaseException], None]:
          "hint: rp --debug shows where; please report it\n")),
         (PermissionError(13, "Permission denied", "/x"), 125, "rp: /x: permission denied\n"),
         (OSError(28, "No space left on device"), 125, "rp: no space left on device\n"),
+        (ImportError("/lib/_x.so: Too many open files", name="_x"), 125,
+         ("rp: cannot load _x: /lib/_x.so: Too many open files\n"
+         "hint: try again; then look at ulimit -n, or install rp again\n")),
     ],
 )  # fmt: skip
 def test_errors_become_exit_codes(
@@ -238,7 +241,7 @@ def test_completion_answers(tmp_path: Path) -> None:
 
 
 def loaded(code: str, home: Path) -> set[str]:
-    """Return the top-level modules that code loads in a fresh interpreter."""
+    """Return the modules, and their top levels, that code loads in a fresh interpreter."""
     script = f"import sys; before = set(sys.modules); {code}; print(*set(sys.modules) - before)"
     done = subprocess.run(
         [sys.executable, "-c", script],
@@ -249,7 +252,8 @@ def loaded(code: str, home: Path) -> set[str]:
         timeout=30,
         check=True,
     )
-    return {name.partition(".")[0] for name in done.stdout.split("\n")[-2].split()}
+    names = done.stdout.split("\n")[-2].split()
+    return {*names, *(name.partition(".")[0] for name in names)}
 
 
 @pytest.mark.parametrize("words", [["ps"], ["ps", "-a", "-q"], ["ps", "-a", "--noheading"]])
@@ -257,6 +261,26 @@ def test_ps_loads_nothing_cold(words: list[str], tmp_path: Path) -> None:
     modules = loaded(f"from rootlesspy.__main__ import main; main({words!r})", tmp_path)
     assert "rootlesspy" in modules
     assert modules & COLD == set()
+
+
+@pytest.mark.parametrize("words", [["kill", "x"], ["network", "ls"], ["secret", "ls"]])
+def test_declared_commands_load_no_other_and_no_typer(words: list[str], tmp_path: Path) -> None:
+    modules = loaded(f"from rootlesspy.__main__ import main; main({words!r})", tmp_path)
+    assert "rootlesspy.cli.direct" in modules
+    assert modules & {"typer", "rich", "rootlesspy.cli.pods"} == set()
+
+
+@pytest.mark.parametrize("words", [["kill", "--nosuch"], ["--store=/x", "version"], ["cp", "x"]])
+def test_what_is_not_understood_is_typers_without_rich(words: list[str], tmp_path: Path) -> None:
+    modules = loaded(f"from rootlesspy.__main__ import main; main({words!r})", tmp_path)
+    assert {"typer", "rootlesspy.cli.app"} <= modules
+    assert modules & {"rich", "rootlesspy.cli.pods"} == set()
+
+
+@pytest.mark.parametrize("words", [[], ["--help"], ["rm", "-h"], ["network", "--help"]])
+def test_help_is_typers_with_rich(words: list[str], tmp_path: Path) -> None:
+    modules = loaded(f"from rootlesspy.__main__ import main; main({words!r})", tmp_path)
+    assert "rich" in modules
 
 
 def test_parsing_run_loads_nothing_cold(tmp_path: Path) -> None:
@@ -269,3 +293,42 @@ def test_parsing_run_loads_nothing_cold(tmp_path: Path) -> None:
     modules = loaded(code, tmp_path)
     assert "rootlesspy" in modules
     assert modules & (COLD | {"json", "ctypes", "socket"}) == set()
+
+
+@pytest.mark.parametrize(
+    ("line", "likely"),
+    [
+        ("run alpine", True),
+        ("run --rm alpine ls -d", True),
+        ("run --rm -it --name web alpine", True),
+        ("--debug --debug-timing run alpine true", True),
+        ("run -e A=b -p 80:80 alpine sh -c date --detach", True),
+        ("run", True),
+        ("run -d alpine", False),
+        ("run --rm -itd alpine", False),
+        ("run --detach alpine", False),
+        ("run --name web -d alpine", False),
+        ("run --help", False),
+        ("ps", False),
+        ("start -a run", False),
+        ("", False),
+    ],
+)
+def test_what_looks_like_an_attached_run(line: str, likely: bool) -> None:
+    assert __main__._looks_attached(line.split()) is likely
+
+
+def test_sockets_of_a_service_manager_are_taken_before_the_fork(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("LISTEN_FDS", "1")
+    assert not __main__._looks_attached(["run", "alpine"])
+
+
+@pytest.mark.parametrize("words", [["--help"], ["run", "--help"]])
+def test_help_loads_of_rich_what_it_shows(words: list[str], tmp_path: Path) -> None:
+    modules = loaded(f"from rootlesspy.__main__ import main; main({words!r})", tmp_path)
+    assert "rich.panel" in modules
+    assert modules & {"pygments", "markdown_it", "rich.markdown", "rich.traceback"} == set()
+    # Modules of commands that are only listed are not run.
+    assert "rootlesspy.cli.pods" not in modules

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rootlesspy import settings
+from rootlesspy import paths, settings
 from rootlesspy.errors import UsageError
 from rootlesspy.paths import Paths
 from rootlesspy.settings import Settings, Source
@@ -20,8 +20,9 @@ if TYPE_CHECKING:
 @pytest.fixture
 def config(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """An empty /etc/containers in tmp_path/etc and a user directory in tmp_path/user/containers."""
-    monkeypatch.setattr(settings, "_SYSTEM", str(tmp_path / "etc"))
-    monkeypatch.setattr(settings, "_VENDOR", str(tmp_path / "usr"))
+    for module in (settings, paths):
+        monkeypatch.setattr(module, "_SYSTEM", str(tmp_path / "etc"))
+    monkeypatch.setattr(paths, "_VENDOR", str(tmp_path / "usr"))
     for name in ("etc/registries.conf.d", "usr", "user/containers/registries.conf.d"):
         (tmp_path / name).mkdir(parents=True)
     return tmp_path
@@ -290,3 +291,24 @@ def test_no_other_error_than_ours(tmp_path_factory: pytest.TempPathFactory, cont
         )
     except UsageError:
         return
+
+
+def hooks_dirs(config: Path) -> tuple[str, ...]:
+    known = Paths(data="/nonexistent", runtime=None, config=str(config / "user"))
+    return settings.hooks_dirs(known, {})
+
+
+def test_hooks_dirs_of_the_last_file_that_names_them(config: Path) -> None:
+    assert hooks_dirs(config) == ()
+    (config / "usr/containers.conf").write_text("[engine]\n#hooks_dir = ['/c']\n")
+    (config / "etc/containers.conf").write_text("[engine]\nhooks_dir = ['/a', '/b']\n")
+    assert hooks_dirs(config) == ("/a", "/b")
+    (config / "user/containers/containers.conf").write_text("[engine]\n  hooks_dir = []\n")
+    assert hooks_dirs(config) == ()
+
+
+@pytest.mark.parametrize("value", ["'/a'", "[1]", "{}"])
+def test_hooks_dirs_that_are_no_array(config: Path, value: str) -> None:
+    (config / "etc/containers.conf").write_text(f"[engine]\nhooks_dir = {value}\n")
+    with pytest.raises(UsageError, match=r"etc/containers.conf: engine.hooks_dir is not an array"):
+        hooks_dirs(config)

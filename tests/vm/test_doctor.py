@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from rig.vm import VirtualMachine
 
+CHANGES_MACHINE = True
 # The machine has no udev that would open it to all.
 TUN = "chmod 666 /dev/net/tun"
 

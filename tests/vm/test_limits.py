@@ -5,6 +5,7 @@ The machine delegates to users what Debian does: cpu, memory, pids.
 
 from __future__ import annotations
 
+import json
 import time
 from typing import TYPE_CHECKING
 
@@ -42,6 +43,7 @@ def test_eating_past_the_memory_limit_ends_with_137_and_says_why(vm: VirtualMach
     assert "status lost" not in done.stderr
 
 
+@pytest.mark.row("R6", "137, out of memory")
 def test_oom_is_told_every_time(vm: VirtualMachine) -> None:
     """systemd removes the cgroup at once: the count must have been read before."""
     for _ in range(5):
@@ -49,12 +51,26 @@ def test_oom_is_told_every_time(vm: VirtualMachine) -> None:
         assert (done.returncode, "out of memory" in done.stderr) == (137, True), done.stderr
 
 
-def test_oom_of_a_child_leaves_the_container_alive(vm: VirtualMachine) -> None:
-    done = rp_run(vm, "--memory", "50m", "alpine", "sh", "-c", f"awk '{EATER}' >/dev/null; echo $?")
-    assert done.stdout == "137\n"
-    assert done.returncode == 0
+# Each dd wants a buffer of 64 MiB.
+CHILDREN = """
+for n in 1 2 3 4; do dd if=/dev/zero of=/dev/null bs=64M count=1 2>/dev/null; echo $?; done
+"""
 
 
+@pytest.mark.row("R6", "the container goes on")
+@pytest.mark.row("OOM events", "no line and no event of rp's for a kill, one when it ended by one")
+def test_oom_of_children_leaves_the_container_alive(vm: VirtualMachine) -> None:
+    since = vm.run(["date", "+%s"]).stdout.strip()
+    done = rp_run(vm, "--memory", "20m", "--name", "parent", "alpine", "sh", "-c", CHILDREN)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.split() == ["137"] * 4
+    argv = ["journalctl", "--user", "-o", "json", f"--since=@{since}", "SYSLOG_IDENTIFIER=rp"]
+    lines = [json.loads(line) for line in vm.run(argv).stdout.splitlines()]
+    mine = [line.get("RP_EVENT", "no event") for line in lines if line.get("RP_NAME") == "parent"]
+    assert mine == ["create", "start", "died", "remove"]
+
+
+@pytest.mark.row("R8", "held by pids.max")
 def test_fork_bomb_is_held_and_the_machine_answers(vm: VirtualMachine) -> None:
     bomb = "bomb() { bomb | bomb & }; bomb; sleep 600"
     with running(vm, "bomb", "--pids-limit", "64", "alpine", "sh", "-c", bomb):

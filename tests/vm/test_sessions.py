@@ -66,7 +66,7 @@ def running(machine: VirtualMachine, argv: str) -> int:
 
 
 def log_out(machine: VirtualMachine) -> None:
-    """End alice's session, and her manager too unless she lingers: logind gives it ten seconds."""
+    """End alice's session, and her manager too unless she lingers."""
     machine.root(["truncate", "--size=0", wire.SESSION])
     machine.root(["systemctl", "stop", LOGIN])
 
@@ -123,6 +123,7 @@ def test_cpus_without_their_controller_are_held_by_affinity(vm: VirtualMachine) 
     assert allowed.split() == ["Cpus_allowed_list:", "0"]
 
 
+@pytest.mark.row("U3", "stopped politely without linger, and that was said")
 def test_logout_with_linger_and_without(vm: VirtualMachine) -> None:
     start(vm, "polite", "alpine", "sh", "-c", POLITE)
     pid = inspect(vm, "polite", "{{.State.Pid}}")
@@ -146,6 +147,7 @@ def test_logout_with_linger_and_without(vm: VirtualMachine) -> None:
     assert reason(vm, "polite") == "shutdown"
 
 
+@pytest.mark.row("U2", "enabled ones are back once")
 def test_enabled_containers_are_back_once_with_a_killed_manager(vm: VirtualMachine) -> None:
     start(vm, "kept", "--restart", "always", "alpine", "sleep", "1004")
     rp(vm, "enable", "kept")
@@ -160,6 +162,7 @@ def test_enabled_containers_are_back_once_with_a_killed_manager(vm: VirtualMachi
     assert inspect(vm, "other", "{{.State.Status}}") == "exited"
 
 
+@pytest.mark.row("T1", "enabled ones are back once, others were asked to end")
 def test_enabled_containers_are_back_once_after_a_reboot(vm: VirtualMachine) -> None:
     start(vm, "kept", "--restart", "always", "alpine", "sleep", "1006")
     rp(vm, "enable", "kept")

@@ -12,15 +12,15 @@ import fcntl
 import functools
 import os
 import time
-from typing import TYPE_CHECKING, NamedTuple
 
 from rootlesspy.engine import ending, idmap, lifecycle, root, run, volume_store
-from rootlesspy.engine.definitions import definition_export, plan, replacement
+from rootlesspy.engine.definitions import definition_export, others, plan, replacement
 from rootlesspy.engine.definitions.plan import (
     CHANGE,
     CREATE,
     NETWORK,
     NOTHING,
+    POD,
     REMOVE,
     RESTART,
     START,
@@ -29,9 +29,11 @@ from rootlesspy.engine.definitions.plan import (
 )
 from rootlesspy.engine.inputs.request import LABEL_FILE
 from rootlesspy.engine.networks import management, store
+from rootlesspy.engine.pods import store as pods
 from rootlesspy.engine.supervision import service
 from rootlesspy.engine.supervision.cancel import CancelledError
 from rootlesspy.errors import Conflict, Error, NotFound
+from rootlesspy.light_typing import TYPE_CHECKING, NamedTuple
 from rootlesspy.paths import private_directory
 from rootlesspy.systemd import bus
 from rootlesspy.systemd import service as services
@@ -58,8 +60,14 @@ def compare(definition: Definition, paths: Paths, *, start: bool = True) -> plan
     """Return what ensure() would do.  Raises Conflict."""
     volumes = os.listdir(paths.volumes) if os.path.isdir(paths.volumes) else []
     containers = [_seen_by_systemd(each, paths) for each in lifecycle.containers(paths)]
-    networks = store.all_names(paths)
-    return plan.plan(definition, containers, volumes, networks=networks, start=start)
+    return plan.plan(
+        definition,
+        containers,
+        volumes,
+        networks=store.all_names(paths),
+        pods={each.name: each.labels for each in pods.everything(paths)},
+        start=start,
+    )
 
 
 def _seen_by_systemd(found: Container, paths: Paths) -> Container:
@@ -106,7 +114,8 @@ def delete(
     """
     found = plan.owned(lifecycle.containers(paths), path)
     kept = [name for name in volumes if os.path.lexists(f"{paths.volumes}/{name}")]
-    if not found and not kept:
+    made = others.of(paths, path)
+    if not found and not kept and not made:
         raise NotFound(f"there is no container of {path}", hint="rp ps -a lists all containers")
     whole = True
     for each in reversed(found):
@@ -120,6 +129,8 @@ def delete(
             whole = False
         else:
             observer.done(step)
+    for part in made:
+        whole = _remove_part(paths, part, observer, reporter) and whole
     for name in kept:
         try:
             _remove_volume(paths, name)
@@ -129,6 +140,23 @@ def delete(
         else:
             observer.done(Step(REMOVE, VOLUME, name))
     return whole
+
+
+def _remove_part(paths: Paths, part: others.Part, observer: Observer, reporter: Reporter) -> bool:
+    """Remove a pod or network that a definition made; say whether that was not refused.
+
+    What others use stays, and that is told.
+    """
+    try:
+        removed = others.remove(paths, part, reporter)
+    except CancelledError:
+        raise
+    except Error as error:
+        observer.failed(f"{part.kind} {part.name}", error)
+        return False
+    if removed:
+        observer.done(Step(REMOVE, part.kind, part.name))
+    return True
 
 
 class _Work:
@@ -161,11 +189,18 @@ class _Work:
                 self._attempt(step, functools.partial(self._create_network, step.name))
             if step.kind == VOLUME and step.action == CREATE:
                 self._attempt(step, functools.partial(self._create_volume, step.name))
+            if step.kind == POD and step.action == CREATE:
+                self._attempt(step, functools.partial(self._create_pod, step.name))
         wanted = self._plan.definition.containers
         for each in wanted:
             self._prepare(each)
         for step in self._plan.steps:
-            if step.action == REMOVE:
+            if step.action == REMOVE and step.kind == POD:
+                part = others.Part(POD, step.name)
+                self._attempt(
+                    step, functools.partial(others.remove, self._paths, part, self._reporter)
+                )
+            elif step.action == REMOVE:
                 gone = functools.partial(replacement.remove, self._paths, step.name, self._reporter)
                 self._attempt(step, gone)
         for each in reversed(wanted):
@@ -223,7 +258,7 @@ class _Work:
     def _fetch(self, wanted: ContainerDefinition) -> None:
         request = wanted.request
         private_directory(self._paths.data)
-        maps = idmap.maps_for(request.userns)
+        maps = idmap.before_choice(request)
         root.find(request, self._paths, maps, self._reporter, self._make_progress).release()
 
     def _stop(self, wanted: ContainerDefinition) -> None:
@@ -256,7 +291,22 @@ class _Work:
 
     def _create_network(self, name: str) -> None:
         networks = self._plan.definition.networks
-        management.create(self._paths, next(each for each in networks if each.name == name))
+        wanted = next(each for each in networks if each.name == name)
+        label = (LABEL_FILE, self._plan.definition.path)
+        management.create(self._paths, wanted._replace(labels=(*wanted.labels, label)))
+
+    def _create_pod(self, name: str) -> None:
+        from rootlesspy.engine.pods import actions
+
+        wanted = next(each for each in self._plan.definition.pods if each.name == name)
+        actions.create(
+            self._paths,
+            wanted.request,
+            wanted.share,
+            self._reporter,
+            infra=wanted.infra,
+            exit_policy=wanted.exit_policy,
+        )
 
     def _create_volume(self, name: str) -> None:
         wanted = next(each for each in self._plan.definition.volumes if each.name == name)

@@ -7,12 +7,12 @@ to here.  A container whose new image does not start goes back to the one that i
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, NamedTuple
-
 from rootlesspy.engine import idmap, lifecycle, record, root
 from rootlesspy.engine.definitions import definition_export, replacement
+from rootlesspy.engine.inputs.request import LABEL_AUTO_UPDATE
 from rootlesspy.engine.supervision.cancel import CancelledError
 from rootlesspy.errors import Error, UsageError
+from rootlesspy.light_typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -23,7 +23,6 @@ if TYPE_CHECKING:
     from rootlesspy.paths import Paths
     from rootlesspy.report import Reporter
 
-LABEL = "io.containers.autoupdate"
 _POLICIES = {"registry": "registry", "image": "registry", "local": "local"}
 _OFF = ("", "disabled")
 UPDATED, CURRENT, PENDING, ROLLED_BACK, FAILED = "true", "false", "pending", "rolled back", "failed"
@@ -98,7 +97,7 @@ class Updater:
             return PENDING
         # Before anything is stopped.
         pull = "always" if policy == "registry" else "never"
-        maps = idmap.maps_for(request.userns)
+        maps = idmap.before_choice(request)
         wanted = request._replace(pull=pull)
         root.find(wanted, self._paths, maps, self._reporter, self._make_progress).release()
         try:
@@ -134,7 +133,7 @@ class Updater:
             request.image,
             paths=self._paths,
             settings=settings.load(self._paths),
-            maps=idmap.maps_for(request.userns),
+            maps=idmap.before_choice(request),
             platform=request.platform,
             reporter=self._reporter,
         )
@@ -150,12 +149,12 @@ class Updater:
 
 def _policy(found: Container) -> str:
     """Return registry or local, "" for a container that is left alone.  Raises UsageError."""
-    text = found.record.labels.get(LABEL, "")
+    text = found.record.labels.get(LABEL_AUTO_UPDATE, "")
     if text in _OFF:
         return ""
     if text not in _POLICIES:
         raise UsageError(
-            f"container {found.record.name}: label {LABEL}={text} is not registry, local or "
-            "disabled"
+            f"container {found.record.name}: label {LABEL_AUTO_UPDATE}={text} is not registry, "
+            "local or disabled"
         )
     return _POLICIES[text]

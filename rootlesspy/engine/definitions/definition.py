@@ -6,13 +6,12 @@ complaint names file and line.  docs/definitions.md is the reference.
 
 from __future__ import annotations
 
+import contextlib
 import difflib
 import graphlib
 import hashlib
-import json
 import os
 import re
-from typing import TYPE_CHECKING, NamedTuple
 
 from rootlesspy.engine import names
 from rootlesspy.engine.definitions import definition_schema as schema
@@ -27,19 +26,28 @@ from rootlesspy.engine.inputs.request import (
     given,
 )
 from rootlesspy.errors import UsageError
+from rootlesspy.light_modules import json
+from rootlesspy.light_typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Iterator, Mapping
 
+    from rootlesspy.engine.definitions.pod_definition import PodDefinition
     from rootlesspy.engine.definitions.toml import Document, Path
     from rootlesspy.engine.networks.management import Wanted
 
     Texts = Mapping[str, str | bool | list[str]]
+    KeyTexts = Callable[[schema.Key, object], str | bool | list[str]]
 
 _TOP = tuple(
-    schema.Key(name, schema.KEYS) for name in ("container", "volume", "network", "defaults")
+    schema.Key(name, schema.KEYS) for name in ("container", "pod", "volume", "network", "defaults")
 )
-_KINDS = {"container": schema.CONTAINER, "volume": schema.VOLUME, "network": schema.NETWORK}
+_KINDS = {
+    "container": schema.CONTAINER,
+    "pod": schema.POD,
+    "volume": schema.VOLUME,
+    "network": schema.NETWORK,
+}
 _RELATIONS = ("after", "requires", "wants")
 # They say how a container is made, not what it is.
 _NOT_CONTENT = frozenset(("pull",))
@@ -77,6 +85,7 @@ class Definition(NamedTuple):
     """In the order of starting."""
     volumes: tuple[VolumeDefinition, ...]
     networks: tuple[Wanted, ...] = ()
+    pods: tuple[PodDefinition, ...] = ()
 
 
 def load(path: str) -> Definition:
@@ -103,26 +112,6 @@ def without_labels(request: RunRequest) -> RunRequest:
     return request._replace(labels=kept)
 
 
-class _Given:
-    """Texts of options, as engine.inputs.options asks for them."""
-
-    def __init__(self, texts: Texts) -> None:
-        self._texts = texts
-
-    def flag(self, dest: str) -> bool:
-        return self._texts.get(dest) is True
-
-    def value(self, dest: str) -> str | None:
-        text = self._texts.get(dest)
-        return text if isinstance(text, str) else None
-
-    def values(self, dest: str) -> tuple[str, ...]:
-        texts = self._texts.get(dest)
-        if isinstance(texts, str):
-            return (texts,)
-        return tuple(texts) if isinstance(texts, list) else ()
-
-
 class _Reader:
     """Turns one document into a definition."""
 
@@ -143,6 +132,7 @@ class _Reader:
             containers=tuple(made[name] for name in self._order(made)),
             volumes=tuple(self._volume(name) for name in self._section("volume")),
             networks=tuple(self._network(name) for name in self._section("network")),
+            pods=tuple(self._pod(name) for name in self._section("pod")),
         )
 
     def _section(self, kind: str) -> dict[str, object]:
@@ -234,17 +224,27 @@ class _Reader:
     def _network(self, name: str) -> Wanted:
         from rootlesspy.engine.definitions import network_definition
 
-        place: Path = ("network", name)
+        with self._at(("network", name)) as (table, texts):
+            return network_definition.wanted(name, table, texts)
+
+    def _pod(self, name: str) -> PodDefinition:
+        from rootlesspy.engine.definitions import pod_definition
+
+        with self._at(("pod", name)) as (table, texts):
+            return pod_definition.wanted(name, table, texts, self._path)
+
+    @contextlib.contextmanager
+    def _at(self, place: Path) -> Iterator[tuple[Mapping[str, object], KeyTexts]]:
+        """Yield a table and what gives its values' texts; complaints name the place."""
         try:
-            return network_definition.wanted(
-                name,
+            yield (
                 self._table(place),
                 lambda key, value: self._texts(key, value, (*place, key.name)),
             )
         except UsageError as error:
             if error.message.startswith(self._document.path):
                 raise
-            raise self._wrong(place, f"[network.{name}]: {error.message}", error.hint) from None
+            raise self._wrong(place, f"[{_spell(place)}]: {error.message}", error.hint) from None
 
     def _texts(self, key: schema.Key, value: object, place: Path) -> str | bool | list[str]:
         try:
@@ -305,7 +305,7 @@ class _Reader:
     def _attempt(self, given_texts: Texts) -> RunRequest | UsageError:
         try:
             return options.run_request(
-                _Given(given_texts),
+                schema.Given(given_texts),
                 # The same file makes the same containers, whoever applies it.
                 caller_environment={},
                 directory=os.path.dirname(self._path),

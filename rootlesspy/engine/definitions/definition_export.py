@@ -7,7 +7,6 @@ Plans compare containers in these words, too.
 from __future__ import annotations
 
 import signal
-from typing import TYPE_CHECKING
 
 from rootlesspy.engine.definitions import toml
 from rootlesspy.engine.definitions.definition import without_labels
@@ -22,6 +21,7 @@ from rootlesspy.engine.inputs.request import (
     VolumeMount,
 )
 from rootlesspy.errors import Unsupported, UsageError
+from rootlesspy.light_typing import TYPE_CHECKING
 from rootlesspy.network.driver import NetworkRequest
 from rootlesspy.network.ports import PortMapping
 
@@ -306,10 +306,12 @@ _WRITERS: dict[str, Callable[[RunRequest], object]] = {
     "interactive": lambda asked: asked.interactive,
     "umask": lambda asked: None if asked.umask is None else f"{asked.umask:04o}",
     "labels": lambda asked: _pairs(asked.labels),
+    "annotations": lambda asked: _pairs(asked.annotations),
+    "hooks_dir": lambda asked: list(asked.hooks_dirs),
     "volumes": lambda _: (),
     "tmpfs": lambda _: (),
     "mounts": lambda _: (),
-    "devices": lambda asked: [":".join(each) for each in asked.devices],
+    "devices": lambda asked: [*(":".join(each) for each in asked.devices), *asked.cdi_devices],
     "secrets": lambda asked: [secret_values.text_of(each) for each in asked.secrets],
     "read_only": lambda asked: asked.read_only,
     "shm_size": lambda asked: _size(asked.shm_size_bytes),
@@ -334,11 +336,17 @@ _WRITERS: dict[str, Callable[[RunRequest], object]] = {
     "cap_add": lambda asked: list(asked.cap_add),
     "cap_drop": lambda asked: list(asked.cap_drop),
     "security_opts": lambda asked: list(asked.security_opts),
+    "landlock": lambda asked: list(asked.landlock),
     "sysctls": lambda asked: _pairs(asked.sysctls),
-    "userns": lambda asked: _unless(asked.userns, "host-map"),
+    "userns": lambda asked: asked.userns if asked.userns not in ("host-map", "private") else None,
+    "uidmap": lambda asked: list(asked.uidmap),
+    "gidmap": lambda asked: list(asked.gidmap),
+    "subuidname": lambda asked: asked.subuidname or None,
+    "subgidname": lambda asked: asked.subgidname or None,
     "ipc": lambda asked: asked.ipc or None,
     "pid": lambda asked: asked.pid or None,
     "uts": lambda asked: asked.uts or None,
+    "cgroupns": lambda asked: asked.cgroupns if asked.cgroupns != "private" else None,
     "pod": lambda asked: asked.pod or None,
     "platform": lambda asked: asked.platform,
     "pull": lambda asked: _unless(asked.pull, "missing"),

@@ -7,11 +7,14 @@ there is one set of rules.
 
 from __future__ import annotations
 
-import json
 import os
-from typing import NamedTuple
 
 from rootlesspy.errors import Error
+from rootlesspy.light_modules import json
+from rootlesspy.light_typing import TYPE_CHECKING, NamedTuple
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
 
 STRING, NUMBER, BOOLEAN, STRINGS = "string", "number", "boolean", "array of strings"
 TABLE, WORDS, PATH, PATHS = "table", "string or array", "path", "array of paths"
@@ -87,6 +90,8 @@ CONTAINER = (
     Key("umask", STRING, "umask"),
     Key("labels", TABLE, "label"),
     Key("label_file", PATHS, "label_file"),
+    Key("annotations", TABLE, "annotation"),
+    Key("hooks_dir", PATHS, "hooks_dir"),
     Key("volumes", STRINGS, "volume"),
     Key("mounts", STRINGS, "mount"),
     Key("tmpfs", STRINGS, "tmpfs"),
@@ -115,11 +120,17 @@ CONTAINER = (
     Key("cap_add", STRINGS, "cap_add"),
     Key("cap_drop", STRINGS, "cap_drop"),
     Key("security_opts", STRINGS, "security_opt"),
+    Key("landlock", STRINGS, "landlock"),
     Key("sysctls", TABLE, "sysctl"),
     Key("userns", STRING, "userns"),
+    Key("uidmap", STRINGS, "uidmap"),
+    Key("gidmap", STRINGS, "gidmap"),
+    Key("subuidname", STRING, "subuidname"),
+    Key("subgidname", STRING, "subgidname"),
     Key("ipc", STRING, "ipc"),
     Key("pid", STRING, "pid"),
     Key("uts", STRING, "uts"),
+    Key("cgroupns", STRING, "cgroupns"),
     Key("pod", STRING, "pod"),
     Key("platform", STRING, "platform"),
     Key("pull", STRING, "pull"),
@@ -134,6 +145,17 @@ CONTAINER = (
     Key("after", NAMES),
     Key("requires", NAMES),
     Key("wants", NAMES),
+)
+_OF_PODS = (
+    "hostname", "labels", "label_file", "shm_size", "network", "ports", "add_hosts", "dns",
+    "dns_search", "dns_options", "memory", "memory_swap", "memory_reservation", "cpus",
+    "cpu_shares", "cpuset_cpus", "pids_limit", "ignore_missing_limits", "sysctls", "userns",
+)  # fmt: skip
+POD = (
+    *(key for key in CONTAINER if key.name in _OF_PODS),
+    Key("exit_policy", STRING, "exit_policy"),
+    Key("infra", BOOLEAN, "infra"),
+    Key("share", STRINGS, "share"),
 )
 VOLUME = (Key("labels", TABLE),)
 NETWORK = (
@@ -152,10 +174,35 @@ NETWORK = (
 NOT_IN_DEFINITIONS = frozenset(
     (
         "name", "rm", "detach", "detach_keys", "sig_proxy", "cidfile", "quiet", "cgroups",
-        "ip", "ip6", "mac_address", "network_alias", "signature_policy",
+        "ip", "ip6", "mac_address", "network_alias", "signature_policy", "gpus",
+        "device_cgroup_rule",
     )
 )  # fmt: skip
-"""About one invocation, impossible in a unit of its own, or said by `network = "NAME:ip=…"`."""
+"""About one invocation, impossible in a unit of its own, or said by another key: `network =
+"NAME:ip=…"`, `devices = ["nvidia.com/gpu=all"]`."""
+
+
+class Given:
+    """Texts of options, as engine.inputs.options asks for them."""
+
+    def __init__(self, texts: Mapping[str, str | bool | list[str]]) -> None:
+        self._texts = texts
+
+    def flag(self, dest: str) -> bool:
+        """Say whether a flag is on."""
+        return self._texts.get(dest) is True
+
+    def value(self, dest: str) -> str | None:
+        """Return the text of an option, None when it was not given."""
+        text = self._texts.get(dest)
+        return text if isinstance(text, str) else None
+
+    def values(self, dest: str) -> tuple[str, ...]:
+        """Return all texts of an option."""
+        texts = self._texts.get(dest)
+        if isinstance(texts, str):
+            return (texts,)
+        return tuple(texts) if isinstance(texts, list) else ()
 
 
 def leaves(keys: tuple[Key, ...] = CONTAINER) -> list[tuple[tuple[str, ...], Key]]:

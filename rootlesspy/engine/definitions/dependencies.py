@@ -6,10 +6,9 @@ so that whoever starts one does what systemd would.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from rootlesspy.engine import record
 from rootlesspy.errors import Error, NotFound
+from rootlesspy.light_typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from collections.abc import Callable

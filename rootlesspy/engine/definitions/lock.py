@@ -12,13 +12,13 @@ from __future__ import annotations
 
 import os
 import tempfile
-from typing import TYPE_CHECKING, NamedTuple
 
 from rootlesspy.engine.definitions import toml
 from rootlesspy.engine.definitions.definition import content_hash
 from rootlesspy.engine.inputs.request import LABEL_HASH
 from rootlesspy.errors import Error, NotFound, UsageError
 from rootlesspy.image.reference import LOCAL_REGISTRY, candidates, parse
+from rootlesspy.light_typing import TYPE_CHECKING, NamedTuple
 from rootlesspy.oci.image_spec import is_digest
 
 if TYPE_CHECKING:

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from rootlesspy.engine.definitions import definition_schema as schema
 from rootlesspy.engine.networks.management import Wanted
+from rootlesspy.light_typing import TYPE_CHECKING
 from rootlesspy.network.attachment import parse_interface
 
 if TYPE_CHECKING:

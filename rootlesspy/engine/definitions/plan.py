@@ -7,25 +7,28 @@ from __future__ import annotations
 
 import graphlib
 import os
-from typing import TYPE_CHECKING, NamedTuple
+from types import MappingProxyType
 
 from rootlesspy.engine.definitions import definition_export
 from rootlesspy.engine.definitions.definition import without_labels
 from rootlesspy.engine.inputs.request import LABEL_FILE, LABEL_HASH
 from rootlesspy.errors import Conflict, Unsupported
+from rootlesspy.light_typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Mapping
 
     from rootlesspy.engine.definitions.definition import ContainerDefinition, Definition
+    from rootlesspy.engine.definitions.pod_definition import PodDefinition
     from rootlesspy.engine.inputs.request import RunRequest
     from rootlesspy.engine.record import Container
 
 CREATE, CHANGE, RESTART, START = "create", "change", "restart", "start"
 REMOVE, NOTHING = "remove", "nothing"
-CONTAINER, VOLUME, NETWORK = "container", "volume", "network"
+CONTAINER, VOLUME, NETWORK, POD = "container", "volume", "network", "pod"
 # Their values may come from an env_file, where people keep what nobody is to read.
 _HIDDEN = ("env",)
+NOBODY: Mapping[str, Mapping[str, str]] = MappingProxyType({})
 
 
 class Change(NamedTuple):
@@ -59,7 +62,8 @@ class Plan(NamedTuple):
 
     definition: Definition
     steps: tuple[Step, ...]
-    """Networks, volumes, containers to be removed, then the others in the order of starting."""
+    """Networks, volumes, pods, containers and pods to be removed, then the other containers in the
+    order of starting."""
 
     @property
     def is_empty(self) -> bool:
@@ -78,12 +82,13 @@ def plan(
     volumes: Collection[str],
     *,
     networks: Collection[str] = (),
+    pods: Mapping[str, Mapping[str, str]] = NOBODY,
     start: bool = True,
 ) -> Plan:
     """Compare a definition with all containers and the names of all volumes and networks.
 
-    start: containers that do not run are to be started.  Raises Conflict for a name that belongs to
-    a container of somebody else's.
+    pods: the labels of all pods, by name.  start: containers that do not run are to be started.
+    Raises Conflict for a name that belongs to a container or pod of somebody else's.
     """
     present = {each.record.name: each for each in containers}
     steps = [
@@ -94,11 +99,18 @@ def plan(
         Step(NOTHING if each.name in volumes else CREATE, VOLUME, each.name)
         for each in definition.volumes
     ]
+    steps += [_compare_pod(each, pods, definition.path) for each in definition.pods]
     defined = {each.name for each in definition.containers}
     steps += [
         Step(REMOVE, CONTAINER, each.record.name, reason="not in the file any more")
         for each in reversed(owned(present.values(), definition.path))
         if each.record.name not in defined
+    ]
+    kept = {each.name for each in definition.pods}
+    steps += [
+        Step(REMOVE, POD, name, reason="not in the file any more")
+        for name, labels in pods.items()
+        if labels.get(LABEL_FILE) == definition.path and name not in kept
     ]
     decided: dict[str, Step] = {}
     for wanted in definition.containers:
@@ -158,6 +170,30 @@ def _compare(
     if start and found.state != "running" and not _has_done_its_work(found):
         return Step(START, CONTAINER, wanted.name, reason=f"it is {found.state}")
     return Step(NOTHING, CONTAINER, wanted.name)
+
+
+def _compare_pod(wanted: PodDefinition, pods: Mapping[str, Mapping[str, str]], path: str) -> Step:
+    """Return what is to be done with a pod; one never changes, as its members hang on it."""
+    labels = pods.get(wanted.name)
+    if labels is None:
+        return Step(CREATE, POD, wanted.name)
+    file = labels.get(LABEL_FILE)
+    if file is None:
+        raise Conflict(
+            f"pod {wanted.name} exists and was not made from a definition",
+            hint=f"rp pod rm {wanted.name}, or another name in {path}",
+        )
+    if file != path and os.path.exists(file):
+        raise Conflict(
+            f"pod {wanted.name} belongs to the definition {file}",
+            hint=f"rp delete {file}, or another name in {path}",
+        )
+    if labels.get(LABEL_HASH) != wanted.hash:
+        raise Conflict(
+            f"pod {wanted.name} was made otherwise than {path} says now, and cannot be changed",
+            hint=f"rp delete {file}, then rp apply {path}",
+        )
+    return Step(NOTHING, POD, wanted.name)
 
 
 def _disturbed(wanted: ContainerDefinition, decided: Mapping[str, Step]) -> Step | None:

@@ -9,11 +9,11 @@ from __future__ import annotations
 
 import os
 import shlex
-from typing import TYPE_CHECKING, NamedTuple
 
 from rootlesspy import paths as locations
 from rootlesspy.engine import idmap
 from rootlesspy.errors import Error
+from rootlesspy.light_typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping

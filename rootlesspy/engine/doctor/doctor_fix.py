@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import os
 import time
-from typing import TYPE_CHECKING, NamedTuple
 
 from rootlesspy.engine.doctor import doctor
 from rootlesspy.errors import Error, Unsupported
+from rootlesspy.light_typing import TYPE_CHECKING, NamedTuple
 from rootlesspy.systemd import bus, logind
 
 if TYPE_CHECKING:

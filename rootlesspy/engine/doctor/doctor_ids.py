@@ -28,6 +28,7 @@ SWITCHES = (
     ("kernel.apparmor_restrict_unprivileged_userns", "1", "0"),
 )
 _WANTED_IDS = 65536
+_LIMIT_BYTES = 1 << 20
 _FIRST_ID, _LAST_ID = 100_000, 2**31
 _HELPERS = ("newuidmap", "newgidmap")
 
@@ -47,6 +48,8 @@ def subordinate_ids(machine: Machine, _report: Report) -> Finding:
     for path in ("/etc/subuid", "/etc/subgid"):
         ranges = userns.subordinate_ranges(path, machine.user, os.getuid())
         sizes[path] = sum(count for _, count in ranges)
+        if shared := _shared(path, ranges, machine.user):
+            return Finding(WARNING, shared, cure="as root: grant a range that nobody has")
     least = min(sizes.values())
     if least >= _WANTED_IDS:
         return Finding(OK, f"{least} of them, in /etc/subuid and /etc/subgid")
@@ -67,6 +70,42 @@ def subordinate_ids(machine: Machine, _report: Report) -> Finding:
         cure="as root: grant a range that nobody has, then pull images again",
         root=f"usermod {words} {machine.user}",
     )
+
+
+def _shared(path: str, ranges: tuple[tuple[int, int], ...], user: str) -> str:
+    """Say who else has ids of these ranges: accounts, of the network too (CVE-2024-56433)."""
+    import grp
+    import pwd
+
+    is_uid = path == "/etc/subuid"
+    accounts = (
+        ((each.pw_uid, each.pw_name) for each in pwd.getpwall())
+        if is_uid
+        else ((each.gr_gid, each.gr_name) for each in grp.getgrall())
+    )
+    for number, name in accounts:
+        if any(start <= number < start + count for start, count in ranges):
+            kind = "account" if is_uid else "group"
+            return f"{kind} {name} has {number}, which is one of your subordinate ids in {path}"
+    try:
+        with open(path, "rb") as file:
+            lines = file.read(_LIMIT_BYTES).split(b"\n")
+    except OSError:
+        return ""
+    own = (user.encode(), str(os.getuid()).encode())
+    for line in lines:
+        fields = line.split(b":")
+        if len(fields) != 3 or fields[0] in own or not _are_numbers(fields[1:]):
+            continue
+        start, end = int(fields[1]), int(fields[1]) + int(fields[2])
+        if any(start < first + size and first < end for first, size in ranges):
+            who = os.fsdecode(fields[0])
+            return f"{path}: ids of {who} overlap with yours: files of containers can be theirs"
+    return ""
+
+
+def _are_numbers(fields: list[bytes]) -> bool:
+    return all(each.isdigit() and len(each) <= 10 for each in fields)
 
 
 def id_helpers(_machine: Machine, report: Report) -> Finding:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from typing import TYPE_CHECKING
 
 from rootlesspy.engine.doctor.doctor import (
     FAILED,
@@ -18,8 +17,9 @@ from rootlesspy.engine.doctor.doctor import (
 )
 from rootlesspy.engine.doctor.doctor_ids import single_id
 from rootlesspy.errors import Error
+from rootlesspy.light_typing import TYPE_CHECKING
 from rootlesspy.linux import process, userns
-from rootlesspy.network import driver, ports
+from rootlesspy.network import driver, pasta, ports
 from rootlesspy.network.process import find_program
 
 if TYPE_CHECKING:
@@ -58,8 +58,15 @@ def network(_machine: Machine, report: Report) -> Finding:
         return Finding(
             WARNING,
             f"{selection.notice}, which works",
-            cure="install pasta: faster, and clients keep their addresses",
+            cure="install pasta: faster, and with IPv6",
             packages=_PACKAGES,
+        )
+    if selection.request.driver == "pasta" and pasta.joins_loopbacks(find_program("pasta") or ""):
+        return Finding(
+            OK,
+            "pasta connects a container; being of before October 2024, it lets the host's loopback "
+            "reach the container's at published ports",
+            cure="a newer passt, or --network slirp4netns, where a service trusts its loopback",
         )
     return Finding(OK, f"{selection.request.driver} connects a container")
 

@@ -6,7 +6,6 @@ import os
 import shutil
 import stat
 import tempfile
-from typing import TYPE_CHECKING
 
 from rootlesspy.engine import idmap, record, statefile, storage_driver
 from rootlesspy.engine.doctor.doctor import (
@@ -20,6 +19,7 @@ from rootlesspy.engine.doctor.doctor import (
     Report,
     skipped,
 )
+from rootlesspy.light_typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from rootlesspy.paths import Paths

@@ -10,12 +10,12 @@ from __future__ import annotations
 import os
 import shutil
 import subprocess
-from typing import TYPE_CHECKING, Any
 
 from rootlesspy import __version__
 from rootlesspy.engine import idmap, limits
 from rootlesspy.errors import Error
 from rootlesspy.image import platforms
+from rootlesspy.light_typing import TYPE_CHECKING, Any
 from rootlesspy.linux import mount, userns
 from rootlesspy.systemd import cgroup, manager
 

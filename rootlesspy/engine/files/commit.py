@@ -1,7 +1,9 @@
 """`rp commit`: an image of what a container has written, above the image that it was made from.
 
-    child: changed files ──▶ tar ──▶ pipe ──▶ child: gzip ──▶ pipe ──▶ image.writer
+    child: changed files ──▶ tar ──▶ pipe ──▶ image.writer
 
+The layer is stored as it is: compressing it would take several times as long as all the rest, and
+a push compresses what it sends.
 The layer has owners as the container sees them, .wh. files for what was deleted, and nothing that a
 start makes for its mounts.  Only when it is whole in the store does the image get its name.  With
 pause the container is frozen meanwhile, by a child that thaws it whatever happens to this process.
@@ -11,7 +13,6 @@ from __future__ import annotations
 
 import os
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, NamedTuple, NoReturn, cast
 
 from rootlesspy.engine import lifecycle
 from rootlesspy.engine.files import changes, container_root, diff, export
@@ -19,17 +20,16 @@ from rootlesspy.engine.files.tree_archive import TreeArchive
 from rootlesspy.engine.images import image_change
 from rootlesspy.engine.output import events
 from rootlesspy.errors import Conflict, Error, ImageError, NotFound
-from rootlesspy.image import children, layout, platforms
-from rootlesspy.image.compress import gzip_writer
+from rootlesspy.image import children, layout, platforms, transfer
 from rootlesspy.image.documents import Layer
 from rootlesspy.image.reference import parse_local
 from rootlesspy.image.store import Store
-from rootlesspy.image.transfer import write_all
 from rootlesspy.image.writer import Writer
+from rootlesspy.light_typing import TYPE_CHECKING, NamedTuple, NoReturn, cast
 from rootlesspy.oci import image_spec
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Sequence
 
     from rootlesspy.engine.files.container_root import Held
     from rootlesspy.engine.files.diff import Files
@@ -39,7 +39,6 @@ if TYPE_CHECKING:
     from rootlesspy.paths import Paths
     from rootlesspy.report import Reporter
 
-_CHUNK = 1 << 18
 # Set for every container, and no part of what it is.
 _RUNTIME_ENV = ("container", "HOSTNAME", "TERM")
 
@@ -143,7 +142,7 @@ def _add_layer(paths: Paths, writer: Writer, held: Held, request: Request) -> La
         def write(out_fd: int) -> int:
             return write_layer(files, out_fd)
 
-    reader, out_fd = os.pipe2(os.O_CLOEXEC)
+    reader, out_fd = transfer.pipe()
     try:
 
         def body() -> None:
@@ -151,9 +150,7 @@ def _add_layer(paths: Paths, writer: Writer, held: Held, request: Request) -> La
             # Here, so that it goes on while the layer is still unpacked.
             frozen = _Frozen(paths, held) if request.pause and held.is_running() else None
             try:
-                _compress(
-                    lambda fd: container_root.call_with_ids(held.maps, lambda: write(fd)), out_fd
-                )
+                container_root.call_with_ids(held.maps, lambda: write(out_fd))
             finally:
                 if frozen is not None:
                     frozen.thaw()
@@ -173,23 +170,6 @@ def _add_layer(paths: Paths, writer: Writer, held: Held, request: Request) -> La
         return layer
     finally:
         os.close(reader)
-
-
-def _compress(write: Callable[[int], object], out_fd: int) -> None:
-    """Pass on what write writes as gzip data, which is left without an end if write fails."""
-    reader, writer = os.pipe2(os.O_CLOEXEC)
-
-    def body() -> object:
-        os.close(reader)
-        return write(writer)
-
-    child = children.fork(body)
-    os.close(writer)
-    deflate, flush = gzip_writer()
-    while data := os.read(reader, _CHUNK):
-        write_all(out_fd, deflate(data))
-    children.wait(child)
-    write_all(out_fd, flush())
 
 
 class _Frozen:

@@ -12,19 +12,18 @@ The function sees volumes in both cases; everything goes through linux.pathrs be
 
 from __future__ import annotations
 
-import json
 import os
 import select
-import signal
 import time
-from typing import TYPE_CHECKING, NamedTuple
 
-from rootlesspy.engine import idmap, lifecycle, record, storage
+from rootlesspy.engine import idmap, lifecycle, record, statefile, storage
 from rootlesspy.errors import Conflict, Error, Unsupported
 from rootlesspy.image import children
+from rootlesspy.light_modules import signal
+from rootlesspy.light_typing import TYPE_CHECKING, NamedTuple
 from rootlesspy.linux import mount, process, procfs, userns
 from rootlesspy.linux.sync import syncfs
-from rootlesspy.runtime import rootfs
+from rootlesspy.runtime import rootfs, sources
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -50,6 +49,7 @@ class Held(NamedTuple):
     pidfd: int
     """Its first process; -1 when it is stopped."""
     pid: int
+    volumes_directory: str = ""
 
     def is_running(self) -> bool:
         """Say whether the container ran when it was looked at."""
@@ -80,14 +80,14 @@ def hold(paths: Paths, text: str, held: tuple[Held, ...] = ()) -> Held:
             return each
     while True:
         found = lifecycle.get(paths, container_id)
-        maps = idmap.maps_for(found.record.userns)
+        maps = idmap.of(found.record)
         try:
             lock_fd = record.lock(directory)
         except FileNotFoundError:
             # Removed just now: get() says so in its words.
             continue
         if lock_fd is not None:
-            return Held(found.record, directory, maps, lock_fd, -1, 0)
+            return Held(found.record, directory, maps, lock_fd, -1, 0, paths.volumes)
         live = record.live_state(directory)
         if found.state == "running" and live is not None:
             pidfd = _open_payload(live)
@@ -186,8 +186,10 @@ def _in_stopped(
     else:
         server = None
         root_fd = rootfs.mount_root(root, merged)
-    for entry in _volumes(spec, held):
-        rootfs.mount_one(root_fd, entry)
+    volumes = _volumes(spec, held)
+    opened = sources.open_all(volumes, held.volumes_directory)
+    for entry in volumes:
+        rootfs.mount_one(root_fd, entry, opened)
     top = spec.get("root")
     if isinstance(top, dict) and top.get("readonly"):
         mount.mount_setattr(root_fd, set_flags=mount.MOUNT_ATTR_RDONLY)
@@ -264,12 +266,8 @@ def _stop_fuse(server: int, merged: str) -> None:
 def read_spec(directory: str) -> dict[str, object]:
     """Read a container's config.json.  Raises Error."""
     try:
-        with open(f"{directory}/config.json", "rb") as file:
-            spec = json.load(file)
+        return statefile.read_spec(directory)
     except (OSError, ValueError) as error:
         raise Error(
             f"{directory}/config.json cannot be read", hint="remove the container with rp rm -f"
         ) from error
-    if not isinstance(spec, dict):
-        raise Error(f"{directory}/config.json is damaged")
-    return spec

@@ -11,13 +11,12 @@ Nothing is frozen: a file that changes while it is copied is copied as it was re
 
 from __future__ import annotations
 
-import fcntl
 import os
-from typing import TYPE_CHECKING, NamedTuple
 
 from rootlesspy.engine.files import container_root, copy_place, extract
 from rootlesspy.errors import Conflict, Error, ImageError
-from rootlesspy.image import children
+from rootlesspy.image import children, transfer
+from rootlesspy.light_typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -27,7 +26,6 @@ if TYPE_CHECKING:
     from rootlesspy.linux.userns import IdMaps
     from rootlesspy.paths import Paths
 
-_PIPE_BYTES = 1 << 20
 _CHUNK = 1 << 18
 _ROOT = os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC
 
@@ -157,12 +155,7 @@ def _run(half: _Half, function: Callable[[int], object]) -> object:
 
 def _pipe_between(produce: Callable[[int], object], consume: Callable[[int], object]) -> object:
     """Run both in children with a pipe between them; return what consume returned."""
-    reader, writer = os.pipe2(os.O_CLOEXEC)
-    try:
-        fcntl.fcntl(writer, fcntl.F_SETPIPE_SZ, _PIPE_BYTES)
-    except OSError:
-        # fs.pipe-user-pages-soft is used up: slower, not wrong.
-        pass
+    reader, writer = transfer.pipe()
 
     def producing() -> object:
         os.close(reader)
@@ -201,11 +194,10 @@ def _outcome(child: children.Child) -> object:
 def _decompress(in_fd: int, out_fd: int) -> None:
     """Pass an archive on as plain tar."""
     from rootlesspy.image.decompress import Reader
-    from rootlesspy.image.transfer import File, write_all
 
-    reader = Reader(File(in_fd))
+    reader = Reader(transfer.File(in_fd))
     while data := reader.read(_CHUNK):
-        write_all(out_fd, data)
+        transfer.write_all(out_fd, data)
 
 
 def _has_one_id(source: _Half, target: _Half) -> bool:

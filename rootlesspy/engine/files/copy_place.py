@@ -7,15 +7,15 @@ root (CVE-2018-15664, CVE-2019-10152); files are opened by descriptors of their 
 from __future__ import annotations
 
 import errno
-import json
 import os
 import stat
-from typing import NamedTuple
 
 from rootlesspy.engine.files import extract, layered
 from rootlesspy.engine.files.tree_archive import TreeArchive
 from rootlesspy.errors import Conflict, Error, ImageError, NotFound
 from rootlesspy.image import children
+from rootlesspy.light_modules import json
+from rootlesspy.light_typing import NamedTuple
 from rootlesspy.linux import pathrs
 
 _LINKS = 40

@@ -6,14 +6,13 @@ hide, and what a start makes for them, are no changes of the user's.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, NamedTuple
-
 from rootlesspy.engine import idmap
 from rootlesspy.engine.files import changes, container_root
 from rootlesspy.engine.files.changes import Layers
 from rootlesspy.engine.files.layered import OVERLAY
 from rootlesspy.errors import Conflict, Error, NotFound
 from rootlesspy.image.store import Store
+from rootlesspy.light_typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import os
 import stat
-from typing import TYPE_CHECKING
 
 from rootlesspy.engine.files import container_root, diff, layered
 from rootlesspy.engine.files.tree_archive import TreeArchive
 from rootlesspy.errors import Conflict, Error
+from rootlesspy.light_typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from rootlesspy.engine.files.changes import Layers

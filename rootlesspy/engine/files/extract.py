@@ -11,11 +11,11 @@ from __future__ import annotations
 import errno
 import os
 import stat
-from typing import TYPE_CHECKING, NamedTuple
 
 from rootlesspy.errors import Conflict, Error
 from rootlesspy.image import entry_rules, tar, unpack
 from rootlesspy.image.stream import Stream
+from rootlesspy.light_typing import TYPE_CHECKING, NamedTuple
 from rootlesspy.linux import pathrs
 
 if TYPE_CHECKING:

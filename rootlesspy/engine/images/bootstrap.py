@@ -11,7 +11,6 @@ import os
 import shutil
 import signal
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn
 
 from rootlesspy.engine import idmap
 from rootlesspy.engine.images import busybox
@@ -20,6 +19,7 @@ from rootlesspy.errors import Error, Unsupported, UsageError
 from rootlesspy.image import layout, locks, platforms
 from rootlesspy.image.reference import parse_local
 from rootlesspy.image.writer import Writer, explained
+from rootlesspy.light_typing import TYPE_CHECKING, Any, NamedTuple, NoReturn
 from rootlesspy.linux import userns
 
 if TYPE_CHECKING:

@@ -8,12 +8,12 @@ from __future__ import annotations
 import os
 import struct
 import subprocess
-from typing import TYPE_CHECKING, NamedTuple
 
 from rootlesspy.errors import Error, Unsupported
 from rootlesspy.image import tar
 from rootlesspy.image.pax import PaxWriter
 from rootlesspy.image.tar import Entry
+from rootlesspy.light_typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING
 
 from rootlesspy.engine import idmap
 from rootlesspy.engine.images import image_change
@@ -13,6 +12,7 @@ from rootlesspy.image import layout, platforms
 from rootlesspy.image.reference import parse_local
 from rootlesspy.image.transfer import write_all
 from rootlesspy.image.writer import Writer
+from rootlesspy.light_typing import TYPE_CHECKING
 from rootlesspy.oci import image_spec
 
 if TYPE_CHECKING:

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import errno
 import os
-from typing import TYPE_CHECKING, NamedTuple
 
 from rootlesspy.engine.images.unshare import VARIABLE
 from rootlesspy.errors import Conflict, NotFound, Unsupported
 from rootlesspy.image import layout
 from rootlesspy.image.store import Store
+from rootlesspy.light_typing import TYPE_CHECKING, NamedTuple
 from rootlesspy.linux import mount as mounts
 from rootlesspy.paths import private_directory
 

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, NamedTuple
+import os
 
-from rootlesspy.engine import ending, lifecycle, record
+from rootlesspy.engine import ending, idmap, lifecycle, record
 from rootlesspy.engine.output import events
 from rootlesspy.errors import Conflict, NotFound
-from rootlesspy.image import lists, usage
+from rootlesspy.image import lists, locks, usage
 from rootlesspy.image.reference import candidates, is_image_id
 from rootlesspy.image.store import Removal, Store
+from rootlesspy.light_typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -113,6 +114,9 @@ def prune(paths: Paths, chosen: Callable[[list[Image]], list[Image]]) -> Pruned:
         events.emit_image("remove", image.names[0] if image.names else "", image.id)
         gone.append(image)
     collect(paths)
+    if os.path.isdir(paths.tmp):
+        # What killed pulls and commits left there.
+        locks.sweep(paths, idmap.default_maps())
     return Pruned(tuple(gone), max(before - usage.total_bytes(paths), 0))
 
 

@@ -6,14 +6,13 @@ images came from.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from rootlesspy.engine.images import image_removal
 from rootlesspy.errors import Conflict, NotFound, UsageError
 from rootlesspy.image import copy, copy_all, group, lists, manifest_list
 from rootlesspy.image.place import REGISTRY, STORE, parse_place
 from rootlesspy.image.store import Store
 from rootlesspy.image.writer import Writer
+from rootlesspy.light_typing import TYPE_CHECKING
 from rootlesspy.oci import image_spec
 
 if TYPE_CHECKING:

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import os
-from typing import TYPE_CHECKING, NamedTuple
 
-from rootlesspy.engine import ending, idmap, lifecycle, storage, volume_store, volumes
+from rootlesspy.engine import ending, idmap, leftovers, lifecycle, volume_store, volumes
 from rootlesspy.engine.images import image_removal
 from rootlesspy.engine.views import disk_usage
 from rootlesspy.errors import Conflict, Error, NotFound
 from rootlesspy.image import fsck, layout, usage
 from rootlesspy.image.store import Store
+from rootlesspy.light_typing import TYPE_CHECKING, NamedTuple
 from rootlesspy.linux import userns
 
 if TYPE_CHECKING:
@@ -56,9 +56,17 @@ def inventory(paths: Paths) -> Inventory:
     """Measure the store.  Raises ImageError, Error, OSError."""
     images = tuple(Store(paths).images())
     suffix = layout.maps_suffix(paths, idmap.default_maps()) if images else ""
+    containers = lifecycle.containers(paths)
+    written = disk_usage.written(paths, (each.record for each in containers))
+    every = volumes.names(paths)
     kept = tuple(
-        Kept(container, _written(paths, container), volumes.of(paths, container))
-        for container in lifecycle.containers(paths)
+        Kept(
+            each,
+            written.get(each.record.id, 0),
+            # Where there is no volume no spec is looked through.
+            volumes.of(paths, each) if every else frozenset(),
+        )
+        for each in containers
     )
     used = {each.container.record.image_id for each in kept}
     total = usage.total_bytes(paths) if os.path.isdir(paths.images) else 0
@@ -69,7 +77,7 @@ def inventory(paths: Paths) -> Inventory:
         image_bytes=total,
         unused_image_bytes=max(total - needed, 0),
         containers=kept,
-        volumes=_volumes(paths, kept),
+        volumes=_volumes(paths, kept, every),
     )
 
 
@@ -87,6 +95,7 @@ def prune_containers(
             # Started or removed meanwhile.
             continue
         gone.append(container.record.id)
+    ending.forget_failed(paths)
     return gone
 
 
@@ -105,23 +114,14 @@ def check(paths: Paths, *, repair: bool) -> tuple[list[Problem], list[Problem]]:
             os.close(held)
     if not repair or not found:
         return found, found
-    storage.sweep(paths)
+    leftovers.sweep(paths)
     left = fsck.repair(
         paths, idmap.default_maps(), found, lambda: image_removal.layers_in_use(paths)
     )
     return found, left
 
 
-def _written(paths: Paths, container: Container) -> int:
-    try:
-        return disk_usage.sizes(paths, container.record).SizeRw
-    except (Error, OSError):
-        # Damaged, or being removed.
-        return 0
-
-
-def _volumes(paths: Paths, kept: tuple[Kept, ...]) -> tuple[VolumeUse, ...]:
-    names = volumes.names(paths)
+def _volumes(paths: Paths, kept: tuple[Kept, ...], names: list[str]) -> tuple[VolumeUse, ...]:
     if not names:
         return ()
 

@@ -7,11 +7,11 @@ from __future__ import annotations
 
 import os
 import shutil
-import signal
-from typing import TYPE_CHECKING, NoReturn
 
 from rootlesspy.engine import idmap
 from rootlesspy.errors import CommandNotExecutable, CommandNotFound, Unsupported
+from rootlesspy.light_modules import signal
+from rootlesspy.light_typing import TYPE_CHECKING, NoReturn
 from rootlesspy.linux import userns
 
 if TYPE_CHECKING:

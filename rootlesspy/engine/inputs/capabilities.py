@@ -5,9 +5,8 @@ Pure policy: names in, names out.  The runtime carries the result out (runtime.c
 
 from __future__ import annotations
 
-from typing import NamedTuple
-
 from rootlesspy.errors import UsageError
+from rootlesspy.light_typing import NamedTuple
 
 # In the kernel's order (<linux/capability.h>); runtime.caps numbers the same names.
 # fmt: off

@@ -6,10 +6,8 @@ image itself defines is added by `engine.specgen` and never looked up.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
-from rootlesspy.engine.inputs.values import read_lines
 from rootlesspy.errors import UsageError
+from rootlesspy.light_typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -27,6 +25,8 @@ def resolve(
     """
     variables: dict[str, str] = {}
     for path in files:
+        from rootlesspy.engine.inputs.values import read_lines
+
         for number, line in enumerate(read_lines(path, "--env-file", _FILE_LIMIT), start=1):
             assignment = line.lstrip()
             if assignment and not assignment.startswith("#"):

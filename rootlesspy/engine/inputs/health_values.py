@@ -7,16 +7,15 @@ names of docker's and podman's JSON (durations in nanoseconds), so that inspect 
 
 from __future__ import annotations
 
-import json
-from typing import TYPE_CHECKING, NamedTuple, NoReturn, overload
-
 from rootlesspy.engine.inputs import values
 from rootlesspy.engine.supervision.healthcheck import NS_PER_S
 from rootlesspy.errors import ImageError, UsageError
+from rootlesspy.light_modules import json
+from rootlesspy.light_typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
-    from typing import TypeVar
+    from typing import NoReturn, TypeVar
 
     from rootlesspy.engine.inputs.options import Values
 
@@ -71,19 +70,19 @@ class HealthRequest(NamedTuple):
 
 def parse_options(given: Values) -> HealthRequest:
     """Parse what --health-… and --no-healthcheck were given; raises UsageError."""
-    test = _given(given, "health_cmd", parse_test)
+    test = _if_given(given, "health_cmd", parse_test)
     if given.flag("no_healthcheck"):
         if test is not None:
             raise UsageError("--no-healthcheck and --health-cmd exclude each other")
         test = NONE
     return HealthRequest(
         test=test,
-        interval_ns=_given(given, "health_interval", parse_interval),
-        timeout_ns=_given(given, "health_timeout", parse_timeout),
-        start_period_ns=_given(given, "health_start_period", parse_duration),
-        start_interval_ns=_given(given, "health_start_interval", parse_timeout),
-        retries=_given(given, "health_retries", _number(minimum=1)),
-        on_failure=_given(given, "health_on_failure", _on_failure) or "none",
+        interval_ns=_if_given(given, "health_interval", parse_interval),
+        timeout_ns=_if_given(given, "health_timeout", parse_timeout),
+        start_period_ns=_if_given(given, "health_start_period", parse_duration),
+        start_interval_ns=_if_given(given, "health_start_interval", parse_timeout),
+        retries=_if_given(given, "health_retries", _number(minimum=1)),
+        on_failure=_if_given(given, "health_on_failure", _on_failure) or "none",
         max_log_count=_given(given, "health_max_log_count", _number(), _DEFAULT_LOG_COUNT),
         max_log_size=_given(given, "health_max_log_size", _number(), _DEFAULT_LOG_SIZE),
         startup=_startup_options(given),
@@ -184,7 +183,7 @@ def resolve(
 
 
 def _startup_options(given: Values) -> StartupRequest | None:
-    test = _given(given, "health_startup_cmd", parse_test)
+    test = _if_given(given, "health_startup_cmd", parse_test)
     if test is None or test == NONE:
         return None
     return StartupRequest(
@@ -196,16 +195,15 @@ def _startup_options(given: Values) -> StartupRequest | None:
     )
 
 
-@overload
-def _given(given: Values, dest: str, parse: Callable[[str, str], T]) -> T | None: ...
-@overload
-def _given(given: Values, dest: str, parse: Callable[[str, str], T], default: T) -> T: ...
-def _given(
-    given: Values, dest: str, parse: Callable[[str, str], T], default: T | None = None
-) -> T | None:
+def _if_given(given: Values, dest: str, parse: Callable[[str, str], T]) -> T | None:
     """Parse an option's text; not given and empty are the same (podman)."""
     text = given.value(dest)
-    return parse(text, f"--{dest.replace('_', '-')}") if text else default
+    return parse(text, f"--{dest.replace('_', '-')}") if text else None
+
+
+def _given(given: Values, dest: str, parse: Callable[[str, str], T], default: T) -> T:
+    found = _if_given(given, dest, parse)
+    return default if found is None else found
 
 
 def _number(minimum: int = 0) -> Callable[[str, str], int]:

@@ -156,7 +156,7 @@ def _source(source: str, kind: str, text: str, option: str, directory: str) -> s
 def _volume_options(option_text: str, text: str, option: str) -> tuple[str, ...]:
     options = option_text.split(",")
     for name in options:
-        if name not in _VOLUME_OPTIONS:
+        if name not in _VOLUME_OPTIONS and name.partition("=")[0] != "idmap":
             reject(option, text, f"options of {', '.join(sorted(_VOLUME_OPTIONS))}")
     _refuse_contradictions(options, text, option)
     return tuple(options)

@@ -1,28 +1,27 @@
 """The options of a container, as text, become a RunRequest.
 
-The one function behind both parsers of the command line and behind definitions.
+The one function behind both parsers of the command line and behind definitions.  What most
+containers are asked for is here; the rest is in `more_options`, which is imported with all that
+parses values when one of them is given.
 """
 
 from __future__ import annotations
 
 import os
-from typing import TYPE_CHECKING
 
 from rootlesspy.engine import names
-from rootlesspy.engine.inputs import environment, isolation_values, mount_values, values
-from rootlesspy.engine.inputs.request import RunRequest, SecretUse, TmpfsMount, VolumeMount
-from rootlesspy.engine.supervision import readiness
+from rootlesspy.engine.inputs import environment
+from rootlesspy.engine.inputs.request import RunRequest, VolumeMount
 from rootlesspy.errors import UsageError
+from rootlesspy.light_typing import TYPE_CHECKING
 from rootlesspy.network.driver import DRIVERS, NetworkRequest, parse_network
-from rootlesspy.network.ports import merge, parse_publish
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
-    from typing import Protocol, TypeVar
+    from collections.abc import Mapping
+    from typing import Protocol
 
-    from rootlesspy.engine.inputs.health_values import HealthRequest
-
-    T = TypeVar("T")
+    from rootlesspy.engine.inputs.request import TmpfsMount
+    from rootlesspy.network.ports import PortMapping
 
     class Values(Protocol):
         """What the options were given, as text, or not at all."""
@@ -37,13 +36,23 @@ if TYPE_CHECKING:
             """All texts of an option that may be repeated."""
 
 
-_HEALTH = (
-    "health_cmd", "health_interval", "health_max_log_count", "health_max_log_size",
-    "health_on_failure", "health_retries", "health_start_interval", "health_start_period",
-    "health_startup_cmd", "health_startup_interval", "health_startup_retries",
-    "health_startup_success", "health_startup_timeout", "health_timeout",
+MORE_FLAGS = ("no_healthcheck",)
+MORE_TEXTS = (
+    "cpu_shares", "cpus", "cpuset_cpus", "detach_keys", "entrypoint", "health_cmd",
+    "health_interval", "health_max_log_count", "health_max_log_size", "health_on_failure",
+    "health_retries", "health_start_interval", "health_start_period", "health_startup_cmd",
+    "health_startup_interval", "health_startup_retries", "health_startup_success",
+    "health_startup_timeout", "health_timeout", "hostname", "ipc", "log_driver", "memory",
+    "memory_reservation", "memory_swap", "pid", "pids_limit", "platform", "restart", "sdnotify",
+    "shm_size", "stop_signal", "stop_timeout", "subgidname", "subuidname", "umask", "user",
+    "userns", "uts", "workdir",
 )  # fmt: skip
-_PULL_POLICIES = ("always", "missing", "never", "newer")
+MORE_LISTS = (
+    "add_host", "annotation", "cap_add", "cap_drop", "device", "device_cgroup_rule", "dns",
+    "dns_option", "dns_search", "gidmap", "gpus", "group_add", "label", "label_file", "landlock",
+    "log_opt", "property", "secret", "security_opt", "sysctl", "uidmap", "ulimit",
+)  # fmt: skip
+_PULL_POLICIES = ("missing", "always", "never", "newer")
 
 
 def run_request(
@@ -57,9 +66,7 @@ def run_request(
     """
     volumes, tmpfs = _mounts(given, directory)
     rootfs, image = _root(given, directory)
-    memory, memory_swap, memory_reservation = _memory(given)
-    driver, log_options = _log(given)
-    return RunRequest(
+    request = RunRequest(
         image=image,
         command=given.values("command"),
         rootfs=rootfs,
@@ -67,133 +74,67 @@ def run_request(
         remove=given.flag("rm"),
         interactive=given.flag("interactive"),
         tty=given.flag("tty"),
-        detach_keys=_detach_keys(given),
         env=environment.resolve(given.values("env"), given.values("env_file"), caller_environment),
         volumes=volumes,
         tmpfs=tmpfs,
-        workdir=_text(given, "workdir", values.parse_workdir),
-        user=_text(given, "user", values.parse_user),
-        entrypoint=_limit(given, "entrypoint", values.parse_entrypoint),
-        hostname=_text(given, "hostname", values.parse_hostname),
-        labels=_labels(given),
         read_only=given.flag("read_only"),
         pull=_choice(given, "pull", _PULL_POLICIES),
         network=_network(given),
-        publish=merge(
-            tuple(port for text in given.values("publish") for port in parse_publish(text))
-        ),
-        memory_bytes=memory,
-        memory_swap_bytes=memory_swap,
-        memory_reservation_bytes=memory_reservation,
-        cpu_quota_us=_limit(given, "cpus", values.parse_cpus) or None,
-        cpu_shares=_cpu_shares(given),
-        cpuset_cpus=_limit(given, "cpuset_cpus", values.parse_cpuset),
-        pids_limit=_limit(given, "pids_limit", values.parse_pids_limit),
-        properties=_list(given, "property", values.parse_property),
-        stop_signal=_text(given, "stop_signal", values.parse_signal),
-        stop_timeout_s=_stop_timeout(given),
+        publish=_publish(given),
         init=given.flag("init"),
         privileged=given.flag("privileged"),
-        cap_add=_words(given, "cap_add", isolation_values.parse_capability),
-        cap_drop=_words(given, "cap_drop", isolation_values.parse_capability),
-        security_opts=_list(given, "security_opt", isolation_values.parse_security_option),
-        userns=_text(given, "userns", isolation_values.parse_userns) or "host-map",
-        add_hosts=tuple(
-            entry for found in _list(given, "add_host", values.parse_add_hosts) for entry in found
-        ),
-        dns=_dns(given),
-        dns_search=_words(given, "dns_search", values.parse_dns_search),
-        dns_options=_words(given, "dns_option", values.parse_word),
-        ulimits=tuple(
-            limit
-            for found in _list(given, "ulimit", isolation_values.parse_ulimits)
-            for limit in found
-        ),
-        shm_size_bytes=_limit(given, "shm_size", values.parse_size),
-        devices=_list(given, "device", isolation_values.parse_device),
-        sysctls=_list(given, "sysctl", isolation_values.parse_sysctl),
-        platform=_text(given, "platform", values.parse_platform),
         quiet=given.flag("quiet"),
         cidfile=given.value("cidfile") or None,
         ignore_missing_limits=given.flag("ignore_missing_limits"),
         cgroups=_choice(given, "cgroups", ("enabled", "disabled")),
-        group_add=_words(given, "group_add", values.parse_group),
-        umask=_text(given, "umask", values.parse_umask),
         debug=debug,
         signature_policy=_file(given, "signature_policy", directory),
         verify_always=given.flag("verify_always"),
         detach=given.flag("detach"),
-        restart=_restart(given),
-        sdnotify=_text(given, "sdnotify", readiness.parse) or "runner",
-        health=_health(given),
-        log_driver=driver,
-        log_options=log_options,
-        ipc=_text(given, "ipc", isolation_values.parse_namespace) or "",
-        pid=_text(given, "pid", isolation_values.parse_namespace) or "",
-        uts=_text(given, "uts", isolation_values.parse_namespace) or "",
         pod=given.value("pod") or "",
         publish_all=given.flag("publish_all"),
-        secrets=_secrets(given),
+        hooks_dirs=tuple(
+            os.path.normpath(os.path.join(directory, text))
+            for text in given.values("hooks_dir")
+            if text
+        ),
+        cgroupns=_choice(given, "cgroupns", ("private", "host")),
+    )
+    if not _more(given):
+        return request
+    from rootlesspy.engine.inputs import more_options
+
+    return more_options.add(request, given)
+
+
+def _more(given: Values) -> bool:
+    return (
+        any(map(given.flag, MORE_FLAGS))
+        or any(given.value(dest) is not None for dest in MORE_TEXTS)
+        or any(map(given.values, MORE_LISTS))
     )
 
 
-def _secrets(given: Values) -> tuple[SecretUse, ...]:
-    if not given.values("secret"):
-        return ()
-    from rootlesspy.engine.inputs import secret_values
+def _mounts(
+    given: Values, directory: str
+) -> tuple[tuple[VolumeMount, ...], tuple[TmpfsMount, ...]]:
+    if not any(map(given.values, ("volume", "tmpfs", "mount"))):
+        return (), ()
+    from rootlesspy.engine.inputs import mount_values
 
-    return _list(given, "secret", secret_values.parse)
-
-
-def _log(given: Values) -> tuple[str, tuple[tuple[str, str], ...]]:
-    driver, options = given.value("log_driver"), given.values("log_opt")
-    if driver is None and not options:
-        return "", ()
-    from rootlesspy.engine.output import log_values
-
-    return log_values.parse(driver, options)
-
-
-def _text(given: Values, dest: str, parse: Callable[[str, str], T]) -> T | None:
-    """Parse an option's text; not given and empty are the same."""
-    text = given.value(dest)
-    return parse(text, _option(dest)) if text else None
-
-
-def _limit(given: Values, dest: str, parse: Callable[[str, str], T]) -> T | None:
-    """Parse an option's text, the empty one too."""
-    text = given.value(dest)
-    return None if text is None else parse(text, _option(dest))
-
-
-def _file(given: Values, dest: str, directory: str) -> str | None:
-    """Return a path in full; not given and empty are the same."""
-    text = given.value(dest)
-    return os.path.normpath(os.path.join(directory, text)) if text else None
-
-
-def _list(given: Values, dest: str, parse: Callable[[str, str], T]) -> tuple[T, ...]:
-    """Parse every text of an option that may be repeated."""
-    return tuple(parse(text, _option(dest)) for text in given.values(dest))
-
-
-def _words(given: Values, dest: str, parse: Callable[[str, str], T]) -> tuple[T, ...]:
-    """Parse every text of an option that may be repeated and takes lists with commas (podman)."""
-    return tuple(
-        parse(word, _option(dest)) for text in given.values(dest) for word in text.split(",")
-    )
-
-
-def _choice(given: Values, dest: str, choices: tuple[str, ...]) -> str:
-    """Parse one of the choices; the default is `missing` of pull, `enabled` of cgroups."""
-    default = "missing" if dest == "pull" else choices[0]
-    text = given.value(dest) or default
-    return values.parse_choice(text, _option(dest), choices)
-
-
-def _option(dest: str) -> str:
-    """Spell a destination as its option: the table holds to `--` and dashes for underscores."""
-    return f"--{dest.replace('_', '-')}"
+    volumes = [
+        mount_values.parse_volume(text, "--volume", directory=directory)
+        for text in given.values("volume")
+    ]
+    tmpfs = [mount_values.parse_tmpfs(text, "--tmpfs") for text in given.values("tmpfs")]
+    for text in given.values("mount"):
+        mount = mount_values.parse_mount(text, "--mount", directory=directory)
+        if isinstance(mount, VolumeMount):
+            volumes.append(mount)
+        else:
+            tmpfs.append(mount)
+    mount_values.refuse_duplicates(tuple(volumes), tuple(tmpfs))
+    return tuple(volumes), tuple(tmpfs)
 
 
 def _root(given: Values, directory: str) -> tuple[str | None, str]:
@@ -212,30 +153,13 @@ def _root(given: Values, directory: str) -> tuple[str | None, str]:
     return os.path.normpath(os.path.join(directory, image)), ""
 
 
-def _mounts(
-    given: Values, directory: str
-) -> tuple[tuple[VolumeMount, ...], tuple[TmpfsMount, ...]]:
-    volumes = [
-        mount_values.parse_volume(text, "--volume", directory=directory)
-        for text in given.values("volume")
-    ]
-    tmpfs = [mount_values.parse_tmpfs(text, "--tmpfs") for text in given.values("tmpfs")]
-    for text in given.values("mount"):
-        mount = mount_values.parse_mount(text, "--mount", directory=directory)
-        if isinstance(mount, TmpfsMount):
-            tmpfs.append(mount)
-        else:
-            volumes.append(mount)
-    mount_values.refuse_duplicates(tuple(volumes), tuple(tmpfs))
-    return tuple(volumes), tuple(tmpfs)
+def _publish(given: Values) -> tuple[PortMapping, ...]:
+    texts = given.values("publish")
+    if not texts:
+        return ()
+    from rootlesspy.network.ports import merge, parse_publish
 
-
-def _labels(given: Values) -> tuple[tuple[str, str], ...]:
-    labels: dict[str, str] = {}
-    for path in given.values("label_file"):
-        labels.update(values.read_label_file(path, "--label-file"))
-    labels.update(_list(given, "label", values.parse_label))
-    return tuple(labels.items())
+    return merge(tuple(port for text in texts for port in parse_publish(text)))
 
 
 def _network(given: Values) -> NetworkRequest:
@@ -253,57 +177,17 @@ def _network(given: Values) -> NetworkRequest:
     return attachment.parse_all(texts, ip=ip, ip6=ip6, mac=mac, aliases=aliases)
 
 
-def _memory(given: Values) -> tuple[int | None, int | None, int | None]:
-    """Return memory, memory and swap together, and reservation; 0 means no limit, as in podman."""
-    memory = _limit(given, "memory", values.parse_size) or None
-    swap = _limit(given, "memory_swap", values.parse_size_or_unlimited) or None
-    reservation = _limit(given, "memory_reservation", values.parse_size) or None
-    if swap is not None and swap != -1:
-        if memory is None:
-            raise UsageError("--memory-swap needs --memory", hint="it limits both together")
-        if swap < memory:
-            raise UsageError("--memory-swap is less than --memory", hint="it limits both together")
-    if memory is not None and reservation is not None and reservation > memory:
-        raise UsageError("--memory-reservation is more than --memory")
-    return memory, swap, reservation
+def _choice(given: Values, dest: str, choices: tuple[str, ...]) -> str:
+    """Parse one of the choices; the first one is the default."""
+    text = given.value(dest)
+    if not text:
+        return choices[0]
+    from rootlesspy.engine.inputs.values import parse_choice
+
+    return parse_choice(text, f"--{dest}", choices)
 
 
-def _cpu_shares(given: Values) -> int | None:
-    """Parse the weight in the scale of cgroup v1, as podman takes it; 0 is the default."""
-    text = given.value("cpu_shares")
-    if text is None or text == "0":
-        return None
-    return values.parse_integer(text, "--cpu-shares", 2, 262144)
-
-
-def _restart(given: Values) -> str:
-    policy = _text(given, "restart", values.parse_restart) or "no"
-    if policy != "no" and given.flag("rm"):
-        raise UsageError(f"--rm and --restart={policy} exclude each other")
-    return policy
-
-
-def _health(given: Values) -> HealthRequest | None:
-    if not (given.flag("no_healthcheck") or any(given.value(dest) for dest in _HEALTH)):
-        return None
-    # Imported here: most containers have no health check.
-    from rootlesspy.engine.inputs import health_values
-
-    return health_values.parse_options(given)
-
-
-def _stop_timeout(given: Values) -> int | None:
-    text = given.value("stop_timeout")
-    return None if not text else values.parse_integer(text, "--stop-timeout", 0, 2**31 - 1)
-
-
-def _detach_keys(given: Values) -> bytes:
-    keys = _limit(given, "detach_keys", values.parse_detach_keys)
-    return values.DEFAULT_DETACH_KEYS if keys is None else keys
-
-
-def _dns(given: Values) -> tuple[str, ...]:
-    servers = _words(given, "dns", values.parse_dns)
-    if "none" in servers and len(servers) > 1:
-        raise UsageError("--dns none excludes other name servers")
-    return servers
+def _file(given: Values, dest: str, directory: str) -> str | None:
+    """Return a path in full; not given and empty are the same."""
+    text = given.value(dest)
+    return os.path.normpath(os.path.join(directory, text)) if text else None

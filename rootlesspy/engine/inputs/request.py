@@ -7,9 +7,8 @@ parsers; nothing here has been looked up on disk, except the files of --env-file
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, NamedTuple
-
-from rootlesspy.engine.inputs.values import DEFAULT_DETACH_KEYS
+from rootlesspy.engine.inputs.constants import DEFAULT_DETACH_KEYS
+from rootlesspy.light_typing import TYPE_CHECKING, NamedTuple
 from rootlesspy.network.driver import NetworkRequest
 
 if TYPE_CHECKING:
@@ -19,6 +18,8 @@ if TYPE_CHECKING:
 DEFINITION = "io.rootlesspy.definition"
 """Begins the labels of containers that a definition made."""
 LABEL_HASH, LABEL_FILE, LABEL_NAME = (f"{DEFINITION}.{each}" for each in ("hash", "file", "name"))
+# Of podman: see podman-auto-update(1).
+LABEL_AUTO_UPDATE = "io.containers.autoupdate"
 
 
 class VolumeMount(NamedTuple):
@@ -129,7 +130,7 @@ class RunRequest(NamedTuple):
     cap_drop: tuple[str, ...] = ()
     security_opts: tuple[str, ...] = ()
     userns: str = "host-map"
-    """host-map, keep-id or keep-id:uid=N,gid=N."""
+    """host-map, keep-id, auto or nomap, with options; private with the maps below."""
     add_hosts: tuple[tuple[str, str], ...] = ()
     """Name and address; the address may be host-gateway."""
     dns: tuple[str, ...] = ()
@@ -172,7 +173,8 @@ class RunRequest(NamedTuple):
     verify_always: bool = False
     """Compare the image's files with their digests before each start."""
     ipc: str = ""
-    """Its IPC namespace: container:NAME or ns:PATH; empty: its own.  So are pid and uts."""
+    """Its IPC namespace: host, container:NAME, ns:PATH or its own: empty, private (nobody may share
+    it), none (without /dev/shm).  So are pid and uts, which have no none."""
     pid: str = ""
     uts: str = ""
     pod: str = ""
@@ -183,16 +185,34 @@ class RunRequest(NamedTuple):
     """Kind of namespace and whose it is, container:ID, pod:ID or ns:PATH: engine.pods.sharing."""
 
     secrets: tuple[SecretUse, ...] = ()
+    cgroupns: str = "private"
+    """private, or host: it sees the host's tree."""
+
+    annotations: tuple[tuple[str, str], ...] = ()
+    hooks_dirs: tuple[str, ...] = ()
+    """Directories of hook descriptions, later ones first; empty: those of containers.conf."""
+
+    landlock: tuple[str, ...] = ()
+    """Rules as engine.inputs.landlock_values returns them."""
+    cdi_devices: tuple[str, ...] = ()
+    """Qualified names, VENDOR/CLASS=NAME."""
+
+    uidmap: tuple[str, ...] = ()
+    """Lines of its own id map, as typed: engine.inputs.id_values.  So is gidmap."""
+    gidmap: tuple[str, ...] = ()
+    subuidname: str = ""
+    """Whose line of /etc/subuid its uids are.  So is subgidname."""
+    subgidname: str = ""
+    id_maps: tuple[tuple[tuple[int, ...], ...], ...] = ()
+    """Both id maps, line by line, once decided on: engine.idmap_choice."""
 
     def shares_namespaces(self) -> bool:
         """Say whether a namespace of somebody else is asked for."""
         return bool(
             self.network.driver in ("container", "ns")
-            or self.ipc
-            or self.pid
-            or self.uts
+            or ":" in self.ipc + self.pid + self.uts
             or self.pod
-            or self.userns.startswith("container:")
+            or self.userns.startswith(("container:", "ns:"))
         )
 
 
@@ -206,6 +226,7 @@ _OF_THE_INVOCATION = frozenset(
         "quiet",
         "cidfile",
         "debug",
+        "id_maps",
         "shares",
         "signature_policy",
     )

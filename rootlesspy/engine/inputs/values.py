@@ -8,16 +8,13 @@ room.
 
 from __future__ import annotations
 
-from typing import NoReturn
-
+from rootlesspy.engine.inputs.constants import BOOLEANS
 from rootlesspy.errors import UsageError
-from rootlesspy.network.ports import canonical_address
+from rootlesspy.light_typing import TYPE_CHECKING
+from rootlesspy.network.addresses import canonical_address
 
-BOOLEANS = {
-    "1": True, "t": True, "T": True, "true": True, "TRUE": True, "True": True,
-    "0": False, "f": False, "F": False, "false": False, "FALSE": False, "False": False,
-}  # fmt: skip
-"""What Go's flag packages take for a boolean, and so podman and docker."""
+if TYPE_CHECKING:
+    from typing import NoReturn
 
 # /usr/include/asm-generic/signal.h; `signal` itself costs 4 ms (enum).
 _SIGNALS = (
@@ -36,9 +33,6 @@ MAX_ID = 2**32 - 2  # 2^32-1 is "no id" to the kernel
 _MAX_CPU = 8191  # CONFIG_NR_CPUS_RANGE_END of x86
 _DETACH_SPECIALS = {"@": 0, "[": 27, "\\": 28, "]": 29, "^": 30, "_": 31}
 _LABEL_FILE_LIMIT = 1 << 20
-
-DEFAULT_DETACH_KEYS = b"\x10\x11"
-"""ctrl-p ctrl-q, as podman and docker have them."""
 
 
 def reject(option: str, text: str, expected: str, hint: str | None = None) -> NoReturn:
@@ -160,6 +154,17 @@ def parse_word(text: str, option: str) -> str:
     return text
 
 
+def parse_annotation(text: str, option: str) -> tuple[str, str]:
+    """Parse KEY=VALUE of the OCI spec's annotations."""
+    key, equals, value = text.partition("=")
+    if not key or not equals or "\0" in text:
+        reject(option, text, "KEY=VALUE")
+    if key.startswith("org.systemd.property."):
+        # Engines pass settings to other runtimes this way; to be passed over is no setting.
+        reject(option, text, f"--property {key.removeprefix('org.systemd.property.')}={value}")
+    return key, value
+
+
 def parse_label(text: str, option: str) -> tuple[str, str]:
     """Parse KEY=VALUE; without a value it is empty."""
     key, _, value = text.partition("=")
@@ -224,7 +229,7 @@ def parse_user(text: str, option: str) -> str:
 def parse_group(text: str, option: str) -> str:
     """Check a supplementary group: an id, or a name of the image's group file."""
     if ":" in text:
-        reject(option, text, "a group's name or id")
+        reject(option, text, "a group's name or id, or keep-groups alone")
     return parse_user(text, option)
 
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 import importlib.util
 import os
 import time
-from typing import TYPE_CHECKING
 
 from rootlesspy.engine.supervision import control, service
 from rootlesspy.errors import Conflict, Error, RuntimeFailure, Unsupported
+from rootlesspy.light_typing import TYPE_CHECKING
 from rootlesspy.systemd import bus
 from rootlesspy.systemd import service as unit
 

@@ -5,20 +5,22 @@ from __future__ import annotations
 import fcntl
 import os
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
 
 from rootlesspy.engine import lifecycle, record, statefile
 from rootlesspy.engine.networks import client, leases, member_files, membership, store
 from rootlesspy.engine.output import events
 from rootlesspy.engine.views import stats
 from rootlesspy.errors import Conflict, NotFound, UsageError
+from rootlesspy.light_typing import TYPE_CHECKING
 from rootlesspy.network import driver
 
 if TYPE_CHECKING:
     from collections.abc import Generator
 
+    from rootlesspy.engine.pods.store import Pod
     from rootlesspy.engine.record import Container, ContainerRecord
     from rootlesspy.network.attachment import Attachment
+    from rootlesspy.network.driver import NetworkRequest
     from rootlesspy.network.networks import Network
     from rootlesspy.paths import Paths
 
@@ -34,15 +36,18 @@ def connect(paths: Paths, network_name: str, container: str, wanted: Attachment)
     network = store.find(paths, network_name)
     wanted = wanted._replace(name=network.name)
     membership.check(network, wanted)
+    with _held_pod(paths, container) as pod:
+        if pod is not None:
+            from rootlesspy.engine.networks import pod_connection
+
+            pod_connection.connect(paths, network, pod, wanted)
+            return
     with _held(paths, container) as found:
         request = driver.restore(found.record.network)
         if any(each.name == network.name for each in request.networks):
             raise Conflict(f"container {found.record.name} is in network {network.name} already")
         if request.driver in _WITHOUT and (request.chosen or not request.networks):
-            raise UsageError(
-                f"container {found.record.name} has --network {request.driver}",
-                hint=f"rp run it with --network {network.name}",
-            )
+            raise _without(found.record, request, network.name)
         changed = _with(found.record, (*request.networks, wanted))
         if found.state == "running":
             _connect_live(paths, network, wanted, found)
@@ -62,6 +67,12 @@ def disconnect(paths: Paths, network_name: str, container: str, *, force: bool =
         if not force:
             raise
         name = network_name
+    with _held_pod(paths, container) as pod:
+        if pod is not None:
+            from rootlesspy.engine.networks import pod_connection
+
+            pod_connection.disconnect(paths, name, pod)
+            return
     with _held(paths, container) as found:
         request = driver.restore(found.record.network)
         kept = tuple(each for each in request.networks if each.name != name)
@@ -85,6 +96,45 @@ def reload(paths: Paths, texts: tuple[str, ...]) -> list[str]:
     for name in sorted(wanted):
         client.ask(paths, name, "reload")
     return [each.record.id for each in running]
+
+
+def _without(found: ContainerRecord, request: NetworkRequest, network: str) -> UsageError:
+    """Return why a container cannot be connected: the network that it has is not its own."""
+    hint = f"rp run it with --network {network}"
+    if request.driver == "pod":
+        hint = f"the pod can be: rp network connect {network} {request.options[0][:12]}"
+    return UsageError(f"container {found.name} has --network {request.driver}", hint=hint)
+
+
+def _is_container(paths: Paths, text: str) -> bool:
+    """Say whether a name or id is a container's, else it is a pod's.  Raises NotFound."""
+    from rootlesspy.engine.pods import store as pods
+
+    try:
+        record.find(paths, text)
+    except NotFound as error:
+        try:
+            pods.find(paths, text)
+        except NotFound:
+            raise error from None
+        return False
+    return True
+
+
+@contextmanager
+def _held_pod(paths: Paths, text: str) -> Generator[Pod | None]:
+    """Yield the pod of this name or id, None where a container is meant; one at a time."""
+    from rootlesspy.engine.pods import store as pods
+
+    if _is_container(paths, text):
+        yield None
+        return
+    gate = os.open(paths.pods, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        fcntl.flock(gate, fcntl.LOCK_EX)
+        yield pods.find(paths, text)
+    finally:
+        os.close(gate)
 
 
 @contextmanager

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any
 
 from rootlesspy.engine import names, record
 from rootlesspy.engine.networks import leases, store
+from rootlesspy.light_typing import TYPE_CHECKING, Any
 from rootlesspy.network import driver
 from rootlesspy.network.bridge import DEFAULT_NAME
 
 if TYPE_CHECKING:
     from rootlesspy.engine.networks.leases import Lease
+    from rootlesspy.engine.networks.membership import Party
+    from rootlesspy.engine.pods.store import Pod
     from rootlesspy.engine.record import ContainerRecord
     from rootlesspy.network.attachment import Attachment
     from rootlesspy.network.networks import Network, Subnet
@@ -72,8 +74,20 @@ def inspected(paths: Paths, network: Network) -> dict[str, Any]:
 
 def networks_of(paths: Paths, found: ContainerRecord) -> dict[str, Any]:
     """Return NetworkSettings.Networks of `rp inspect`; without addresses while it is stopped."""
-    known = {each.name: each for each in store.all_networks(paths)}
     is_running = paths.runtime is not None and record.is_locked(paths.container(found.id))
+    return _all_settings(paths, found, is_running=is_running)
+
+
+def networks_of_pod(paths: Paths, pod: Pod) -> dict[str, Any]:
+    """Return the same of a pod, which its members have."""
+    from rootlesspy.engine.pods import store as pods
+
+    is_running = paths.runtime is not None and pods.is_held(paths, pod.name)
+    return _all_settings(paths, pod, is_running=is_running)
+
+
+def _all_settings(paths: Paths, found: Party, *, is_running: bool) -> dict[str, Any]:
+    known = {each.name: each for each in store.all_networks(paths)}
     return {
         each.name: _settings(
             known.get(each.name),

@@ -1,21 +1,21 @@
-"""Who has which address of a network now: one file per container, no counters.
+"""Who has which address of a network now: one file per container or pod, no counters.
 
     $XDG_RUNTIME_DIR/rootlesspy/networks/NAME/leases/ID.json
 
 A lease is made before the container is, counts as long as somebody holds the lock of the
-container's directory, and is removed with the container's other runtime files; what a killed
-supervisor left is removed by the next one who asks for an address.  Addresses are given out under
-flock on the directory.
+container's directory (or the pod's), and is removed with the container's other runtime files; what
+a killed supervisor left is removed by the next one who asks for an address.  Addresses are given
+out under flock on the directory.
 """
 
 from __future__ import annotations
 
 import fcntl
 import os
-from typing import TYPE_CHECKING, Any, NamedTuple
 
 from rootlesspy.engine import names, record, statefile
 from rootlesspy.errors import Conflict, Error
+from rootlesspy.light_typing import TYPE_CHECKING, Any, NamedTuple
 from rootlesspy.network import networks
 from rootlesspy.paths import private_directory
 
@@ -46,6 +46,8 @@ class Lease(NamedTuple):
     start: int = 0
     dns: tuple[str, ...] = ()
     """--dns of the container."""
+    pod: str = ""
+    """The name of the pod that it is the lease of, not a container's."""
 
     def plain_addresses(self) -> tuple[str, ...]:
         """Return its addresses without the lengths."""
@@ -94,11 +96,12 @@ def lock(paths: Paths, network: str) -> int:
 def remove_directory(paths: Paths, network: str) -> None:
     """Remove the runtime directory of a network without leases; the caller holds the lock."""
     directory = paths.network_runtime(network)
-    for path in (f"{directory}/leases", directory, os.path.dirname(directory)):
-        try:
+    try:
+        statefile.sweep(f"{directory}/leases")
+        for path in (f"{directory}/leases", directory, os.path.dirname(directory)):
             os.rmdir(path)
-        except OSError:
-            return
+    except OSError:
+        return
 
 
 def living(paths: Paths, network: str, *, purge: bool = False) -> list[Lease]:
@@ -108,13 +111,28 @@ def living(paths: Paths, network: str, *, purge: bool = False) -> list[Lease]:
     """
     found = []
     for container_id in _ids(paths, network):
-        if record.is_locked(paths.container(container_id)):
-            lease = load(paths, network, container_id)
+        lease = load(paths, network, container_id)
+        of_pod = lease is not None and lease.pod
+        holder = f"{paths.pods}/{of_pod}" if of_pod else paths.container(container_id)
+        if record.is_locked(holder):
             if lease is not None:
                 found.append(lease)
         elif purge:
             release(paths, network, container_id)
     return found
+
+
+def rename(paths: Paths, network: str, container_id: str, name: str) -> None:
+    """Change the name of a container that has a lease; names are answered by it at once."""
+    if not os.path.lexists(_path(paths, network, container_id)):
+        return
+    fd = lock(paths, network)
+    try:
+        lease = load(paths, network, container_id)
+        if lease is not None:
+            save(paths, network, lease._replace(name=name))
+    finally:
+        os.close(fd)
 
 
 def load(paths: Paths, network: str, container_id: str) -> Lease | None:

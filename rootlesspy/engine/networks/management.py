@@ -4,19 +4,21 @@ from __future__ import annotations
 
 import os
 import time
-from typing import TYPE_CHECKING, NamedTuple
 
-from rootlesspy.engine import ending, names, record, reservation
+from rootlesspy.engine import ending, names, record, reservation, statefile
 from rootlesspy.engine.networks import client, leases, store
 from rootlesspy.engine.output import events
 from rootlesspy.engine.supervision import control
 from rootlesspy.errors import Conflict, Error, UsageError
+from rootlesspy.light_typing import TYPE_CHECKING, NamedTuple
 from rootlesspy.network import driver, host_routes, networks
 from rootlesspy.network.networks import Network, Route, Subnet
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
+    from rootlesspy.engine.networks.membership import Party
+    from rootlesspy.engine.pods.store import Pod
     from rootlesspy.engine.record import ContainerRecord
     from rootlesspy.network.attachment import Attachment
     from rootlesspy.network.networks import Prefix
@@ -106,10 +108,10 @@ def remove(
 
     Raises NotFound, Conflict while containers, running or not, are of it.
     """
-    network = store.find(paths, text)
-    using = users(paths, network.name)
-    if using and not force:
-        listed = ", ".join(each.name for each in using)
+    network = _to_remove(paths, text, force=force)
+    using, pods = users(paths, network.name), _pods_of(paths, network.name)
+    if (using or pods) and not force:
+        listed = ", ".join([*(each.name for each in using), *(f"pod {each.name}" for each in pods)])
         raise Conflict(
             f"network {network.name} is used by {listed}",
             hint=f"rp rm them, rp network disconnect, or rp network rm -f {network.name}",
@@ -117,12 +119,26 @@ def remove(
     ending.remove(
         paths, [each.id for each in using], force=True, reporter=reporter, timeout_s=timeout_s
     )
+    for pod in pods:
+        from rootlesspy.engine.pods import actions
+
+        actions.remove(paths, pod, reporter, force=True, timeout_s=timeout_s)
     lock_fd = store.lock(paths)
     try:
         _remove_locked(paths, network)
     finally:
         os.close(lock_fd)
     return network.name
+
+
+def _to_remove(paths: Paths, text: str, *, force: bool) -> Network:
+    """Return a network; with force also one whose file is damaged, as far as it is known."""
+    try:
+        return store.find(paths, text)
+    except statefile.DamagedError:
+        if not force:
+            raise
+        return Network(text, "", 0.0, ())
 
 
 def prune(paths: Paths, fits: Callable[[Network], bool]) -> list[str]:
@@ -141,8 +157,9 @@ def prune(paths: Paths, fits: Callable[[Network], bool]) -> list[str]:
 
 
 def used(paths: Paths) -> frozenset[str]:
-    """Return the names of all networks that containers, running or not, are of."""
-    return frozenset(each.name for found in records(paths) for each in _attachments(found))
+    """Return the names of all networks that containers and pods, running or not, are of."""
+    parties: list[Party] = [*records(paths), *_pods(paths)]
+    return frozenset(each.name for found in parties for each in _attachments(found))
 
 
 def users(paths: Paths, network: str) -> list[ContainerRecord]:
@@ -166,7 +183,17 @@ def records(paths: Paths) -> list[ContainerRecord]:
     return found
 
 
-def _attachments(found: ContainerRecord) -> tuple[Attachment, ...]:
+def _pods(paths: Paths) -> list[Pod]:
+    from rootlesspy.engine.pods import store as pods
+
+    return pods.everything(paths)
+
+
+def _pods_of(paths: Paths, network: str) -> list[Pod]:
+    return [each for each in _pods(paths) if network in (one.name for one in _attachments(each))]
+
+
+def _attachments(found: Party) -> tuple[Attachment, ...]:
     return driver.restore(found.network).networks
 
 

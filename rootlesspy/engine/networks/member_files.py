@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from rootlesspy.engine.networks import leases, store
 from rootlesspy.engine.supervision import etc_files, job
 from rootlesspy.errors import Error
+from rootlesspy.light_typing import TYPE_CHECKING
 from rootlesspy.network import driver
 
 if TYPE_CHECKING:
@@ -32,7 +31,7 @@ def refresh(paths: Paths, found: ContainerRecord) -> None:
                 own += lease.plain_addresses()
                 servers += (each.gateway for each in network.subnets if network.dns)
         addresses = selection.addresses._replace(networks=tuple(own), name_servers=tuple(servers))
-        hostname = job.load_spec(paths.container(found.id)).get("hostname", "")
+        hostname = job.hostname(job.load_spec(paths.container(found.id)))
         etc_files.refresh(paths, found, hostname, selection._replace(addresses=addresses))
     except (Error, OSError, ValueError):
         return

@@ -6,20 +6,37 @@ for one that has none.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from rootlesspy.engine.networks import client, leases, store
 from rootlesspy.errors import Conflict, UsageError
+from rootlesspy.light_typing import TYPE_CHECKING
 from rootlesspy.linux import procfs
 from rootlesspy.network import driver, networks
 
 if TYPE_CHECKING:
+    from typing import Protocol
+
     from rootlesspy.engine.networks.leases import Lease
     from rootlesspy.engine.record import ContainerRecord
     from rootlesspy.network.attachment import Attachment
     from rootlesspy.network.driver import NetworkRequest, Selection
+    from rootlesspy.network.namespace import Namespace
     from rootlesspy.network.networks import Network
     from rootlesspy.paths import Paths
+
+    class Party(Protocol):
+        """Who may be in networks: the record of a container, or a pod."""
+
+        @property
+        def id(self) -> str: ...
+
+        @property
+        def name(self) -> str: ...
+
+        @property
+        def network(self) -> dict[str, object]: ...
+
+        @property
+        def resolver(self) -> dict[str, list[object]]: ...
 
 
 def resolve(paths: Paths, request: NetworkRequest) -> NetworkRequest:
@@ -46,8 +63,10 @@ def check(network: Network, wanted: Attachment) -> None:
         networks.subnet_of(network, address)
 
 
-def reserve(paths: Paths, found: ContainerRecord, selection: Selection) -> Selection:
-    """Reserve a container's addresses, the lock of whose directory the caller holds.
+def reserve(paths: Paths, found: Party, selection: Selection, *, pod: str = "") -> Selection:
+    """Reserve the addresses of a container or pod, the lock of whose directory the caller holds.
+
+    pod: its name.
 
     Returns the selection with them.  Raises NotFound, UsageError, Conflict, OSError; nothing is
     reserved then.
@@ -58,7 +77,7 @@ def reserve(paths: Paths, found: ContainerRecord, selection: Selection) -> Selec
     try:
         for wanted, interface in zip(selection.request.networks, interfaces, strict=True):
             network = store.load(paths, wanted.name)
-            made.append(reserve_one(paths, network, wanted, found, interface))
+            made.append(reserve_one(paths, network, wanted, found, interface, pod=pod))
             if network.dns:
                 servers += (each.gateway for each in network.subnets)
     except BaseException:
@@ -73,10 +92,12 @@ def reserve_one(
     paths: Paths,
     network: Network,
     wanted: Attachment,
-    found: ContainerRecord,
+    found: Party,
     interface: str,
+    *,
+    pod: str = "",
 ) -> Lease:
-    """Reserve a container's addresses in one network; as reserve()."""
+    """Reserve a container's or a pod's addresses in one network; as reserve()."""
     asked = found.resolver.get("dns")
     return leases.reserve(
         paths,
@@ -90,6 +111,7 @@ def reserve_one(
             mac=wanted.mac,
             interface=interface,
             dns=tuple(map(str, asked)) if isinstance(asked, list) else (),
+            pod=pod,
         ),
     )
 
@@ -114,20 +136,32 @@ def join_one(paths: Paths, network: str, container_id: str, pid: int) -> None:
     """Connect a running container with a network in which it has a lease; as join()."""
     from rootlesspy.network import namespace
 
-    lease = leases.load(paths, network, container_id)
-    start = procfs.start_time(pid)
-    if lease is None or start is None:
-        raise Conflict(f"container {container_id[:12]} has left network {network}")
     opened = namespace.of(pid)
     try:
-        leases.save(paths, network, lease._replace(pid=pid, start=start))
-        client.ask(paths, network, "join", opened, container=container_id)
+        join_opened(paths, network, container_id, pid, opened)
     finally:
         opened.close()
 
 
-def release(paths: Paths, found: ContainerRecord) -> None:
-    """Give a container's addresses back; doing it twice is harmless, and so is no lease."""
+def join_opened(paths: Paths, network: str, container_id: str, pid: int, opened: Namespace) -> None:
+    """Connect whom the caller has the namespaces of, and pid is in; as join()."""
+    lease = leases.load(paths, network, container_id)
+    start = procfs.start_time(pid)
+    if lease is None or start is None:
+        raise Conflict(f"container {container_id[:12]} has left network {network}")
+    leases.save(paths, network, lease._replace(pid=pid, start=start))
+    client.ask(paths, network, "join", opened, container=container_id)
+
+
+def rename(paths: Paths, found: ContainerRecord) -> None:
+    """Have a container be called by its new name in the networks that it is in."""
+    if paths.runtime is not None:
+        for wanted in of(found):
+            leases.rename(paths, wanted.name, found.id, found.name)
+
+
+def release(paths: Paths, found: Party) -> None:
+    """Give all addresses back; doing it twice is harmless, and so is no lease."""
     if paths.runtime is None:
         return
     for wanted in driver.restore(found.network).networks:

@@ -10,17 +10,15 @@ from __future__ import annotations
 
 import os
 import socket
-from typing import TYPE_CHECKING, NamedTuple
 
 from rootlesspy.engine.networks import client, leases, store
-from rootlesspy.engine.networks.table import LiveTable
 from rootlesspy.engine.supervision import control, sockets
 from rootlesspy.engine.supervision.loop import Loop
 from rootlesspy.errors import Error, RuntimeFailure
+from rootlesspy.light_typing import TYPE_CHECKING, NamedTuple
 from rootlesspy.linux import process, procfs
 from rootlesspy.network import bridge, namespace
-from rootlesspy.network.names import server
-from rootlesspy.network.names.upstreams import HostResolvers
+from rootlesspy.network.plumbing import Plumber
 from rootlesspy.systemd import notify
 
 if TYPE_CHECKING:
@@ -28,6 +26,7 @@ if TYPE_CHECKING:
 
     from rootlesspy.engine.networks.leases import Lease
     from rootlesspy.engine.supervision.control import Message
+    from rootlesspy.network.names.server import Server
     from rootlesspy.network.namespace import Namespace
     from rootlesspy.network.networks import Network
     from rootlesspy.paths import Paths
@@ -35,6 +34,8 @@ if TYPE_CHECKING:
 
 # A container that has its address and is on its way in.
 _RECHECK_S = 2.0
+# Containers come in groups; somebody who comes later waits 0.3 s for the child.
+_PLUMBER_REST_S = 5.0
 _USERNS, _NETNS, _DNS = "userns", "netns", "dns"
 _PORT_ID_CHARACTERS = 12
 
@@ -77,10 +78,13 @@ class _Service:
         self._space: Namespace
         self._netlink: bridge.Netlink
         self._listener: socket.socket
-        self._dns: server.Server | None = None
+        self._plumber = Plumber()
+        self._dns: Server | None = None
 
     def prepare(self, kept: dict[str, list[int]]) -> None:
         """Take over what systemd kept of the last one, or make it; connect who is there."""
+        # It loads what it needs while we do.
+        self._plumber.begin()
         spaces = [*kept.get(_USERNS, ()), *kept.get(_NETNS, ())]
         found = len(spaces) == 2
         self._space = namespace.Namespace(*spaces) if found else namespace.make()
@@ -103,8 +107,10 @@ class _Service:
         self._loop.watch(self._listener.fileno(), self._accept)
         self._notifier.send(notify.READY)
         self._loop.after("alone", _RECHECK_S, self._end_if_alone)
+        self._loop.after("plumber", _PLUMBER_REST_S, self._plumber.rest)
         while not self._ended:
             self._loop.turn()
+        self._plumber.rest()
         if self._dns is not None:
             self._dns.close()
 
@@ -116,12 +122,20 @@ class _Service:
         gateways = [
             f"{each.gateway}/{each.subnet.partition('/')[2]}" for each in self._network.subnets
         ]
-        self._netlink.configure("lo", ())
-        self._netlink.make_bridge(
-            self._bridge, gateways if self._network.dns else (), self._network.mtu
+        self._plumber.configure(self._netlink.fileno(), "lo", ())
+        self._plumber.make_bridge(
+            self._netlink.fileno(),
+            self._bridge,
+            gateways if self._network.dns else (),
+            self._network.mtu,
         )
 
     def _answer_names(self, kept: Sequence[int]) -> None:
+        # Here, so that the plumber does not carry them too.
+        from rootlesspy.engine.networks.table import LiveTable
+        from rootlesspy.network.names import server
+        from rootlesspy.network.names.upstreams import HostResolvers
+
         gateways = tuple(each.gateway for each in self._network.subnets)
         fds = list(kept)
         if not fds:
@@ -146,9 +160,8 @@ class _Service:
             if _port(lease.container) in ports:
                 self._adopt(lease)
                 continue
-            try:
-                opened = namespace.of(lease.pid)
-            except OSError:
+            opened = self._namespace_of(lease)
+            if opened is None:
                 # It has ended, or is about to say `join`.
                 continue
             try:
@@ -158,6 +171,21 @@ class _Service:
             finally:
                 opened.close()
 
+    def _namespace_of(self, lease: Lease) -> Namespace | None:
+        """Open the namespaces of a member; nobody but a pod's service may look into its process."""
+        if lease.pod:
+            from rootlesspy.engine.pods import client as pod_client
+            from rootlesspy.engine.pods import store as pods
+
+            try:
+                return pod_client.network_namespace(self._paths, pods.find(self._paths, lease.pod))
+            except Error:
+                return None
+        try:
+            return namespace.of(lease.pid)
+        except OSError:
+            return None
+
     def _connect(self, lease: Lease, opened: Namespace) -> None:
         """Give a container its interface.  Raises OSError."""
         port = bridge.Port(
@@ -166,14 +194,14 @@ class _Service:
             mac=lease.mac,
             mtu=self._network.mtu,
         )
-        self._netlink.add_port(self._bridge, port, opened.netns_fd)
+        self._loop.after("plumber", _PLUMBER_REST_S, self._plumber.rest)
+        self._plumber.add_port(self._netlink.fileno(), self._bridge, port, opened.netns_fd)
         try:
-            fds = namespace.call(opened, lambda: _enter(lease))
-            inside = bridge.Netlink(fds[0])
+            (fd,) = namespace.call(opened, lambda: _enter(lease))
             try:
-                inside.configure(lease.interface, lease.addresses, self._network.routes)
+                self._plumber.configure(fd, lease.interface, lease.addresses, self._network.routes)
             finally:
-                inside.close()
+                os.close(fd)
         except BaseException:
             self._netlink.remove(port.name)
             raise
@@ -281,6 +309,8 @@ class _Service:
         elif message.kind == "reload":
             self._network = store.load(self._paths, self._network.name)
             if self._dns is not None:
+                from rootlesspy.engine.networks.table import LiveTable
+
                 self._dns.update(LiveTable(self._paths, self._network))
             self._rebuild()
         elif message.kind != "names":

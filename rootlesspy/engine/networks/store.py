@@ -11,9 +11,9 @@ from __future__ import annotations
 
 import fcntl
 import os
-from typing import TYPE_CHECKING, Any
 
 from rootlesspy.engine import names, statefile
+from rootlesspy.light_typing import TYPE_CHECKING, Any
 from rootlesspy.network.networks import Network, Route, Subnet, not_found
 from rootlesspy.paths import private_directory
 
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from rootlesspy.paths import Paths
 
 _SUFFIX = ".json"
+_REMOVE = "rp network rm -f removes it"
 
 
 def load(paths: Paths, name: str) -> Network:
@@ -31,6 +32,9 @@ def load(paths: Paths, name: str) -> Network:
         return _network(statefile.read(path(paths, name)))
     except FileNotFoundError:
         raise not_found(name) from None
+    except OSError as error:
+        text = f"{path(paths, name)}: {error.strerror}"
+        raise statefile.DamagedError(text, hint=_REMOVE) from error
 
 
 def find(paths: Paths, text: str) -> Network:
@@ -69,7 +73,7 @@ def all_names(paths: Paths) -> list[str]:
 
 def exists(paths: Paths, name: str) -> bool:
     """Say whether there is a network of this name."""
-    return names.is_valid(name) and os.path.exists(path(paths, name))
+    return names.is_valid(name) and os.path.lexists(path(paths, name))
 
 
 def save(paths: Paths, network: Network) -> None:
@@ -84,7 +88,7 @@ def save(paths: Paths, network: Network) -> None:
 
 def delete(paths: Paths, name: str) -> None:
     """Forget a network; the caller holds the lock.  Raises FileNotFoundError, OSError."""
-    os.unlink(path(paths, name))
+    statefile.remove(path(paths, name))
 
 
 def lock(paths: Paths) -> int:
@@ -93,6 +97,7 @@ def lock(paths: Paths) -> int:
     private_directory(paths.networks)
     fd = os.open(paths.networks, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     fcntl.flock(fd, fcntl.LOCK_EX)
+    statefile.sweep(paths.networks)
     return fd
 
 
@@ -102,12 +107,12 @@ def path(paths: Paths, name: str) -> str:
 
 
 def _network(value: dict[str, Any]) -> Network:
-    known = {key: value[key] for key in Network._fields if key in value}
-    try:
-        known["subnets"] = tuple(Subnet(**each) for each in known["subnets"])
-        known["routes"] = tuple(Route(**each) for each in known.get("routes", ()))
-        known["dns_servers"] = tuple(known.get("dns_servers", ()))
-        return Network(**known)
-    except (KeyError, TypeError) as error:
-        name = value.get("name", "?")
-        raise statefile.DamagedError(f"network {name} is damaged: {error}") from error
+    where = f"network {value.get('name', '?')}"
+    lists = {name: value.get(name, []) for name in ("subnets", "routes", "dns_servers")}
+    if not all(isinstance(each, list) for each in lists.values()):
+        raise statefile.DamagedError(f"{where} is damaged", hint=_REMOVE)
+    subnets = (statefile.checked(Subnet, each, where) for each in lists["subnets"])
+    routes = (statefile.checked(Route, each, where) for each in lists["routes"])
+    parts = {"subnets": tuple(subnets), "routes": tuple(routes)}
+    found: Network = statefile.checked(Network, {**value, **lists, **parts}, where)
+    return found._replace(dns_servers=tuple(found.dns_servers))

@@ -12,18 +12,18 @@ from __future__ import annotations
 import errno
 import os
 import select
-from typing import TYPE_CHECKING, NamedTuple
 
-from rootlesspy.engine import limits
 from rootlesspy.engine.oci_runtime import resources
 from rootlesspy.errors import Error, RuntimeFailure, Unsupported, UsageError
-from rootlesspy.runtime import bundle_init
-from rootlesspy.systemd import bus, cgroup, properties, scope
+from rootlesspy.light_typing import TYPE_CHECKING, NamedTuple
+from rootlesspy.systemd import cgroup
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from rootlesspy.engine import limits
     from rootlesspy.oci.runtime_spec import LinuxResources, Spec
+    from rootlesspy.systemd import bus
 
 SYSTEMD, CGROUPFS, NONE = "systemd", "cgroupfs", ""
 _STOP_TIMEOUT_US = 10_000_000
@@ -60,8 +60,10 @@ def request(spec: Spec, container_id: str, *, systemd: bool) -> Request:
         wanted = resources.for_systemd(asked, annotations, host())
         return Request(SYSTEMD, unit, slice_, "", wanted)
     for setting in resources.settings(annotations):
+        from rootlesspy.systemd import properties
+
         # Without a unit there is nothing that a kill signal or a dependency could belong to.
-        if any(properties.controller(each) for each in properties.parse_assignment(setting)):
+        if any(cgroup.controller_of(each) for each in properties.parse_assignment(setting)):
             raise UsageError(f"annotation org.systemd.property: {setting} needs --systemd-cgroup")
     if ".." in path.split("/"):
         raise UsageError(f"config.json: linux.cgroupsPath: {path} leaves its place")
@@ -84,8 +86,10 @@ def _unit(path: str, container_id: str) -> tuple[str, str]:
 
 def owner_id() -> int:
     """Return the user whose manager is asked: the one that root of a user namespace is outside."""
+    from rootlesspy.runtime import bundle_process
+
     uid = os.geteuid()
-    for extent in bundle_init.id_map("/proc/self/uid_map"):
+    for extent in bundle_process.id_map("/proc/self/uid_map"):
         first = extent["containerID"]
         if first <= uid < first + extent["size"]:
             return extent["hostID"] + uid - first
@@ -94,6 +98,8 @@ def owner_id() -> int:
 
 def host() -> limits.Host:
     """Return what this machine enforces for the user, also seen from a user namespace."""
+    from rootlesspy.engine import limits
+
     found = limits.host()
     manager = cgroup.manager_directory(owner_id())
     return found._replace(delegated=cgroup.controllers(manager))
@@ -106,7 +112,7 @@ def place(wanted: Request, container_id: str, pid: int, environment: Mapping[str
     """
     if wanted.manager == SYSTEMD:
         try:
-            connection = bus.connect(environment.get("XDG_RUNTIME_DIR"))
+            connection = _connect(environment)
         except Unsupported:
             if wanted.wanted.asked():
                 raise
@@ -118,8 +124,17 @@ def place(wanted: Request, container_id: str, pid: int, environment: Mapping[str
     return _make_directory(wanted, pid)
 
 
+def _connect(environment: Mapping[str, str]) -> bus.Bus:
+    # Most bundles need no bus, and every command pays for what is imported at the top.
+    from rootlesspy.systemd import bus
+
+    return bus.connect(environment.get("XDG_RUNTIME_DIR"))
+
+
 def _make_scope(connection: bus.Bus, wanted: Request, container_id: str, pid: int) -> Placed:
-    scope.start(
+    from rootlesspy.systemd import scope
+
+    asked = scope.request(
         connection,
         unit=wanted.unit,
         description=f"OCI container {container_id}",
@@ -128,6 +143,7 @@ def _make_scope(connection: bus.Bus, wanted: Request, container_id: str, pid: in
         slice=wanted.slice,
         properties=wanted.wanted.properties,
     )
+    scope.wait_started(connection, wanted.unit, asked)
     directory = cgroup.directory(cgroup.control_group(pid))
     payload = cgroup.enter_payload(directory, pid)
     _enable(directory, wanted.wanted.files)
@@ -171,11 +187,18 @@ def _make_below(parent: str, directory: str, files: tuple[tuple[str, str], ...])
 
 def _enable(directory: str, files: tuple[tuple[str, str], ...]) -> None:
     """Let the children of a cgroup have the controllers that the files belong to."""
+    # Those above what was delegated have them, and are not this user's to write to.
+    with open(f"{directory}/cgroup.subtree_control", encoding="ascii") as file:
+        enabled = file.read().split()
     for controller in dict.fromkeys(name.partition(".")[0] for name, _ in files):
+        if controller in enabled:
+            continue
         try:
             _write(f"{directory}/cgroup.subtree_control", f"+{controller}")
         except OSError as error:
             if error.errno == errno.ENOENT:
+                from rootlesspy.engine import limits
+
                 raise Unsupported(
                     f"the {controller} controller is not delegated to users",
                     hint=f"see {limits.DROP_IN}",
@@ -199,7 +222,9 @@ def update(placed: Placed, wanted: resources.Wanted, environment: Mapping[str, s
     if placed.manager == NONE and wanted.asked():
         raise Unsupported("the container has no cgroup of its own: it was made without one")
     if wanted.properties:
-        connection = bus.connect(environment.get("XDG_RUNTIME_DIR"))
+        from rootlesspy.systemd import scope
+
+        connection = _connect(environment)
         try:
             scope.set_properties(connection, placed.unit, wanted.properties)
         finally:
@@ -226,8 +251,10 @@ def join(placed: Placed, pid: int, environment: Mapping[str, str]) -> None:
         denied = error.errno in (errno.EACCES, errno.EPERM)
         if not denied or placed.manager != SYSTEMD:
             raise _failure(placed.directory, error) from error
+        from rootlesspy.systemd import scope
+
         # The caller is in another part of the tree: systemd may move it.
-        connection = bus.connect(environment.get("XDG_RUNTIME_DIR"))
+        connection = _connect(environment)
         try:
             scope.attach(connection, placed.unit, f"/{cgroup.PAYLOAD}", [pid])
         finally:
@@ -270,9 +297,11 @@ def processes(directory: str) -> list[int]:
 def remove(placed: Placed, environment: Mapping[str, str]) -> None:
     """Kill what is left in a container's cgroup and remove it; doing it twice is harmless."""
     if placed.manager == SYSTEMD:
+        from rootlesspy.systemd import scope
+
         _kill(placed.directory)
         try:
-            connection = bus.connect(environment.get("XDG_RUNTIME_DIR"))
+            connection = _connect(environment)
         except Error:
             return
         try:

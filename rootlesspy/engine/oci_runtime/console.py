@@ -10,10 +10,10 @@ import os
 import select
 import signal
 import socket
-from typing import TYPE_CHECKING
 
 from rootlesspy.engine.supervision.tty import Guard
 from rootlesspy.errors import RuntimeFailure
+from rootlesspy.light_typing import TYPE_CHECKING
 from rootlesspy.runtime import terminal
 
 if TYPE_CHECKING:

@@ -6,24 +6,29 @@ which waits and whose parent is whoever adopts it.
 
 from __future__ import annotations
 
-import json
 import os
 import socket
 import time
-from typing import TYPE_CHECKING, NamedTuple
 
-from rootlesspy.engine.oci_runtime import cgroups, console, state, support
-from rootlesspy.engine.supervision.start import Undo
-from rootlesspy.errors import Error, NotFound, RuntimeFailure, UsageError
+from rootlesspy.engine.oci_runtime import cgroups, hook_stages, jsontext, state, support
+from rootlesspy.errors import NotFound, RuntimeFailure, Undo, UsageError
+from rootlesspy.light_typing import TYPE_CHECKING, NamedTuple
 from rootlesspy.linux import procfs
-from rootlesspy.runtime import bundle_create, bundle_init, bundle_mounts, hooks, namespaces, seccomp
+from rootlesspy.runtime import (
+    bundle_create,
+    bundle_init,
+    bundle_mounts,
+    hooks,
+    namespaces,
+    seccomp,
+)
 from rootlesspy.runtime import caps as capability_sets
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Mapping
 
     from rootlesspy.linux.userns import IdMaps
-    from rootlesspy.oci.runtime_spec import Hook, Process, Spec
+    from rootlesspy.oci.runtime_spec import Process, Spec
 
 _CONFIG_LIMIT_BYTES = 16 * 1024 * 1024
 _CREATING = ("prestart", "createRuntime")
@@ -53,8 +58,24 @@ class Created(NamedTuple):
     """Of its terminal, unless a console socket has it; else -1."""
 
 
-def load_bundle(bundle: str) -> Spec:
-    """Read and check a bundle's config.json.  Raises NotFound, UsageError, Unsupported."""
+class _Task(NamedTuple):
+    """One create, checked; nothing is made yet."""
+
+    container_id: str
+    bundle: str
+    text: str
+    """config.json as it is written."""
+    spec: Spec
+    options: Options
+    environment: Mapping[str, str]
+    request: cgroups.Request
+
+
+def load_bundle(bundle: str) -> tuple[str, Spec]:
+    """Read and check a bundle's config.json; return its text too.
+
+    Raises NotFound, UsageError, Unsupported.
+    """
     path = os.path.join(bundle, "config.json")
     try:
         with open(path, encoding="utf-8") as file:
@@ -66,7 +87,7 @@ def load_bundle(bundle: str) -> Spec:
     except (OSError, UnicodeDecodeError) as error:
         raise UsageError(f"{path}: {error}") from error
     try:
-        return support.check(json.loads(text))
+        return text, support.check(jsontext.loads(text))
     except (ValueError, RecursionError) as error:
         raise UsageError(f"{path}: {error}") from error
 
@@ -81,19 +102,23 @@ def create(
     detached: bool = True,
 ) -> Created:
     """Make a container that waits to be started.  Raises rootlesspy's errors."""
-    spec = load_bundle(bundle)
+    text, spec = load_bundle(bundle)
+    if support.is_newer(spec["ociVersion"]):
+        version = spec["ociVersion"]
+        warn(f"config.json is of version {version}: what is new since {support.VERSION} is ignored")
     _check_terminal(spec, options, detached=detached)
     listened = pass_sockets(spec["process"], environment)
     options = options._replace(preserve_fds=options.preserve_fds + listened)
-    _check_preserved(options.preserve_fds)
+    check_preserved(options.preserve_fds)
     drop_unavailable(spec["process"], spec, warn)
     place = state.Place(options.root)
     request = cgroups.request(spec, container_id, systemd=options.systemd_cgroup)
+    task = _Task(container_id, bundle, text, spec, options, environment, request)
     undo = Undo()
     directory, lock = place.make(container_id)
     undo.push(lambda: place.remove(container_id))
     try:
-        made = _create(container_id, bundle, spec, options, environment, request, directory, undo)
+        made = _create(task, directory, undo)
     except BaseException as error:
         undo.unwind(error)
         raise
@@ -102,21 +127,13 @@ def create(
     return made
 
 
-def _create(
-    container_id: str,
-    bundle: str,
-    spec: Spec,
-    options: Options,
-    environment: Mapping[str, str],
-    request: cgroups.Request,
-    directory: str,
-    undo: Undo,
-) -> Created:
+def _create(task: _Task, directory: str, undo: Undo) -> Created:
+    spec, options = task.spec, task.options
     listener = listen(directory)
-    container = _container(container_id, bundle, spec)
+    container = _container(task.container_id, task.bundle, spec)
     plan = _plan(container, spec, options, listener.fileno())
     with open(f"{directory}/config.json", "w", encoding="utf-8") as file:
-        json.dump(spec, file)
+        file.write(task.text)
     # Hooks start in "/", and nothing below is named relative to where the caller is.
     pid_file = os.path.abspath(options.pid_file) if options.pid_file else ""
     console_socket = os.path.abspath(options.console_socket) if options.console_socket else ""
@@ -124,24 +141,22 @@ def _create(
     creation = bundle_create.launch(plan)
     undo.push(creation.abandon)
     listener.close()
-    placed = cgroups.place(request, container_id, creation.stage, environment)
-    undo.push(lambda: cgroups.remove(placed, environment))
-    creation.placed(_maps(spec))
-    container = container._replace(
-        pid=creation.pid,
-        pid_start=procfs.start_time(creation.pid) or 0,
-        cgroup_manager=placed.manager,
-        cgroup_path=placed.directory,
-        unit=placed.unit,
-    )
+    container = _place(task, container, creation, undo)
+    devices = spec.get("linux", {}).get("netDevices")
+    if devices:
+        from rootlesspy.runtime import net_devices
+
+        creation.devices_moved(net_devices.move(devices, creation.pid))
     creation.wait_hooks()
     # From here on hooks may have something to undo.
-    undo.push(lambda: stop_hooks(spec, container, lambda _text: None))
+    undo.push(lambda: hook_stages.stop(spec, container, lambda _text: None))
     for stage in _CREATING:
-        run_hooks(spec, stage, container, "creating")
+        hook_stages.run(spec, stage, container, "creating")
     creation.hooks_done()
     master = creation.wait_ready()
     if master >= 0 and console_socket:
+        from rootlesspy.engine.oci_runtime import console
+
         console.send_master(console_socket, master)
         os.close(master)
         master = -1
@@ -149,6 +164,22 @@ def _create(
     if pid_file:
         write_pid_file(pid_file, creation.pid)
     return Created(directory, container, spec, creation.pidfd, master)
+
+
+def _place(
+    task: _Task, container: state.Container, creation: bundle_create.Creation, undo: Undo
+) -> state.Container:
+    """Put the stage into its cgroup and have it make init; return what is known then."""
+    placed = cgroups.place(task.request, task.container_id, creation.stage, task.environment)
+    undo.push(lambda: cgroups.remove(placed, task.environment))
+    creation.placed(_maps(task.spec))
+    return container._replace(
+        pid=creation.pid,
+        pid_start=procfs.start_time(creation.pid) or 0,
+        cgroup_manager=placed.manager,
+        cgroup_path=placed.directory,
+        unit=placed.unit,
+    )
 
 
 def _container(container_id: str, bundle: str, spec: Spec) -> state.Container:
@@ -251,7 +282,7 @@ def agent_message(container: state.Container, spec: Spec, status: str) -> tuple[
 def around_pid(value: Mapping[str, object]) -> tuple[bytes, ...]:
     """Encode a document and cut it where a pid that is not known yet (0) belongs: pid.join()."""
     # In a string of the document the quotes would be escaped.
-    parts = json.dumps(value).split('"pid": 0')
+    parts = jsontext.dumps(value).split('"pid": 0')
     return (*(f'{part}"pid": '.encode() for part in parts[:-1]), parts[-1].encode())
 
 
@@ -291,14 +322,15 @@ def drop_unavailable(process: Process, spec: Spec, warn: Callable[[str], None]) 
 def pass_sockets(process: Process, environment: Mapping[str, str]) -> int:
     """Hand on descriptors of socket activation; return how many.  Source: sd_listen_fds(3)."""
     word = environment.get("LISTEN_FDS", "")
-    if not (word.isascii() and word.isdigit() and int(word)):
+    if not (word.isascii() and word.isdigit() and len(word) < 6 and int(word)):
         return 0
     kept = [entry for entry in process.get("env", []) if not entry.startswith("LISTEN_")]
     process["env"] = [*kept, f"LISTEN_FDS={word}", "LISTEN_PID=1"]
     return int(word)
 
 
-def _check_preserved(number: int) -> None:
+def check_preserved(number: int) -> None:
+    """Make sure that descriptors which are to be passed on are open.  Raises UsageError."""
     for fd in range(3, 3 + number):
         try:
             os.fstat(fd)
@@ -318,28 +350,6 @@ def _maps(spec: Spec) -> IdMaps | None:
     linux = spec.get("linux", {})
     uids, gids = linux.get("uidMappings", ()), linux.get("gidMappings", ())
     return bundle_mounts.id_maps(uids, gids) if uids and gids else None
-
-
-def run_hooks(spec: Spec, stage: str, container: state.Container, status: str) -> None:
-    """Run the hooks of a stage in the runtime's own namespaces.  Raises RuntimeFailure."""
-    named: Sequence[Hook] = spec.get("hooks", {}).get(stage, ())  # type: ignore[assignment]
-    for hook in hooks.prepare(named):
-        try:
-            hooks.run(hook, json.dumps(state.for_hooks(container, status)).encode())
-        except OSError as error:
-            raise RuntimeFailure(
-                f"{stage} hook {os.fsdecode(hook.path)}: {error.strerror}", step=stage
-            ) from error
-
-
-def stop_hooks(spec: Spec, container: state.Container, warn: Callable[[str], None]) -> None:
-    """Run the poststop hooks, all of them: what fails is a warning (runtime-spec, lifecycle)."""
-    for hook in spec.get("hooks", {}).get("poststop", ()):
-        try:
-            one: Spec = {**spec, "hooks": {"poststop": [hook]}}
-            run_hooks(one, "poststop", container, "stopped")
-        except Error as error:
-            warn(error.message)
 
 
 def write_pid_file(path: str, pid: int) -> None:

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import json
 import os
-from typing import TYPE_CHECKING
 
-from rootlesspy.engine.oci_runtime import features
 from rootlesspy.errors import Conflict, RuntimeFailure
+from rootlesspy.light_typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from rootlesspy.oci.runtime_spec import Mount, Spec
@@ -37,7 +36,8 @@ def write(directory: str) -> None:
 def document(uid: int, gid: int) -> Spec:
     """Return a spec that runs `sh` on a terminal as root of a new user namespace."""
     return {
-        "ociVersion": features.SPEC_VERSION,
+        # Nothing here is newer, and older runtimes take it too.
+        "ociVersion": "1.2.1",
         "process": {
             "terminal": True,
             "user": {"uid": 0, "gid": 0},

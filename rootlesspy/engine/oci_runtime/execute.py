@@ -4,18 +4,17 @@ from __future__ import annotations
 
 import json
 import os
-from typing import TYPE_CHECKING, NamedTuple
 
-from rootlesspy.engine.oci_runtime import cgroups, console, create, lifecycle, support
+from rootlesspy.engine.oci_runtime import cgroups, console, create, lifecycle, state, support
 from rootlesspy.errors import Conflict, UsageError
-from rootlesspy.oci import validate
+from rootlesspy.light_typing import TYPE_CHECKING, NamedTuple
+from rootlesspy.oci import checks, validate
 from rootlesspy.runtime import bundle_join
 from rootlesspy.systemd import values
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-    from rootlesspy.engine.oci_runtime import state
     from rootlesspy.oci.runtime_spec import Process, Spec
 
 
@@ -54,8 +53,8 @@ def execute(
     """
     directory, container = place.load(container_id)
     now = container.status(directory)
-    if now in ("stopped", "created"):
-        raise Conflict(f"cannot exec in a {now} container")
+    if now == "stopped":
+        raise Conflict("cannot exec in a stopped container")
     if now == "paused" and not options.ignore_paused:
         raise Conflict("cannot exec in a paused container (use --ignore-paused to override)")
     spec = place.config(directory)
@@ -65,6 +64,7 @@ def execute(
     if process.get("terminal") and options.detach and not options.console_socket:
         raise UsageError("cannot allocate tty if runc will detach without setting console socket")
     listened = create.pass_sockets(process, environment)
+    create.check_preserved(options.preserve_fds + listened)
     create.drop_unavailable(process, spec, warn)
     plan = _plan(container, spec, process, options, listened)
     signals = None if options.detach else console.Signals()
@@ -95,6 +95,7 @@ def _plan(
     kinds = {e["type"] for e in spec["linux"]["namespaces"] if not e.get("path")}
     return bundle_join.Plan(
         process=process,
+        linux=spec.get("linux", {}),
         pid=container.pid,
         chroot="mount" not in kinds,
         filter=filters.program,
@@ -102,6 +103,7 @@ def _plan(
         notify_fd=filters.agent_fd,
         notify_message=create.agent_message(container._replace(pid=0), spec, "running"),
         preserve_fds=options.preserve_fds + listened,
+        listens=listened > 0,
         initial_cpus=_cpus("initial", affinity.get("initial", "")),
         final_cpus=_cpus("final", affinity.get("final", "")),
         debug=options.debug,
@@ -130,11 +132,13 @@ def _process(spec: Spec, options: Options) -> Process:
 def _read(path: str) -> Process:
     try:
         with open(path, encoding="utf-8") as file:
-            process = support.without_nulls(json.load(file))
+            process = state.without_nulls(json.load(file))
         validate.process(process)
-    except validate.SpecError as error:
+    except checks.SpecError as error:
         raise UsageError(f"{path}: {error}") from error
-    except (OSError, ValueError, RecursionError) as error:
+    except OSError as error:
+        raise UsageError(f"open {path}: {(error.strerror or str(error)).lower()}") from error
+    except (ValueError, RecursionError) as error:
         raise UsageError(f"{path}: {error}") from error
     checked: Process = process  # type: ignore[assignment]  # validate has proved it
     return checked
@@ -156,9 +160,9 @@ def _flagged(process: Process, options: Options) -> Process:
         process["noNewPrivileges"] = True
     if options.user:
         uid, colon, gid = options.user.partition(":")
-        process["user"] = {**process["user"], "uid": _id(uid)}
+        process["user"] = {**process["user"], "uid": _id("uid", uid)}
         if colon:
-            process["user"]["gid"] = _id(gid)
+            process["user"]["gid"] = _id("gid", gid)
     if options.additional_gids:
         process["user"] = {**process["user"], "additionalGids": list(options.additional_gids)}
     _add_capabilities(process, options.capabilities)
@@ -177,7 +181,7 @@ def _add_capabilities(process: Process, names: tuple[str, ...]) -> None:
     process["capabilities"] = sets  # type: ignore[typeddict-item]  # the five keys
 
 
-def _id(text: str) -> int:
-    if not (text.isascii() and text.isdigit() and int(text) <= validate.MAX_ID):
-        raise UsageError(f"parsing {text!r} as an id for user failed")
+def _id(kind: str, text: str) -> int:
+    if not (text.isascii() and text.isdigit() and len(text) < 12 and int(text) <= checks.MAX_ID):
+        raise UsageError(f"parsing {text} as int for {kind} failed")
     return int(text)

@@ -6,14 +6,12 @@ Source: runtime-spec features.md, features-linux.md.
 from __future__ import annotations
 
 from rootlesspy import __version__
+from rootlesspy.engine.oci_runtime import support
+from rootlesspy.linux import scheduling
 from rootlesspy.oci import validate
 from rootlesspy.runtime import bundle_mounts, caps, rootfs, seccomp
 
-SPEC_VERSION = "1.2.1"
 _ARCHITECTURES = ("X86_64", "X86", "X32", "AARCH64", "ARM", "RISCV64", "PPC64LE", "S390X", "S390")
-_HOOKS = (
-    *("prestart", "createRuntime", "createContainer", "startContainer", "poststart", "poststop"),
-)
 
 
 def document() -> dict[str, object]:
@@ -21,8 +19,8 @@ def document() -> dict[str, object]:
     flags = sorted(seccomp.FLAGS)
     return {
         "ociVersionMin": "1.0.0",
-        "ociVersionMax": SPEC_VERSION,
-        "hooks": list(_HOOKS),
+        "ociVersionMax": support.VERSION,
+        "hooks": list(validate.HOOKS),
         "mountOptions": mount_options(),
         "linux": {
             "namespaces": sorted(validate.NAMESPACES),
@@ -32,6 +30,7 @@ def document() -> dict[str, object]:
                 "v2": True,
                 "systemd": True,
                 "systemdUser": True,
+                # Written to its file; systemd has no property for it.
                 "rdma": True,
             },
             "seccomp": {
@@ -45,7 +44,12 @@ def document() -> dict[str, object]:
             "apparmor": {"enabled": True},
             "selinux": {"enabled": True},
             "intelRdt": {"enabled": False},
+            "memoryPolicy": {
+                "modes": list(scheduling.MEMORY_MODES),
+                "flags": list(scheduling.MEMORY_FLAGS),
+            },
             "mountExtensions": {"idmap": {"enabled": True}},
+            "netDevices": {"enabled": True},
         },
         "annotations": {
             "org.opencontainers.runc.checkpoint.enabled": "false",

@@ -4,29 +4,31 @@ from __future__ import annotations
 
 import os
 import select
-import signal
-import socket
-from typing import TYPE_CHECKING
 
-from rootlesspy.engine.oci_runtime import cgroups, create, state
+from rootlesspy.engine.oci_runtime import hook_stages, state
 from rootlesspy.errors import Conflict, Error, NotFound, RuntimeFailure, UsageError
+from rootlesspy.light_modules import signal, socket
+from rootlesspy.light_typing import TYPE_CHECKING
 from rootlesspy.linux import procfs
-from rootlesspy.runtime import bundle_create, bundle_init, sync
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
+    from typing import NoReturn
+
+    from rootlesspy.engine.oci_runtime import cgroups
+    from rootlesspy.oci.runtime_spec import Spec
 
 _END_TIMEOUT_MS = 60_000
+# As runtime.bundle_init and runtime.sync have them, without importing these.
+_START = b"START"
+_MESSAGE_BYTES = 8192
 
 
 def placed(container: state.Container) -> cgroups.Placed:
     """Return where a container's processes are."""
+    from rootlesspy.engine.oci_runtime import cgroups
+
     return cgroups.Placed(container.cgroup_manager, container.unit, container.cgroup_path)
-
-
-def status(directory: str, container: state.Container) -> str:
-    """Return a container's status."""
-    return container.status(directory)
 
 
 def start(
@@ -42,33 +44,49 @@ def start(
     directory, container = place.load(container_id)
     now = container.status(directory)
     if now != "created":
-        word = "stopped" if now == "stopped" else "running"
-        raise Conflict(f"cannot start a container that is {word}")
+        # In runc's words, which engines look for; so below.
+        stopped = "cannot start a container that has stopped"
+        raise Conflict(stopped if now == "stopped" else "cannot start an already running container")
     spec = place.config(directory)
-    channel = _connect(directory)
+    connection = _connect(directory)
     try:
         # Before the word is given: whoever is killed in between leaves a stopped container.
         os.unlink(f"{directory}/start")
-        channel.send(bundle_init.START)
-        channel.expect_end()
-    except sync.FailedError as error:
-        _await_end(container)
-        raise bundle_create.explain(error.failed, spec["process"]["args"][0]) from error
+        connection.send(_START)
+        answer = _answer(connection)
     except OSError as error:
         raise RuntimeFailure(f"cannot start: {error.strerror}", step="start") from error
     finally:
-        channel.close()
+        connection.close()
+    if answer:
+        _await_end(container)
+        _report(answer, spec)
     try:
-        create.run_hooks(spec, "poststart", container, "running")
+        hook_stages.run(spec, "poststart", container, "running")
     except Error:
         _kill_all(container)
         delete(place, container_id, environment, warn, force=True)
         raise
 
 
-def _connect(directory: str) -> sync.Channel:
+def _answer(connection: socket.socket) -> bytes:
+    """Wait until init has executed the program: nothing; or return why it could not."""
+    try:
+        return connection.recv(_MESSAGE_BYTES)
+    except ConnectionResetError:
+        return b""
+
+
+def _report(answer: bytes, spec: Spec) -> NoReturn:
+    """Raise what init said last."""
+    from rootlesspy.runtime import bundle_create, sync
+
+    raise bundle_create.explain(sync.parse_failure(answer), spec["process"]["args"][0])
+
+
+def _connect(directory: str) -> socket.socket:
     fd = os.open(directory, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
-    connection = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    connection = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET | socket.SOCK_CLOEXEC)
     try:
         connection.connect(f"/proc/self/fd/{fd}/start")
     except OSError as error:
@@ -76,7 +94,7 @@ def _connect(directory: str) -> sync.Channel:
         raise Conflict("cannot start a container that is being started") from error
     finally:
         os.close(fd)
-    return sync.Channel(connection)
+    return connection
 
 
 def open_init(container: state.Container) -> int:
@@ -116,6 +134,8 @@ def kill(place: state.Place, container_id: str, number: int, *, everything: bool
 def processes(container: state.Container) -> list[int]:
     """Return the pids of a container: of its cgroup, or of its PID namespace."""
     if container.cgroup_path:
+        from rootlesspy.engine.oci_runtime import cgroups
+
         return cgroups.processes(container.cgroup_path)
     if not procfs.is_alive(container.pid, container.pid_start):
         return []
@@ -138,8 +158,8 @@ def pause(place: state.Place, container_id: str) -> None:
     directory, container = place.load(container_id)
     now = container.status(directory)
     if now not in ("running", "created"):
-        raise Conflict(f"container not running or created: {now}")
-    cgroups.freeze(placed(container), frozen=True)
+        raise Conflict("container not running" if now == "stopped" else f"container is {now}")
+    _freeze(container, frozen=True)
 
 
 def resume(place: state.Place, container_id: str) -> None:
@@ -147,7 +167,13 @@ def resume(place: state.Place, container_id: str) -> None:
     directory, container = place.load(container_id)
     if container.status(directory) != "paused":
         raise Conflict("container not paused")
-    cgroups.freeze(placed(container), frozen=False)
+    _freeze(container, frozen=False)
+
+
+def _freeze(container: state.Container, *, frozen: bool) -> None:
+    from rootlesspy.engine.oci_runtime import cgroups
+
+    cgroups.freeze(placed(container), frozen=frozen)
 
 
 def delete(
@@ -179,9 +205,12 @@ def delete(
     except RuntimeFailure as error:
         warn(error.message)
         spec = None
-    cgroups.remove(placed(container), environment)
+    if container.cgroup_manager:
+        from rootlesspy.engine.oci_runtime import cgroups
+
+        cgroups.remove(placed(container), environment)
     if spec is not None:
-        create.stop_hooks(spec, container, warn)
+        hook_stages.stop(spec, container, warn)
     place.remove(container_id)
 
 
@@ -227,11 +256,12 @@ def _await_end(container: state.Container) -> None:
 
 
 def signal_number(word: str) -> int:
-    """Return the number of a signal: 9, KILL or SIGKILL.  Raises UsageError."""
-    if word.isascii() and word.isdigit() and 0 < int(word) < signal.NSIG:
+    """Return the number of a signal: 9, KILL or SIGKILL; 0 only looks.  Raises UsageError."""
+    if word.isascii() and word.isdigit() and len(word) < 4 and int(word) < signal.NSIG:
         return int(word)
-    name = word.upper()
-    try:
-        return int(signal.Signals[name if name.startswith("SIG") else f"SIG{name}"])
-    except KeyError:
-        raise UsageError(f"unknown signal {word!r}") from None
+    name = word.upper().removeprefix("SIG")
+    number = getattr(signal, f"SIG{name}", None)
+    # SIG_BLOCK, SIG_IGN and the like are no signals.
+    if name.startswith("_") or not isinstance(number, int):
+        raise UsageError(f'unknown signal "{word}"')
+    return number

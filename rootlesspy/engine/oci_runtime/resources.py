@@ -8,14 +8,13 @@ config.json itself.  Source: runtime-spec config-linux.md, kernel Documentation 
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, NamedTuple
-
-from rootlesspy.engine import limits
 from rootlesspy.errors import Unsupported, UsageError
+from rootlesspy.light_typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from rootlesspy.engine import limits
     from rootlesspy.oci.runtime_spec import LinuxResources
     from rootlesspy.systemd.bus import Property
 
@@ -80,6 +79,8 @@ def for_systemd(
     for name in ("memory", "cpu", "pids", "blockIO"):
         if name in resources:
             plain[name] = resources[name]
+    from rootlesspy.engine import limits
+
     planned = limits.plan(plain, assignments, host=host)
     if planned.affinity is not None:
         raise Unsupported(
@@ -188,6 +189,8 @@ def _cpu(resources: LinuxResources) -> list[tuple[str, str]]:
     cpu = resources.get("cpu", {})
     found = []
     if cpu.get("shares"):
+        from rootlesspy.engine import limits
+
         found.append(("cpu.weight", str(limits.cpu_weight(cpu["shares"]))))
     if cpu.get("quota") or cpu.get("period"):
         quota = cpu.get("quota", 0)
@@ -201,7 +204,11 @@ def _cpu(resources: LinuxResources) -> list[tuple[str, str]]:
 
 def _block_io(resources: LinuxResources) -> list[tuple[str, str]]:
     block = resources.get("blockIO", {})
-    found = []
+    found: list[tuple[str, str]] = []
+    if not block:
+        return found
+    from rootlesspy.engine import limits
+
     if block.get("weight"):
         found.append(("io.weight", f"default {limits.io_weight(block['weight'])}"))
     for device in block.get("weightDevice", []):

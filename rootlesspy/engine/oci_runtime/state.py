@@ -10,22 +10,26 @@ half-made.  The status is never written down: the kernel is asked (runtime-spec 
 from __future__ import annotations
 
 import fcntl
-import json
 import os
-import re
-from typing import TYPE_CHECKING, NamedTuple
 
-from rootlesspy.engine import statefile
-from rootlesspy.errors import Conflict, NotFound, RuntimeFailure, Unsupported, UsageError
-from rootlesspy.linux import pathrs, procfs
-from rootlesspy.systemd import cgroup
+from rootlesspy.engine.oci_runtime import jsontext
+from rootlesspy.errors import Conflict, Error, NotFound, RuntimeFailure, Unsupported, UsageError
+from rootlesspy.light_typing import TYPE_CHECKING, NamedTuple
+from rootlesspy.linux import procfs
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from rootlesspy.oci.runtime_spec import Spec
 
-_ID = re.compile(r"[A-Za-z0-9_+.-]{1,1024}")
+FORMAT_VERSION = 1
+_ID_CHARACTERS = frozenset("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789_+.-")
+_ID_LENGTH = 1024
+_FILES = ("start", "config.json", "state.json")
+
+
+class DamagedError(Error):
+    """A state.json cannot be understood."""
 
 
 class Container(NamedTuple):
@@ -53,9 +57,25 @@ class Container(NamedTuple):
             return "stopped"
         if os.path.exists(f"{directory}/start"):
             return "created"
-        if self.cgroup_path and cgroup.is_frozen(self.pid):
-            return "paused"
-        return "running"
+        return "paused" if self._is_frozen() else "running"
+
+    def limited_path(self) -> str:
+        """Return the directory of the cgroup with its limits: the scope, whose processes are below.
+
+        Empty without a cgroup.
+        """
+        above, name = os.path.split(self.cgroup_path)
+        return above if self.unit and name == "payload" else self.cgroup_path
+
+    def _is_frozen(self) -> bool:
+        """Say whether its cgroup is frozen, or one above it."""
+        if not self.cgroup_path:
+            return False
+        try:
+            with open(f"{self.cgroup_path}/cgroup.events", encoding="ascii") as file:
+                return "frozen 1" in file.read().splitlines()
+        except OSError:
+            return False
 
 
 class Place:
@@ -66,7 +86,8 @@ class Place:
 
     def directory(self, container_id: str) -> str:
         """Return the directory of one container.  Raises UsageError for an impossible id."""
-        if not _ID.fullmatch(container_id) or container_id in (".", ".."):
+        possible = 0 < len(container_id) <= _ID_LENGTH and _ID_CHARACTERS.issuperset(container_id)
+        if not possible or container_id in (".", ".."):
             raise UsageError(f"invalid container ID format: {container_id}")
         return os.path.join(self.root, container_id)
 
@@ -81,32 +102,34 @@ class Place:
         try:
             os.mkdir(directory, 0o700)
         except FileExistsError:
-            held = lock(directory)
-            if held < 0 or os.path.exists(f"{directory}/state.json"):
-                raise Conflict("container with given ID already exists") from None
-            # Half-made by a process that was killed.
+            # Half-made by a process that was killed, or whole, or just being made.
+            pass
+        held = lock(directory)
+        if held >= 0 and not os.path.exists(f"{directory}/state.json"):
             return directory, held
-        return directory, lock(directory)
+        if held >= 0:
+            os.close(held)
+        raise Conflict("container with given ID already exists")
 
     def load(self, container_id: str) -> tuple[str, Container]:
         """Return a container's directory and record.  Raises NotFound, DamagedError."""
         directory = self.directory(container_id)
+        path = f"{directory}/state.json"
         try:
-            fields = statefile.read(f"{directory}/state.json")
+            fields = jsontext.loads(_read(path))
+            if not isinstance(fields, dict) or fields.pop("version", None) != FORMAT_VERSION:
+                raise DamagedError(f"{path} is damaged, or of another rp-oci")
+            return directory, Container(**fields)
         except (FileNotFoundError, NotADirectoryError):
-            raise NotFound(f"container {container_id!r}: container does not exist") from None
-        fields.pop("version", None)
-        try:
-            return directory, Container(**fields)  # type: ignore[arg-type]  # as it was written
-        except TypeError as error:
-            raise statefile.DamagedError(f"{directory}/state.json: {error}") from error
+            raise NotFound("container does not exist") from None
+        except (ValueError, RecursionError, TypeError) as error:
+            raise DamagedError(f"{path} is damaged: {error}") from error
 
     def config(self, directory: str) -> Spec:
         """Return the config.json that a container was made from.  Raises RuntimeFailure."""
         try:
-            with open(f"{directory}/config.json", encoding="utf-8") as file:
-                spec: Spec = json.load(file)
-        except (OSError, ValueError) as error:
+            spec: Spec = without_nulls(jsontext.loads(_read(f"{directory}/config.json")))  # type: ignore[assignment]  # checked by create
+        except (OSError, ValueError, RecursionError) as error:
             raise RuntimeFailure(f"{directory}/config.json: {error}", step="state") from error
         return spec
 
@@ -120,24 +143,58 @@ class Place:
         for name in names:
             try:
                 found.append(self.load(name))
-            except (NotFound, statefile.DamagedError, UsageError):
+            except (NotFound, DamagedError, UsageError):
                 continue
         return found
 
     def remove(self, container_id: str) -> None:
         """Remove a container's directory; none is fine."""
-        if not os.path.isdir(self.root):
-            return
-        fd = os.open(self.root, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        directory = self.directory(container_id)
+        # state.json as the last: until then `delete` can be repeated.
+        for name in _FILES:
+            try:
+                os.unlink(f"{directory}/{name}")
+            except (FileNotFoundError, NotADirectoryError):
+                continue
         try:
-            pathrs.remove_tree(fd, os.path.basename(self.directory(container_id)))
-        finally:
-            os.close(fd)
+            os.rmdir(directory)
+        except FileNotFoundError:
+            return
+        except OSError:
+            # What is in it is not ours; a debris of a killed create, or somebody's own.
+            _remove_tree(self.root, os.path.basename(directory))
 
 
 def save(directory: str, container: Container) -> None:
-    """Write a container's record."""
-    statefile.write(f"{directory}/state.json", container._asdict(), durable=False)
+    """Write a container's record: it is never there half."""
+    temporary = f"{directory}/state.json.{os.getpid()}.tmp"
+    with open(temporary, "x", encoding="ascii") as file:
+        file.write(jsontext.dumps({"version": FORMAT_VERSION, **container._asdict()}))
+    os.rename(temporary, f"{directory}/state.json")
+
+
+def without_nulls(value: object) -> object:
+    """Leave out keys whose value is null: encoders of Go write them for what is not there."""
+    if isinstance(value, dict):
+        return {key: without_nulls(each) for key, each in value.items() if each is not None}
+    if isinstance(value, list):
+        return [without_nulls(each) for each in value]
+    return value
+
+
+def _read(path: str) -> str:
+    with open(path, encoding="utf-8") as file:
+        return file.read()
+
+
+def _remove_tree(root: str, name: str) -> None:
+    from rootlesspy.linux import pathrs
+
+    fd = os.open(root, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        pathrs.remove_tree(fd, name)
+    finally:
+        os.close(fd)
 
 
 def default_root(environment: Mapping[str, str]) -> str:
@@ -171,6 +228,8 @@ def for_hooks(container: Container, status: str) -> dict[str, object]:
     """Return the state that the specification gives to hooks, and to nobody else."""
     kept = ("ociVersion", "id", "status", "pid", "bundle", "annotations")
     whole = shown(container, status)
+    if status == "stopped":
+        del whole["pid"]
     return {key: whole[key] for key in kept if key in whole}
 
 

@@ -6,12 +6,13 @@ Shapes are runc's: numbers that a controller would tell are 0 where it is not de
 from __future__ import annotations
 
 import os
+import select
 import subprocess
 import time
-from typing import TYPE_CHECKING
 
 from rootlesspy.engine.oci_runtime import lifecycle
 from rootlesspy.errors import NotFound, RuntimeFailure, UsageError
+from rootlesspy.light_typing import TYPE_CHECKING
 from rootlesspy.systemd import values
 
 if TYPE_CHECKING:
@@ -39,18 +40,58 @@ def follow(place: Place, container_id: str, interval: str) -> Iterator[dict[str,
         raise UsageError(f"--interval {interval}: {error}") from error
     if pause_s <= 0:
         raise UsageError("--interval must be more than 0")
-    _, container = place.load(container_id)
-    kills = _keyed(container, "memory.events").get("oom_kill", 0)
-    while True:
-        yield event(place, container_id)
-        time.sleep(pause_s)
-        now = _keyed(container, "memory.events").get("oom_kill", kills)
-        for _ in range(now - kills):
-            yield {"type": "oom", "id": container_id}
-        kills = now
-        directory, _ = place.load(container_id)
-        if container.status(directory) == "stopped":
-            return
+    yield event(place, container_id)
+    directory, container = place.load(container_id)
+    pidfd, events_fd = lifecycle.open_init(container), _open_events(container)
+    kills = _kills(events_fd)
+    next_s = time.monotonic() + pause_s
+    try:
+        while container.status(directory) != "stopped":
+            _wait(pidfd, events_fd, next_s - time.monotonic())
+            now = _kills(events_fd)
+            for _ in range(now - kills):
+                yield {"type": "oom", "id": container_id}
+            kills = max(kills, now)
+            if now < 0 <= events_fd:
+                # The cgroup is gone: its file would wake us without end.
+                os.close(events_fd)
+                events_fd = -1
+            if time.monotonic() >= next_s and container.status(directory) != "stopped":
+                yield {"type": "stats", "id": container.id, "data": usage(container)}
+                next_s = time.monotonic() + pause_s
+    finally:
+        for fd in (pidfd, events_fd):
+            if fd >= 0:
+                os.close(fd)
+
+
+def _open_events(container: Container) -> int:
+    """Open memory.events, which tells of kills at once; -1 where there is none."""
+    if not container.cgroup_path:
+        return -1
+    try:
+        return os.open(f"{container.limited_path()}/memory.events", os.O_RDONLY | os.O_CLOEXEC)
+    except OSError:
+        return -1
+
+
+def _kills(fd: int) -> int:
+    """Return how many processes the kernel has killed for want of memory; -1: nobody knows."""
+    try:
+        rows = (line.split() for line in os.pread(fd, 4096, 0).splitlines())
+    except OSError:
+        return -1
+    return next((int(count) for key, count in rows if key == b"oom_kill"), 0)
+
+
+def _wait(pidfd: int, events_fd: int, time_s: float) -> None:
+    """Wait until a container ends, its memory.events changes, or for a time."""
+    poll = select.poll()
+    poll.register(pidfd, select.POLLIN)
+    if events_fd >= 0:
+        poll.register(events_fd, select.POLLPRI)
+    # poll(2) takes less than 25 days.
+    poll.poll(min(24 * 3600.0, max(0.0, time_s)) * 1000)
 
 
 def usage(container: Container) -> dict[str, object]:
@@ -96,7 +137,7 @@ def _text(container: Container, name: str) -> str:
     if not container.cgroup_path:
         return ""
     try:
-        with open(f"{container.cgroup_path}/{name}", encoding="ascii") as file:
+        with open(f"{container.limited_path()}/{name}", encoding="ascii") as file:
             return file.read()
     except OSError:
         return ""

@@ -6,14 +6,18 @@ Pure but for the look at this machine's security modules.
 from __future__ import annotations
 
 import os
-from typing import TYPE_CHECKING
 
+from rootlesspy.engine.oci_runtime import state
 from rootlesspy.errors import Unsupported, UsageError
+from rootlesspy.light_typing import TYPE_CHECKING
 from rootlesspy.linux import scheduling
-from rootlesspy.oci import validate
+from rootlesspy.oci import checks, validate
 
 if TYPE_CHECKING:
     from rootlesspy.oci.runtime_spec import Linux, LinuxSeccomp, Process, Spec
+
+VERSION = "1.3.0"
+"""Of the runtime specification, as far as it goes here; another major version is refused."""
 
 
 def check(spec: object) -> Spec:
@@ -21,16 +25,17 @@ def check(spec: object) -> Spec:
 
     Raises UsageError for what is no spec, Unsupported for what is not carried out.
     """
-    spec = without_nulls(spec)
+    spec = state.without_nulls(spec)
     try:
         validate.validate(spec)
-    except validate.SpecError as error:
+    except checks.SpecError as error:
         raise UsageError(f"config.json: {error}") from error
     checked: Spec = spec  # type: ignore[assignment]  # validate has proved it
     linux = checked.get("linux", {})
     _check_namespaces(linux)
+    own_ids = any(entry["type"] == "user" for entry in linux.get("namespaces", ()))
     for each in checked.get("mounts", ()):
-        _check_mount(each)
+        _check_mount(each, own_ids=own_ids)
     for key, reason in _refused(linux):
         raise Unsupported(f"linux.{key} is not supported: {reason}")
     check_process(checked["process"])
@@ -39,13 +44,9 @@ def check(spec: object) -> Spec:
     return checked
 
 
-def without_nulls(value: object) -> object:
-    """Leave out keys whose value is null: encoders of Go write them for what is not there."""
-    if isinstance(value, dict):
-        return {key: without_nulls(each) for key, each in value.items() if each is not None}
-    if isinstance(value, list):
-        return [without_nulls(each) for each in value]
-    return value
+def is_newer(version: str) -> bool:
+    """Say whether a valid ociVersion is of a later minor version than the one carried out."""
+    return int(version.split(".")[1]) > int(VERSION.split(".")[1])
 
 
 def check_process(process: Process) -> None:
@@ -77,7 +78,7 @@ def _check_namespaces(linux: Linux) -> None:
         raise UsageError("config.json: linux.timeOffsets does not go with a time namespace's path")
 
 
-def _check_mount(entry: object) -> None:
+def _check_mount(entry: object, *, own_ids: bool) -> None:
     mount: dict[str, object] = entry  # type: ignore[assignment]  # a checked mount
     options = mount.get("options", ())
     words = options if isinstance(options, list) else []
@@ -94,8 +95,11 @@ def _check_mount(entry: object) -> None:
     mapped = mount.get("uidMappings") or mount.get("gidMappings")
     if bool(mount.get("uidMappings")) != bool(mount.get("gidMappings")):
         raise UsageError(f"{where}: uidMappings and gidMappings go together")
-    if (mapped or "idmap" in words or "ridmap" in words) and not bind:
+    idmap = "idmap" in words or "ridmap" in words
+    if (mapped or idmap) and not bind:
         raise Unsupported(f"{where}: only bind mounts can be id-mapped")
+    if idmap and not mapped and not own_ids:
+        raise UsageError(f"{where}: idmap needs mappings, or a user namespace to take them from")
 
 
 def _refused(linux: Linux) -> list[tuple[str, str]]:
@@ -103,7 +107,6 @@ def _refused(linux: Linux) -> list[tuple[str, str]]:
     found: list[tuple[str, bool, str]] = [
         ("intelRdt", bool(linux.get("intelRdt")), "resctrl belongs to the machine's root"),
         ("mountLabel", bool(linux.get("mountLabel")), "mounts are not labelled"),
-        ("netDevices", bool(linux.get("netDevices")), "devices belong to the machine's root"),
         ("personality.flags", bool(personality.get("flags")), "the kernel has no such flags"),
     ]
     return [(key, reason) for key, asked, reason in found if asked]

@@ -4,17 +4,16 @@ from __future__ import annotations
 
 import json
 import sys
-from typing import TYPE_CHECKING
 
-from rootlesspy.engine.oci_runtime import cgroups, lifecycle, support
-from rootlesspy.errors import UsageError
-from rootlesspy.oci import validate
+from rootlesspy.engine.oci_runtime import cgroups, lifecycle, state
+from rootlesspy.errors import Conflict, UsageError
+from rootlesspy.light_typing import TYPE_CHECKING
+from rootlesspy.oci import checks, validate
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from rootlesspy.engine.oci_runtime import state
-    from rootlesspy.oci.runtime_spec import LinuxResources
+    from rootlesspy.oci.runtime_spec import LinuxMemory, LinuxResources
 
 _NUMBERS = {
     "blkio-weight": ("blockIO", "weight"),
@@ -45,7 +44,7 @@ def resources(file: str, numbers: Mapping[str, int], texts: Mapping[str, str]) -
         document = found
     try:
         validate.resources(document)
-    except validate.SpecError as error:
+    except checks.SpecError as error:
         raise UsageError(f"resources: {error}") from error
     checked: LinuxResources = document  # type: ignore[assignment]  # validate has proved it
     return checked
@@ -54,9 +53,9 @@ def resources(file: str, numbers: Mapping[str, int], texts: Mapping[str, str]) -
 def _read(path: str) -> object:
     try:
         if path == "-":
-            return support.without_nulls(json.load(sys.stdin))
+            return state.without_nulls(json.load(sys.stdin))
         with open(path, encoding="utf-8") as file:
-            return support.without_nulls(json.load(file))
+            return state.without_nulls(json.load(file))
     except (OSError, ValueError, RecursionError) as error:
         raise UsageError(f"{path}: {error}") from error
 
@@ -72,4 +71,20 @@ def update(
     where = lifecycle.placed(container)
     if container.status(directory) == "stopped":
         raise UsageError("container not running")
+    _check_usage(container, asked.get("memory", {}))
     cgroups.update(where, cgroups.translate(where, asked), environment)
+
+
+def _check_usage(container: state.Container, memory: LinuxMemory) -> None:
+    """Refuse a limit below what is in use, where that is to be checked (config-linux.md)."""
+    limit = memory.get("limit", 0)
+    if not memory.get("checkBeforeUpdate") or limit <= 0 or not container.cgroup_path:
+        return
+    try:
+        with open(f"{container.limited_path()}/memory.current", encoding="ascii") as file:
+            current = int(file.read())
+    except FileNotFoundError:
+        # Without the controller the limit is refused for that.
+        return
+    if current > limit:
+        raise Conflict(f"memory.limit {limit} is below what the container uses: {current}")

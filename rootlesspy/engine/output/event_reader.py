@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-import json
+import math
 import os
 import select
 import time
-from typing import TYPE_CHECKING, NamedTuple
 
 from rootlesspy.engine.output.events import MESSAGE_ID
 from rootlesspy.errors import Unsupported
+from rootlesspy.light_modules import json
+from rootlesspy.light_typing import TYPE_CHECKING, NamedTuple
 from rootlesspy.systemd import journal, journal_reader
 
 if TYPE_CHECKING:
@@ -19,6 +20,8 @@ _FIELDS = (
     "RP_TYPE", "RP_EVENT", "RP_TIME", "RP_NAME", "RP_ID", "RP_IMAGE", "RP_LABELS", "RP_ATTRIBUTES",
     "RP_EXIT_CODE", "RP_HEALTH_STATUS",
 )  # fmt: skip
+_LONGEST_S = 3600.0
+"""How long to wait for a moment that the clock may jump to; poll(2) ends at 25 days."""
 
 
 class Event(NamedTuple):
@@ -49,6 +52,8 @@ def read(*, since_s: float | None, until_s: float | None, follow: bool) -> Itera
             hint=journal.CURE,
         )
     now_s = time.time()
+    # The reader begins with a whole second.  What is older comes after the clock was set back.
+    outside_s = (now_s - 1, now_s) if since_s is None and follow else (-math.inf, since_s)
     since_s = now_s if since_s is None and follow else since_s
     live = follow and (until_s is None or until_s > now_s)
     reader = journal_reader.Reader(
@@ -62,7 +67,7 @@ def read(*, since_s: float | None, until_s: float | None, follow: bool) -> Itera
         while not reader.done and _wait(reader, until_s if live else None):
             for fields in reader.read():
                 event = _event(fields)
-                if event is not None and _within(event, since_s, until_s):
+                if event is not None and _within(event, outside_s, until_s):
                     yield event
     finally:
         reader.close()
@@ -74,12 +79,19 @@ def _wait(reader: journal_reader.Reader, until_s: float | None) -> bool:
     poller.register(reader.fileno(), select.POLLIN)
     if until_s is None:
         return bool(poller.poll())
-    return bool(poller.poll(max(0, int((until_s - time.time()) * 1000) + 1)))
+    while True:
+        left_s = until_s - time.time()
+        if poller.poll(int(max(0.0, min(_LONGEST_S, left_s)) * 1000) + 1):
+            return True
+        if left_s <= _LONGEST_S:
+            return False
 
 
-def _within(event: Event, since_s: float | None, until_s: float | None) -> bool:
+def _within(event: Event, outside_s: tuple[float, float | None], until_s: float | None) -> bool:
     time_s = event.time_ns / 1e9
-    return (since_s is None or time_s >= since_s) and (until_s is None or time_s <= until_s)
+    after, since_s = outside_s
+    early = since_s is not None and after <= time_s < since_s
+    return not early and (until_s is None or time_s <= until_s)
 
 
 def _event(fields: journal_reader.Record) -> Event | None:

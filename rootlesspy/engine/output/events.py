@@ -6,11 +6,11 @@ The fields begin with RP_: `journalctl CONTAINER_NAME=` shows a container's outp
 
 from __future__ import annotations
 
-import json
 import os
 import time
-from typing import TYPE_CHECKING
 
+from rootlesspy.light_modules import json
+from rootlesspy.light_typing import TYPE_CHECKING
 from rootlesspy.systemd import journal
 
 if TYPE_CHECKING:

@@ -6,7 +6,8 @@ Read once, as a container's log is opened.  Whatever cannot be understood counts
 from __future__ import annotations
 
 import os
-from typing import NamedTuple
+
+from rootlesspy.light_typing import NamedTuple
 
 _DIRECTORIES = ("/etc/systemd", "/run/systemd", "/usr/local/lib/systemd", "/usr/lib/systemd")
 _UNITS = "/run/systemd/units"

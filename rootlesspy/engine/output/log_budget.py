@@ -10,9 +10,10 @@ from __future__ import annotations
 
 import fcntl
 import os
-import struct
 import time
-from typing import TYPE_CHECKING
+
+from rootlesspy.light_modules import struct
+from rootlesspy.light_typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from rootlesspy.engine.output.journal_limit import Limit

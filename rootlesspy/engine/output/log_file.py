@@ -10,12 +10,18 @@ written is counted, and said in the log when there is room again.
 
 from __future__ import annotations
 
-import json
 import os
 import time
-from typing import TYPE_CHECKING
 
+from rootlesspy.engine.output import log_lines
 from rootlesspy.errors import Unsupported
+from rootlesspy.light_typing import TYPE_CHECKING
+
+try:
+    from _json import encode_basestring_ascii as _encode
+except ImportError:
+    # Another Python than CPython.
+    from json.encoder import py_encode_basestring_ascii as _encode
 
 if TYPE_CHECKING:
     from rootlesspy.engine.record import ContainerRecord
@@ -26,6 +32,12 @@ DEFAULT_MAX_FILE = 3
 """docker and podman keep one file of any size; docker's manual advises 10m and 3."""
 _MAX_PART_BYTES = 64 * 1024
 _PARTIAL_S = 0.25
+# The backslash first: the others become one.
+_ESCAPES = (
+    (b"\\", b"\\\\"), (b'"', b'\\"'), (b"\t", b"\\t"), (b"\r", b"\\r"), (b"\x1b", b"\\u001b"),
+)  # fmt: skip
+_KNOWN = bytes(range(0x20, 0x100)) + b"\n\t\r\x1b"
+"""All that text mostly is made of: the encoder of JSON takes five times as long."""
 
 
 def location(paths: Paths, record: ContainerRecord) -> str:
@@ -64,7 +76,6 @@ class FileSink:
         self._path = path
         self._max_size = max_size if max_size > 0 else 1 << 62
         self._max_file = max_file
-        self._encode = json.JSONEncoder().encode
         self._tails = {"stdout": b"", "stderr": b""}
         self._since_s = {"stdout": 0.0, "stderr": 0.0}
         self._dropped_bytes = 0
@@ -73,7 +84,7 @@ class FileSink:
         self._size = os.fstat(self._fd).st_size
         if self._size and os.pread(self._fd, 1, self._size - 1) != b"\n":
             # Half a line: the power went.
-            self._put([b"\n"], 0)
+            self._put(b"\n", 0)
 
     def write(self, stream: str, data: bytes) -> None:
         """Take what the payload has just written."""
@@ -112,7 +123,7 @@ class FileSink:
             if tail:
                 self._write_tail(stream)
         if self._dropped_bytes:
-            self._put([], 0)
+            self._put(b"", 0)
         os.close(self._fd)
 
     def _write_tail(self, stream: str) -> None:
@@ -120,32 +131,21 @@ class FileSink:
         self._write_lines(stream, tail)
 
     def _write_lines(self, stream: str, data: bytes) -> None:
-        encode = self._encode
-        end = b'","stream":"%s","time":"%s"}\n' % (
-            stream.encode(),
-            timestamp(time.time_ns()).encode(),
-        )
-        text = data.decode("utf-8", "surrogateescape")
-        # Not splitlines(): it splits at form feeds and the like too.
-        lines = [line + "\n" for line in text.split("\n")]
-        lines[-1] = lines[-1][:-1]
-        encoded = [b'{"log":' + encode(line).encode()[:-1] + end for line in lines if line]
-        total = sum(map(len, encoded))
-        if self._size + total <= self._max_size:
-            self._put(encoded, len(data))
+        content = _records(stream, data, time.time_ns())
+        if self._size + len(content) <= self._max_size:
+            self._put(content, len(data))
             return
-        for line, plain in zip(encoded, lines, strict=False):
-            if self._size and self._size + len(line) > self._max_size:
+        for record, line in zip(log_lines.split(content), log_lines.split(data), strict=True):
+            if self._size and self._size + len(record) > self._max_size:
                 self._rotate()
-            self._put([line], len(plain))
+            self._put(record, len(line))
 
-    def _put(self, lines: list[bytes], plain_bytes: int) -> None:
+    def _put(self, content: bytes, plain_bytes: int) -> None:
         """Write whole lines or none; plain_bytes of output are lost when that fails."""
         if self._dropped_bytes:
-            lines = [self._loss(), *lines]
-        content = b"".join(lines)
+            content = self._loss() + content
+        view = memoryview(content)
         try:
-            view = memoryview(content)
             while view:
                 view = view[os.write(self._fd, view) :]
         except OSError as error:
@@ -158,10 +158,7 @@ class FileSink:
 
     def _loss(self) -> bytes:
         text = f"rp: {self._dropped_bytes} bytes of output lost: no space for the log\n"
-        return b'{"log":%s,"stream":"stderr","time":"%s"}\n' % (
-            self._encode(text).encode(),
-            timestamp(time.time_ns()).encode(),
-        )
+        return _records("stderr", text.encode(), time.time_ns())
 
     def _cut(self) -> None:
         """Take back half a line."""
@@ -191,3 +188,30 @@ class FileSink:
     def _open(self) -> int:
         flags = os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
         return os.open(self._path, flags, 0o600)
+
+
+def _records(stream: str, data: bytes, time_ns: int) -> bytes:
+    """Return a JSON object for each line of data, the last of which may be a part of one."""
+    end = b'","stream":"%s","time":"%s"}\n' % (stream.encode(), timestamp(time_ns).encode())
+    *lines, last = _escaped(data).split(b"\n")
+    between = b'\\n%s{"log":"' % end
+    records = b'{"log":"%s\\n%s' % (between.join(lines), end) if lines else b""
+    return b'%s{"log":"%s%s' % (records, last, end) if last else records
+
+
+def _escaped(data: bytes) -> bytes:
+    """Return text as it is within a JSON string, but with its line ends."""
+    try:
+        # Whatever is UTF-8 may stay; this also says that it is.
+        text = data.decode()
+    except UnicodeDecodeError:
+        text = data.decode("utf-8", "surrogateescape")
+    else:
+        if not data.translate(None, _KNOWN):
+            for character, escape in _ESCAPES:
+                if character in data:
+                    data = data.replace(character, escape)
+            return data
+    # Each backslash of the text is two now.  No NUL is left in JSON.
+    escaped = _encode(text)[1:-1].replace("\\\\", "\0").replace("\\n", "\n")
+    return escaped.replace("\0", "\\\\").encode("ascii")

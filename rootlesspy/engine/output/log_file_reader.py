@@ -2,29 +2,25 @@
 
 from __future__ import annotations
 
-import json
 import os
 import select
 import time
-from datetime import UTC, datetime
-from typing import TYPE_CHECKING
 
 from rootlesspy.engine.output import log_file, log_lines, logs
-from rootlesspy.engine.output.log_lines import Entry
-from rootlesspy.linux import inotify
+from rootlesspy.engine.output.log_blocks import Decoder
+from rootlesspy.light_typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Iterator
 
+    from rootlesspy.engine.output.log_lines import Entry
     from rootlesspy.engine.record import ContainerRecord
     from rootlesspy.paths import Paths
 
 _READ_BYTES = 1 << 18
+_LAST_BYTES = 1 << 14
+"""How much is read first where the last lines are wanted; each further step reads more."""
 _LONGEST_LINE_BYTES = 1 << 24
-_CHANGES = (
-    inotify.IN_MODIFY | inotify.IN_CREATE | inotify.IN_MOVED_TO
-    | inotify.IN_MOVE_SELF | inotify.IN_DELETE_SELF
-)  # fmt: skip
 
 
 class FileReader:
@@ -34,20 +30,19 @@ class FileReader:
         self._selection = selection
         self._path = log_file.location(paths, of)
         self._max_file = log_file.max_file(of)
+        bounded = selection.since_s is not None or selection.until_s is not None
+        self._decoder = Decoder(times=selection.times or bounded)
         self._poll = select.epoll()
         self._changes_fd = -1
         if selection.follow:
             # Before the first look at the files, or a change between them would be missed.
-            self._changes_fd = inotify.watch(os.path.dirname(self._path), _CHANGES)
+            self._changes_fd = _watch_directory(os.path.dirname(self._path))
             self._poll.register(self._changes_fd, select.EPOLLIN)
         self._watch = logs.Watch(paths, of.id, self._poll)
         self._partial = b""
         self._ready: list[Entry] = []
         self._files = _open_all(self._path, self._max_file)
         self._busy = True
-        # Lines that were read together have the same time: it is worked out once.
-        self._when = ""
-        self._time_ns = 0
         self.done = False
         if selection.tail is not None:
             self._ready = log_lines.last(self._newest_first(), selection.tail)
@@ -70,7 +65,7 @@ class FileReader:
             entries, self._ready = self._ready, []
             return entries
         if self._changes_fd >= 0:
-            inotify.drain(self._changes_fd)
+            _drain(self._changes_fd)
         if self._selection.follow:
             # Before the file is read: what was said before the end is in it then.
             self._watch.look()
@@ -83,9 +78,10 @@ class FileReader:
                 or self._watch.ended
                 or (until_s is not None and time.time() > until_s)
             )
-        lines = (self._partial + data).split(b"\n")
-        self._partial = lines.pop() if len(lines[-1]) < _LONGEST_LINE_BYTES else b""
-        return _joined(entry for line in lines if (entry := self._selected(line)) is not None)
+        block = self._partial + data
+        end = block.rfind(b"\n") + 1
+        self._partial = block[end:] if len(block) - end < _LONGEST_LINE_BYTES else b""
+        return self._selected(block[:end])
 
     def close(self) -> None:
         """Let go of everything."""
@@ -118,38 +114,40 @@ class FileReader:
 
     def _newest_first(self) -> Iterator[Entry]:
         for fd in reversed(self._files):
-            for line in _backwards(fd):
-                entry = self._selected(line)
-                if entry is not None:
-                    yield entry
+            for block in _backwards(fd):
+                yield from reversed(self._selected(block))
 
     def _skip_all(self) -> None:
         for fd in self._files[:-1]:
             os.close(fd)
         self._files = self._files[-1:]
 
-    def _entry(self, line: bytes) -> Entry | None:
-        """Understand one line; None for what a crash or somebody else left there."""
-        try:
-            fields = json.loads(line)
-            text, stream, when = fields["log"], fields["stream"], fields["time"]
-            if stream not in ("stdout", "stderr"):
-                return None
-            if when != self._when:
-                self._time_ns, self._when = _nanoseconds(when), when
-            text = text.encode("utf-8", "surrogateescape")
-        except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
-            return None
-        return Entry(self._time_ns, stream, text)
-
-    def _selected(self, line: bytes) -> Entry | None:
-        entry = self._entry(line)
-        if entry is None:
-            return None
-        time_s = entry.time_ns / 1e9
+    def _selected(self, block: bytes) -> list[Entry]:
+        """Return what is wanted of whole lines."""
+        entries = self._decoder.entries(block)
         since_s, until_s = self._selection.since_s, self._selection.until_s
-        early = since_s is not None and time_s < since_s
-        return None if early or (until_s is not None and time_s > until_s) else entry
+        if since_s is not None:
+            entries = [entry for entry in entries if entry.time_ns / 1e9 >= since_s]
+        if until_s is not None:
+            entries = [entry for entry in entries if entry.time_ns / 1e9 <= until_s]
+        return entries
+
+
+def _watch_directory(path: str) -> int:
+    """Return a descriptor that is readable when files of a log have grown or were renamed."""
+    from rootlesspy.linux import inotify
+
+    changes = (
+        inotify.IN_MODIFY | inotify.IN_CREATE | inotify.IN_MOVED_TO
+        | inotify.IN_MOVE_SELF | inotify.IN_DELETE_SELF
+    )  # fmt: skip
+    return inotify.watch(path, changes)
+
+
+def _drain(changes_fd: int) -> None:
+    from rootlesspy.linux import inotify
+
+    inotify.drain(changes_fd)
 
 
 def _open_all(path: str, max_file: int) -> list[int]:
@@ -184,46 +182,24 @@ def _name(path: str, number: int) -> str:
 
 
 def _backwards(fd: int) -> Iterator[bytes]:
-    """Yield the whole lines of a file, the last one first; leave the position behind that one."""
+    """Yield blocks of a file's whole lines, the last one first; leave the position behind that."""
     at = os.fstat(fd).st_size
+    step = _LAST_BYTES
     rest = b""
     ended = False
     while at > 0:
-        step = min(at, _READ_BYTES)
-        at -= step
-        block = os.pread(fd, step, at) + rest
+        size = min(at, step)
+        at -= size
+        step = min(_READ_BYTES, 2 * step)
+        block = os.pread(fd, size, at) + rest
         if not ended:
             end = block.rfind(b"\n") + 1
             if not end:
                 rest = block
                 continue
             os.lseek(fd, at + end, os.SEEK_SET)
-            block, ended = block[: end - 1], True
-        rest, *lines = block.split(b"\n")
-        yield from reversed(lines)
-    if ended:
-        yield rest
-
-
-def _nanoseconds(when: str) -> int:
-    """Understand a time of log_file.timestamp(); raises ValueError, TypeError."""
-    moment = datetime.fromisoformat(when[:19]).replace(tzinfo=UTC)
-    fraction = int(when[20:].rstrip("Z").ljust(9, "0")[:9])
-    return int(moment.timestamp()) * 1_000_000_000 + fraction
-
-
-def _joined(entries: Iterable[Entry]) -> list[Entry]:
-    """Make one entry of those that one stream wrote at one time."""
-    found: list[Entry] = []
-    texts: list[bytes] = []
-    for entry in entries:
-        if found and found[-1][:2] == entry[:2]:
-            texts.append(entry.text)
-            continue
-        if found:
-            found[-1] = found[-1]._replace(text=b"".join(texts))
-        found.append(entry)
-        texts = [entry.text]
-    if found:
-        found[-1] = found[-1]._replace(text=b"".join(texts))
-    return found
+            block, ended = block[:end], True
+        # Where the first line begins is known when the line end before it is.
+        begin = block.find(b"\n") + 1 if at else 0
+        rest = block[:begin]
+        yield block[begin:]

@@ -13,7 +13,8 @@ then its output is dropped, counted, and the loss is said in the log and to `los
 from __future__ import annotations
 
 import time
-from typing import TYPE_CHECKING
+
+from rootlesspy.light_typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from rootlesspy.engine.output.log_budget import Budget

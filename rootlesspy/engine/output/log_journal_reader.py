@@ -9,12 +9,12 @@ from __future__ import annotations
 import os
 import select
 import time
-from typing import TYPE_CHECKING
 
 from rootlesspy.engine import record
 from rootlesspy.engine.output import log_lines, logs
 from rootlesspy.engine.output.events import MESSAGE_ID
 from rootlesspy.engine.output.log_lines import Entry
+from rootlesspy.light_typing import TYPE_CHECKING
 from rootlesspy.systemd import journal_reader
 
 if TYPE_CHECKING:
@@ -150,16 +150,17 @@ def _await_last_words(paths: Paths, of: ContainerRecord) -> None:
     """Wait until what a container said before its recent end is in the journal."""
     found = record.load(paths, of.id)
     ended = found.exit if found is not None else None
-    if ended is None or not 0 <= time.time() - ended.finished_s < _RECENT_S:
+    ago_s = time.time() - ended.finished_s if ended is not None else _RECENT_S
+    if ended is None or not 0 <= ago_s < _RECENT_S:
         return
     reader = journal_reader.Reader(
         _end_of(of), fields=("RP_TIME",), follow=True, since_s=ended.started_s
     )
-    deadline = ended.finished_s + _LATE_S
+    deadline = time.monotonic() + _LATE_S - ago_s
     poller = select.poll()
     poller.register(reader.fileno(), select.POLLIN)
     try:
-        while not reader.done and (left_s := deadline - time.time()) > 0:
+        while not reader.done and (left_s := deadline - time.monotonic()) > 0:
             if poller.poll(int(left_s * 1000) + 1) and any(
                 int(each.get("RP_TIME", b"0")) >= ended.started_s * 1e9 for each in reader.read()
             ):

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, NamedTuple
+import io
+
+from rootlesspy.light_typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -33,6 +35,10 @@ class Lines:
     def __init__(self) -> None:
         self._inside = {"stdout": False, "stderr": False}
 
+    def has_begun(self, stream: str) -> bool:
+        """Say whether a line of a stream goes on."""
+        return self._inside[stream]
+
     def cut(self, entry: Entry) -> Iterator[Piece]:
         """Yield the pieces of one entry."""
         for text in split(entry.text):
@@ -43,9 +49,7 @@ class Lines:
 
 def split(text: bytes) -> list[bytes]:
     """Split at line ends alone and keep them; bytes.splitlines() also splits at CR."""
-    lines = [line + b"\n" for line in text.split(b"\n")]
-    lines[-1] = lines[-1][:-1]
-    return lines if lines[-1] else lines[:-1]
+    return io.BytesIO(text).readlines()
 
 
 def last(newest_first: Iterable[Entry], count: int) -> list[Entry]:

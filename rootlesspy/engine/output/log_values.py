@@ -5,11 +5,10 @@ Loaded only where one of them is given, or containers.conf speaks of logs.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from rootlesspy.engine.inputs import values
 from rootlesspy.engine.output.logging import DRIVERS, TAG_FIELDS
 from rootlesspy.errors import UsageError
+from rootlesspy.light_typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -10,9 +10,8 @@ Hot: the supervisor opens one sink, writes what it reads from the payload, and c
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Protocol
-
 from rootlesspy.errors import Unsupported
+from rootlesspy.light_typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
     from rootlesspy.engine.record import ContainerRecord

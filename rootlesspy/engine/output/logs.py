@@ -7,16 +7,16 @@ from __future__ import annotations
 
 import os
 import select
-from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 from rootlesspy.engine import record
 from rootlesspy.engine.output import logging
 from rootlesspy.engine.output.log_lines import Lines
 from rootlesspy.errors import Error, NotFound, Unsupported
+from rootlesspy.light_typing import TYPE_CHECKING, NamedTuple, Protocol
 from rootlesspy.systemd import journal
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterable, Iterator, Sequence
 
     from rootlesspy.engine.output.log_lines import Entry
     from rootlesspy.engine.record import Container, ContainerRecord
@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 
 LOOK_S = 1.0
 """How often to look where nothing tells."""
+_LONGEST_S = 3600.0
+"""How long to wait for a moment that the clock may jump to; poll(2) ends at 25 days."""
 
 
 class Selection(NamedTuple):
@@ -34,6 +36,8 @@ class Selection(NamedTuple):
     tail: int | None = None
     """This many lines at most, the newest; None: all."""
     follow: bool = False
+    times: bool = True
+    """Whether entries need have their times."""
 
 
 class Reader(Protocol):
@@ -109,8 +113,6 @@ def driver(paths: Paths, of: ContainerRecord) -> str:
 
 def open_reader(paths: Paths, of: ContainerRecord, selection: Selection) -> Reader:
     """Begin to read a container's log; raises Unsupported when nothing was logged, NotFound."""
-    from rootlesspy.engine.output import log_file_reader, log_journal_reader
-
     chosen = driver(paths, of)
     if chosen == "passthrough":
         raise Unsupported(
@@ -126,14 +128,18 @@ def open_reader(paths: Paths, of: ContainerRecord, selection: Selection) -> Read
             hint=journal.CURE,
         )
     if chosen == "json-file":
+        from rootlesspy.engine.output import log_file_reader
+
         return log_file_reader.FileReader(paths, of, selection)
+    from rootlesspy.engine.output import log_journal_reader
+
     return log_journal_reader.JournalReader(paths, of, selection)
 
 
 def read(
     paths: Paths, records: Sequence[ContainerRecord], selection: Selection
-) -> Iterator[tuple[int, Entry]]:
-    """Yield the entries of containers and the container's index; raises as open_reader.
+) -> Iterator[tuple[int, list[Entry]]]:
+    """Yield a container's index and what of its log has come; raises as open_reader.
 
     Following reads all of them as they speak, otherwise one follows the other.
     """
@@ -143,8 +149,8 @@ def read(
             yield from _multiplex(readers)
         else:
             for index, reader in enumerate(readers):
-                for _, entry in _multiplex([reader]):
-                    yield index, entry
+                for _, entries in _multiplex([reader]):
+                    yield index, entries
     finally:
         for reader in readers:
             reader.close()
@@ -162,34 +168,41 @@ def tail(paths: Paths, of: ContainerRecord, count: int) -> list[str]:
     lines: list[str] = []
     cut = Lines()
     try:
-        for _, entry in read(paths, [of], Selection(tail=count)):
-            for piece in cut.cut(entry):
-                text = piece.text.decode("utf-8", "replace").rstrip("\r\n")
-                if piece.begins:
-                    lines.append(text)
-                else:
-                    lines[-1] += text
+        found = read(paths, [of], Selection(tail=count, times=False))
+        entries = (entry for _, several in found for entry in several)
+        for piece in (piece for entry in entries for piece in cut.cut(entry)):
+            text = piece.text.decode("utf-8", "replace").rstrip("\r\n")
+            if piece.begins:
+                lines.append(text)
+            else:
+                lines[-1] += text
     except (Unsupported, NotFound, OSError):
         return []
     return lines[-count:]
 
 
-def _multiplex(readers: list[Reader]) -> Iterator[tuple[int, Entry]]:
+def _multiplex(readers: list[Reader]) -> Iterator[tuple[int, list[Entry]]]:
     """Yield from whichever reader has something until all are done."""
     running = dict(enumerate(readers))
     while running:
-        poller = select.poll()
-        timeouts = [0.0 if each.fileno() < 0 else each.timeout_s() for each in running.values()]
-        for each in running.values():
-            if each.fileno() >= 0:
-                poller.register(each.fileno(), select.POLLIN)
-        known = [each for each in timeouts if each is not None]
-        poller.poll(int(min(known) * 1000) + 1 if known else None)
+        # Who has no descriptor has something already.
+        if all(each.fileno() >= 0 for each in running.values()):
+            _wait(running.values())
         for index, reader in list(running.items()):
-            for entry in reader.read():
-                yield index, entry
+            entries = reader.read()
+            if entries:
+                yield index, entries
             if reader.done:
                 del running[index]
+
+
+def _wait(readers: Iterable[Reader]) -> None:
+    """Wait until one of them may have something."""
+    poller = select.poll()
+    for each in readers:
+        poller.register(each.fileno(), select.POLLIN)
+    known = [timeout_s for each in readers if (timeout_s := each.timeout_s()) is not None]
+    poller.poll(int(min(_LONGEST_S, *known) * 1000) + 1 if known else None)
 
 
 def _supervisor(directory: str) -> int:
@@ -203,12 +216,12 @@ def _supervisor(directory: str) -> int:
 
 def _is_to_restart(paths: Paths, found: Container) -> bool:
     """Say whether systemd is about to start an ended container again, or has not decided yet."""
+    if found.record.restart in ("", "no"):
+        return False
     from rootlesspy.engine.supervision import service
     from rootlesspy.systemd import bus
     from rootlesspy.systemd import service as unit
 
-    if found.record.restart in ("", "no"):
-        return False
     name = service.unit_name(found.record.name)
     try:
         connection = bus.connect(os.path.dirname(paths.require_runtime()))

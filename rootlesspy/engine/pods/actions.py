@@ -8,12 +8,12 @@ from __future__ import annotations
 import fcntl
 import os
 import time
-from typing import TYPE_CHECKING
 
-from rootlesspy.engine import ending, lifecycle, limits, specgen
+from rootlesspy.engine import ending, idmap, isolation, lifecycle, limits, record, specgen
 from rootlesspy.engine.pods import store
 from rootlesspy.engine.supervision import attach, control, service
 from rootlesspy.errors import Conflict, Error, Unsupported, UsageError
+from rootlesspy.light_typing import TYPE_CHECKING
 from rootlesspy.network import driver
 from rootlesspy.paths import private_directory
 from rootlesspy.systemd import bus, cgroup, scope
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from rootlesspy.engine.inputs.request import RunRequest
     from rootlesspy.engine.pods.store import Pod
     from rootlesspy.engine.record import Container
+    from rootlesspy.network.driver import Selection
     from rootlesspy.oci.runtime_spec import LinuxResources
     from rootlesspy.paths import Paths
     from rootlesspy.report import Reporter
@@ -33,39 +34,75 @@ if TYPE_CHECKING:
 
 _SHM_BYTES = 64 * 1024 * 1024
 _STOP_TIMEOUT_S = 30.0
+_POLL_S = 0.05
 _STARTED = "started"
 _AROUND = ("rp-pod.slice", "rp.slice")
 
 
 def create(
-    paths: Paths, request: RunRequest, share: tuple[str, ...], reporter: Reporter, *, infra: bool
+    paths: Paths,
+    request: RunRequest,
+    share: tuple[str, ...],
+    reporter: Reporter,
+    *,
+    infra: bool,
+    exit_policy: str = "continue",
 ) -> Pod:
     """Make a pod: what is asked of a container's namespaces and limits is asked of the pod's.
 
     share: kinds of store.KINDS' values.  Raises Conflict, UsageError, Unsupported.
     """
     private_directory(paths.require_runtime())
-    if request.network.networks:
-        raise UsageError("a pod is in no user-defined network", hint="give networks to its members")
-    if request.network.driver in driver.SHARED:
-        raise UsageError("a pod shares nobody else's network")
-    published = infra and "network" in share
-    if request.publish and not published:
-        raise UsageError("--publish needs a network that the pod shares: --share net")
-    selection = driver.select(request.network, request.publish if published else ())
+    share = share if infra else ()
+    selection = _select(paths, request, shares_network="network" in share)
     if selection.notice:
         reporter.notice(selection.notice)
-    resources = dict(specgen.resources(request))
+    choice = None
+    if infra and idmap.is_chosen_late(request):
+        from rootlesspy.engine import idmap_choice
+
+        choice = idmap_choice.choose(paths, request, (), "")
+        request = request._replace(id_maps=choice.lines())
+    try:
+        pod = _described(request, selection, request.name or store.new_name(paths), share)
+        pod = pod._replace(infra=infra, exit_policy=exit_policy)
+        _limits(pod)
+        store.create(paths, pod)
+    finally:
+        if choice is not None:
+            choice.release()
+    return pod
+
+
+def _select(paths: Paths, request: RunRequest, *, shares_network: bool) -> Selection:
+    """Find out how the members will be connected.  Raises Conflict, UsageError, Unsupported."""
+    network = request.network
+    if network.driver in driver.SHARED:
+        raise UsageError("a pod shares nobody else's network")
+    if not shares_network:
+        for option, given in (("--publish", request.publish), ("--network NAME", network.networks)):
+            if given:
+                raise UsageError(f"{option} needs a network that the pod shares: --share net")
+    if network.networks:
+        from rootlesspy.engine.networks import membership
+
+        network = membership.resolve(paths, network)
+    return driver.select(network, request.publish)
+
+
+def _described(request: RunRequest, selection: Selection, name: str, share: tuple[str, ...]) -> Pod:
+    """Return a new pod as it is kept on disk."""
+    resources = dict(isolation.resources(request))
     if request.pids_limit is None:
         resources.pop("pids")
-    pod = store.Pod(
+    return store.Pod(
         id=store.new_id(),
-        name=request.name or store.new_name(paths),
+        name=name,
         created_s=time.time(),
         labels=dict(request.labels),
-        share=list(share) if infra else [],
-        infra=infra,
-        hostname=request.hostname or request.name or "",
+        share=list(share),
+        infra=True,
+        hostname=request.hostname or name,
         network=dict(selection.request._asdict()),
         ports=[list(each) for each in selection.ports],
         resolver={
@@ -79,12 +116,8 @@ def create(
         shm_size_bytes=request.shm_size_bytes or _SHM_BYTES,
         sysctls=specgen.sysctls(request) if "network" in share else {},
         ignore_missing_limits=request.ignore_missing_limits,
+        id_maps=[[list(line) for line in lines] for lines in request.id_maps],
     )
-    if not pod.hostname:
-        pod = pod._replace(hostname=pod.name)
-    _limits(pod)
-    store.create(paths, pod)
-    return pod
 
 
 def start_service(paths: Paths, pod: Pod) -> bool:
@@ -174,6 +207,23 @@ def remove(
     store.remove(paths, pod)
 
 
+def is_awaited(paths: Paths, pod: Pod) -> bool:
+    """Say whether a member is being started, or will be by systemd (--restart)."""
+    found = store.members(paths, pod)
+    if any(record.is_locked(paths.container(each.record.id)) for each in found):
+        return True
+    restarting = [each.record.name for each in found if each.record.restart != "no"]
+    if not restarting:
+        return False
+    connection = bus.connect(os.path.dirname(paths.require_runtime()))
+    try:
+        return any(
+            _is_active(connection, service.unit_name(name), "deactivating") for name in restarting
+        )
+    finally:
+        connection.close()
+
+
 def was_started(paths: Paths, pod: Pod) -> bool:
     """Say whether a pod has ever run."""
     return os.path.exists(f"{paths.pods}/{pod.name}/{_STARTED}")
@@ -213,7 +263,11 @@ def _start_slice(connection: Bus, pod: Pod) -> None:
         job = connection.start_transient_unit(pod.slice, wanted)
     except BusError as error:
         raise scope.explain(error, pod.slice) from error
-    connection.wait_job(job, _STOP_TIMEOUT_S)
+    result = connection.wait_job(job, _STOP_TIMEOUT_S)
+    if result != "done":
+        raise Error(
+            f"{pod.slice} was not started: {result}", hint=f"systemctl --user status {pod.slice}"
+        )
 
 
 def _stop_slices(connection: Bus, paths: Paths, pod: Pod) -> None:
@@ -225,15 +279,25 @@ def _stop_slices(connection: Bus, paths: Paths, pod: Pod) -> None:
         shown = connection.unit_properties(
             name, "org.freedesktop.systemd1.Slice", ("ControlGroup",)
         )
-        group = str(shown.get("ControlGroup") or "")
         # The user may have made others in it.
-        if group and not any(each.is_dir() for each in os.scandir(cgroup.directory(group))):
+        if _is_empty(str(shown.get("ControlGroup") or "")):
             scope.stop(connection, name, _STOP_TIMEOUT_S)
 
 
-def _is_active(connection: Bus, name: str) -> bool:
+def _is_empty(group: str) -> bool:
+    """Say whether a cgroup is there, with no other one in it."""
+    if not group:
+        return False
+    try:
+        with os.scandir(cgroup.directory(group)) as entries:
+            return not any(each.is_dir() for each in entries)
+    except FileNotFoundError:
+        return False
+
+
+def _is_active(connection: Bus, name: str, *more: str) -> bool:
     state = connection.unit_properties(name, bus.UNIT, ("ActiveState",)).get("ActiveState")
-    return state in ("active", "activating")
+    return state in ("active", "activating", *more)
 
 
 def _lock(paths: Paths) -> int:
@@ -256,7 +320,7 @@ def _start(connection: Bus, paths: Paths, pod: Pod) -> None:
     private_directory(paths.container_runtime(pod.id))
     listener = control.listen(paths, pod.id, control.STARTER)
     try:
-        unit.wait(connection, pod.unit, unit.start_transient(connection, wanted))
+        unit.wait(connection, pod.unit, _start_unit(connection, wanted))
     except Error:
         listener.setblocking(False)
         try:
@@ -270,6 +334,32 @@ def _start(connection: Bus, paths: Paths, pod: Pod) -> None:
         raise
     finally:
         listener.close()
+
+
+def _start_unit(connection: Bus, wanted: unit.Service) -> str:
+    """Have the service started, once the one before it has ended.  Raises Conflict, Error."""
+    deadline = time.monotonic() + _STOP_TIMEOUT_S
+    while True:
+        try:
+            return unit.start_transient(connection, wanted)
+        except Conflict:
+            if time.monotonic() > deadline:
+                raise
+            time.sleep(_POLL_S)
+
+
+def release_slices(paths: Paths, pod: Pod) -> None:
+    """Stop the slices of a pod whose service ends by itself, which holds the lock of all pods."""
+    connection = bus.connect(os.path.dirname(paths.require_runtime()))
+    try:
+        _stop_slices(connection, paths, pod)
+    finally:
+        connection.close()
+
+
+def try_lock(paths: Paths) -> int | None:
+    """Take the lock of all pods, None when somebody has it; closing the descriptor releases it."""
+    return record.lock(paths.pods)
 
 
 def _stop_units(paths: Paths, pod: Pod) -> None:

@@ -10,14 +10,14 @@ from __future__ import annotations
 
 import os
 import signal
-from typing import TYPE_CHECKING
 
 from rootlesspy.engine import idmap
-from rootlesspy.engine.pods import store
+from rootlesspy.engine.pods import actions, client, store
 from rootlesspy.engine.supervision import control, etc_files
 from rootlesspy.engine.supervision.loop import Loop
 from rootlesspy.errors import Error, RuntimeFailure
-from rootlesspy.linux import process
+from rootlesspy.light_typing import TYPE_CHECKING
+from rootlesspy.linux import process, procfs
 from rootlesspy.network import driver
 from rootlesspy.network.ports import PortMapping
 from rootlesspy.paths import private_directory
@@ -34,6 +34,8 @@ if TYPE_CHECKING:
 
 _FILES = {"network": "net", "mount": "mnt"}
 _NETWORK_RETRY_S = 1.0
+_RECHECK_S = 0.5
+_FOLLOWED_AFTER_S = 5.0
 
 
 def serve(name: str, paths: Paths, reporter: Reporter) -> int:
@@ -65,6 +67,14 @@ def serve(name: str, paths: Paths, reporter: Reporter) -> int:
         service.end()
 
 
+def _now(paths: Paths, pod: Pod) -> Pod:
+    """Return a pod as it is on disk now."""
+    try:
+        return store.find(paths, pod.name)
+    except Error:
+        return pod
+
+
 def _unexpected(error: OSError) -> RuntimeFailure:
     return RuntimeFailure(f"the pod's namespaces cannot be made: {error}", step="pod")
 
@@ -82,7 +92,12 @@ class _Service:
         self._loop = Loop()
         self._exit_code: int | None = None
         self._pid = 0
+        self._start = 0
         self._pidfd = -1
+        self._lock_fd = -1
+        self._resolv_conf = ""
+        self._members: set[socket.socket] = set()
+        self._is_left = False
         self._channel: sync.Channel
         self._fds: dict[str, int] = {}
         self._selection: Selection
@@ -95,12 +110,19 @@ class _Service:
         pod, paths = self._pod, self._paths
         request = driver.restore(pod.network)
         ports = tuple(PortMapping(*each) for each in pod.ports)  # type: ignore[arg-type]  # as written
+        self._lock_fd = store.hold(paths, pod)
         self._selection = driver.select(request, ports)
         if self._selection.notice:
             self._reporter.notice(self._selection.notice)
+        if request.networks:
+            from rootlesspy.engine.networks import membership
+
+            self._selection = membership.reserve(paths, pod, self._selection, pod=pod.name)
         known_as = pod.hostname, pod.name
-        etc_files.write_pod(paths, pod.id, known_as, pod.resolver, self._selection)
-        maps = idmap.maps_for(pod.userns)
+        self._resolv_conf = etc_files.write_pod(
+            paths, pod.id, known_as, pod.resolver, self._selection
+        )
+        maps = idmap.of(pod)
         kinds = ("user", "mount", *pod.share)
         place = f"{paths.container_runtime(pod.id)}/root"
         os.makedirs(place, mode=0o700, exist_ok=True)
@@ -108,11 +130,12 @@ class _Service:
             place=place,
             hostname=pod.hostname if "uts" in pod.share else "",
             shm_size_bytes=pod.shm_size_bytes,
-            set_groups=not maps.is_single(),
+            set_groups=maps.needs_helpers(),
             loopback="network" in pod.share and request.driver == "none",
             sysctls=tuple(pod.sysctls.items()),
         )
         self._pid, self._pidfd, self._channel = hold.launch(plan, kinds)
+        self._start = procfs.start_time(self._pid) or 0
         for kind in kinds:
             path = f"/proc/{self._pid}/ns/{_FILES.get(kind, kind)}"
             self._fds[kind] = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
@@ -121,6 +144,7 @@ class _Service:
         self._expect_ready()
         if "network" in pod.share:
             self._start_network()
+            self._join_networks()
         self._channel.send(sync.PLACED)
         self._expect_ready()
         self._listener = control.listen(paths, pod.id, control.CONTROL)
@@ -136,13 +160,14 @@ class _Service:
         self._loop.watch(self._pidfd, lambda: self._stop(1))
         self._loop.watch(self._listener.fileno(), self._accept)
         self._watch_network()
+        self._loop.after("resolv.conf", _FOLLOWED_AFTER_S, self._follow_resolvers)
         self._notifier.send(notify.READY)
         while self._exit_code is None:
             self._loop.turn()
         return self._exit_code
 
     def end(self) -> None:
-        """End the network helper and the child, and wait for both."""
+        """End the network helper and the child, and wait for both; leave the networks."""
         if self._pending is not None:
             self._pending.cancel()
         if self._pidfd >= 0:
@@ -150,10 +175,18 @@ class _Service:
                 signal.pidfd_send_signal(self._pidfd, signal.SIGKILL)
                 os.waitpid(self._pid, 0)
             except (ProcessLookupError, ChildProcessError):
-                return
+                # It was killed.
+                pass
             finally:
                 os.close(self._pidfd)
                 self._pidfd = -1
+        if self._pod.network.get("networks"):
+            from rootlesspy.engine.networks import membership
+
+            # Those that it has been connected with since, too.
+            membership.release(self._paths, _now(self._paths, self._pod))
+        if self._is_left:
+            actions.release_slices(self._paths, self._pod)
 
     def _stop(self, code: int) -> None:
         self._exit_code = code
@@ -171,9 +204,80 @@ class _Service:
         except OSError:
             # It left again.
             return
-        kinds = list(self._fds)
-        control.send(end, "namespaces", list(self._fds.values()), {"kinds": kinds})
+        fields = {"kinds": list(self._fds), "pid": self._pid, "start": self._start}
+        control.send(end, "namespaces", list(self._fds.values()), fields)
+        if self._pod.exit_policy != "stop":
+            end.close()
+            return
+        end.setblocking(False)
+        self._loop.watch(end.fileno(), lambda: self._hear(end))
+
+    # --- --exit-policy stop -------------------------------------------------------------------
+
+    def _hear(self, end: socket.socket) -> None:
+        """Count a member while its connection is open."""
+        try:
+            message = control.receive(end)
+        except BlockingIOError:
+            return
+        except (OSError, ValueError):
+            message = None
+        if message is not None:
+            message.close()
+            if message.kind == client.MEMBER:
+                self._members.add(end)
+            return
+        self._loop.forget(end.fileno())
         end.close()
+        if end in self._members:
+            self._members.remove(end)
+            self._loop.after("left", 0, self._end_if_left)
+
+    def _end_if_left(self) -> None:
+        """End when the last member has, unless one is started, or systemd is about to."""
+        if self._members:
+            return
+        fd = actions.try_lock(self._paths)
+        if fd is None or actions.is_awaited(self._paths, self._pod):
+            if fd is not None:
+                os.close(fd)
+            self._loop.after("left", _RECHECK_S, self._end_if_left)
+            return
+        # Until this process has ended nobody starts the pod: its slices are stopped first.
+        self._is_left = True
+        self._stop(0)
+
+    # --- its network --------------------------------------------------------------------------
+
+    def _join_networks(self) -> None:
+        """Connect the pod with the networks that it is in.  Raises RuntimeFailure."""
+        networks = self._selection.request.networks
+        if not networks:
+            return
+        from rootlesspy.engine.networks import membership
+        from rootlesspy.network.namespace import Namespace
+
+        opened = Namespace(self._fds["user"], self._fds["network"])
+        for each in networks:
+            membership.join_opened(self._paths, each.name, self._pod.id, self._pid, opened)
+
+    def _follow_resolvers(self) -> None:
+        """Keep its resolv.conf, and what members have of it, as the host's is."""
+        own = bool(self._pod.resolver.get("dns")) or "network" not in self._pod.share
+        selection = self._selection
+        if own or selection.addresses.name_servers or selection.request.driver == "none":
+            return
+        from rootlesspy.engine.pods import etc
+        from rootlesspy.engine.supervision import host_resolvers
+
+        files = host_resolvers.Files(
+            path=f"{self._paths.container_runtime(self._pod.id)}/resolv.conf",
+            written=self._resolv_conf,
+            copies=lambda: etc.copies(self._paths, self._pod),
+        )
+        host_resolvers.Follower(
+            self._pod.resolver, selection, files, self._loop, self._restart_network
+        ).begin()
 
     def _start_network(self) -> None:
         """Start the helper; the child must be traceable meanwhile, so that it can be attached."""

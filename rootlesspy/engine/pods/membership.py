@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import os
-from typing import TYPE_CHECKING
-
 from rootlesspy.engine.pods import store
 from rootlesspy.engine.pods.sharing import Provider
-from rootlesspy.errors import Conflict, UsageError
+from rootlesspy.errors import UsageError
+from rootlesspy.light_typing import TYPE_CHECKING, NamedTuple
 from rootlesspy.runtime.membership import Membership
 
 if TYPE_CHECKING:
@@ -33,8 +31,9 @@ def join(
         raise UsageError("--pod and --cgroups=disabled exclude each other: a pod is a slice")
     if not pod.infra:
         return request._replace(pod=pod.id)
-    shared = [kind for kind in pod.share if kind not in found]
-    if request.userns not in ("host-map", pod.userns):
+    own = {kind for kind in ("ipc", "pid", "uts") if getattr(request, kind)}
+    shared = [kind for kind in pod.share if kind not in found and kind not in own]
+    if request.userns not in ("host-map", pod.userns) or request.uidmap or request.gidmap:
         raise UsageError(f"--userns={request.userns}: pod {pod.name} has {pod.userns}")
     if "network" in shared:
         chosen = request.network
@@ -53,10 +52,13 @@ def join(
             f"--hostname: the members of pod {pod.name} share one",
             hint=f"rp pod create --hostname {request.hostname}",
         )
+    if "uts" in shared:
+        request = request._replace(hostname=pod.hostname)
     if shared:
         for kind in (*shared, "user"):
             found.setdefault(kind, Provider("pod", pod.id))
-    return request._replace(pod=pod.id, userns=pod.userns)
+    id_maps = tuple(tuple(tuple(line) for line in lines) for lines in pod.id_maps)
+    return request._replace(pod=pod.id, userns=pod.userns, id_maps=id_maps)
 
 
 def _make(paths: Paths, request: RunRequest, reporter: Reporter) -> RunRequest:
@@ -97,33 +99,32 @@ def namespaces(
 
     Raises Conflict when the pod does not run.
     """
-    from rootlesspy.engine.pods import actions
-    from rootlesspy.engine.supervision import control
+    from rootlesspy.engine.pods import client
 
     pod = store.find(paths, pod_id)
-    actions.start_service(paths, pod)
-    end = control.connect(paths, pod.id)
-    message = None if end is None else control.receive(end)
-    if end is None or message is None:
-        raise Conflict(f"pod {pod.name} is not running", hint=f"rp pod start {pod.name}")
-    end.close()
-    listed = message.fields.get("kinds")
-    handed = (
-        dict(zip(map(str, listed), message.fds, strict=True)) if isinstance(listed, list) else {}
-    )
+    handed = client.started(paths, pod)
     title = f"pod {pod.name}"
-    found = [Membership(handed[kind], (kind,), title) for kind in kinds]
-    way = [handed["user"], handed["mount"]]
-    for kind, fd in handed.items():
-        if kind not in kinds and kind not in ("user", "mount"):
-            os.close(fd)
-    return found, way
+    found = [Membership(handed.fds[kind], (kind,), title) for kind in kinds]
+    handed.close("user", "mount", *kinds)
+    return found, [handed.fds["user"], handed.fds["mount"]]
 
 
-def units(paths: Paths, pod_id: str) -> tuple[str, str]:
-    """Return a pod's slice, started with its limits, and its service, "" where it has none."""
-    from rootlesspy.engine.pods import actions
+class Units(NamedTuple):
+    """What of systemd's a pod's member belongs to."""
+
+    slice: str
+    service: str
+    """Empty for a pod without one."""
+    presence_fd: int = -1
+    """As long as it is open the pod has a member; -1: nobody asks."""
+
+
+def units(paths: Paths, pod_id: str) -> Units:
+    """Return a pod's slice, started with its limits, and its service.  Raises Conflict, Error."""
+    from rootlesspy.engine.pods import actions, client
 
     pod = store.find(paths, pod_id)
-    actions.start_service(paths, pod)
-    return pod.slice, pod.unit if pod.infra else ""
+    if not pod.infra:
+        actions.start_service(paths, pod)
+        return Units(pod.slice, "")
+    return Units(pod.slice, pod.unit, client.enter(paths, pod))

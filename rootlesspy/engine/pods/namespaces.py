@@ -11,11 +11,11 @@ import errno
 import fcntl
 import os
 import socket
-from typing import TYPE_CHECKING, NamedTuple
 
 from rootlesspy.engine import idmap, record
 from rootlesspy.engine.pods.sharing import Provider, provider_of
 from rootlesspy.errors import Conflict, Error, Unsupported, UsageError
+from rootlesspy.light_typing import TYPE_CHECKING, NamedTuple
 from rootlesspy.linux import mount, pathrs, process, procfs
 from rootlesspy.runtime.create import FLAGS
 from rootlesspy.runtime.membership import Membership
@@ -108,14 +108,10 @@ def _of_path(
     except OSError as error:
         raise _foreign(path) from error
     os.set_inheritable(owner, False)
-    if os.path.sameopenfile(owner, _own_userns()):
+    if os.path.samestat(os.fstat(owner), os.stat("/proc/self/ns/user")):
         raise _foreign(path)
     _check_maps(found, owner, path)
     return [Membership(owner, ("user",), title), Membership(fd, (kind,), title)]
-
-
-def _own_userns() -> int:
-    return os.open("/proc/self/ns/user", os.O_RDONLY | os.O_CLOEXEC)
 
 
 def _foreign(path: str) -> Unsupported:
@@ -127,6 +123,34 @@ def _foreign(path: str) -> Unsupported:
 
 def _check_maps(found: ContainerRecord, userns_fd: int, path: str) -> None:
     """Raise Unsupported when the user namespace maps other ids than the container's files have."""
+    mapped = _read_maps(userns_fd, path)
+    if mapped[0] != tuple(tuple(each) for each in idmap.of(found).uids):
+        raise Unsupported(
+            f"the user namespace of {path} maps other ids than this container's files have",
+            hint="one that fits: rp unshare unshare --net sleep infinity",
+        )
+
+
+def maps_of(path: str) -> tuple[tuple[tuple[int, ...], ...], ...]:
+    """Return both id maps of the user namespace at a path, line by line.
+
+    Raises UsageError for what is none, Unsupported for one that is not the caller's.
+    """
+    try:
+        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+    except OSError as error:
+        raise UsageError(f"namespace {path} cannot be opened: {error.strerror}") from error
+    try:
+        if fcntl.ioctl(fd, _NS_GET_NSTYPE) != process.CLONE_NEWUSER:
+            raise UsageError(f"{path} is not a user namespace")
+        return _read_maps(fd, path)
+    except OSError as error:
+        raise UsageError(f"{path} is not a namespace", hint="such as /proc/PID/ns/user") from error
+    finally:
+        os.close(fd)
+
+
+def _read_maps(userns_fd: int, path: str) -> tuple[tuple[tuple[int, ...], ...], ...]:
     reader, writer = os.pipe2(os.O_CLOEXEC)
     pid, child = process.clone3(0)
     if pid == 0:
@@ -138,20 +162,18 @@ def _check_maps(found: ContainerRecord, userns_fd: int, path: str) -> None:
     os.waitpid(pid, 0)
     if not text:
         raise _foreign(path)
-    mapped = [[int(number) for number in line.split()] for line in text.splitlines()]
-    if mapped != [list(each) for each in idmap.maps_for(found.userns).uids]:
-        raise Unsupported(
-            f"the user namespace of {path} maps other ids than this container's files have",
-            hint="one that fits: rp unshare unshare --net sleep infinity",
-        )
+    return tuple(
+        tuple(tuple(map(int, line.split())) for line in part.splitlines())
+        for part in text.split(";")
+    )
 
 
 def _tell_map(userns_fd: int, writer: int) -> None:
-    """Be the child of _check_maps(); never returns."""
+    """Be the child of _read_maps(); never returns."""
     try:
         process.setns(userns_fd, process.CLONE_NEWUSER)
-        with open("/proc/self/uid_map", "rb") as file:
-            os.write(writer, file.read())
+        with open("/proc/self/uid_map", "rb") as uids, open("/proc/self/gid_map", "rb") as gids:
+            os.write(writer, uids.read() + b";" + gids.read())
     finally:
         os._exit(0)
 

@@ -9,11 +9,12 @@ those who share with them but links in their directory, which count while the co
 from __future__ import annotations
 
 import os
-from typing import TYPE_CHECKING, NamedTuple
 
 from rootlesspy.engine import record
+from rootlesspy.engine.inputs.constants import KEEP_GROUPS
 from rootlesspy.engine.record import SHARERS
 from rootlesspy.errors import Error, NotFound, UsageError
+from rootlesspy.light_typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
     from rootlesspy.engine.inputs.request import RunRequest
@@ -21,7 +22,13 @@ if TYPE_CHECKING:
     from rootlesspy.paths import Paths
     from rootlesspy.report import Reporter
 
-_OPTIONS = {"ipc": "--ipc", "pid": "--pid", "uts": "--uts", "user": "--userns"}
+_OPTIONS = {
+    "ipc": "--ipc",
+    "network": "--network",
+    "pid": "--pid",
+    "user": "--userns",
+    "uts": "--uts",
+}
 
 
 class Provider(NamedTuple):
@@ -44,12 +51,12 @@ def resolve(request: RunRequest, paths: Paths, reporter: Reporter) -> RunRequest
         "ipc": request.ipc,
         "pid": request.pid,
         "uts": request.uts,
-        "user": request.userns if request.userns.startswith("container:") else "",
+        "user": request.userns if request.userns.startswith(("container:", "ns:")) else "",
     }
-    found = {kind: _provider(paths, text, _OPTIONS[kind]) for kind, text in asked.items() if text}
+    found = {kind: _provider(paths, text, kind) for kind, text in asked.items() if ":" in text}
     network = request.network
     if network.driver in ("container", "ns"):
-        provider = _provider(paths, f"{network.driver}:{network.options[0]}", "--network")
+        provider = _provider(paths, f"{network.driver}:{network.options[0]}", "network")
         found["network"] = provider
         request = request._replace(network=network._replace(options=(provider.name,)))
     if request.pod:
@@ -58,7 +65,7 @@ def resolve(request: RunRequest, paths: Paths, reporter: Reporter) -> RunRequest
     if found and "user" not in found:
         found["user"] = next(iter(found.values()))
     listed = tuple((kind, f"{each.kind}:{each.name}") for kind, each in found.items())
-    return request._replace(shares=listed, userns=_userns(paths, request, found))
+    return _with_maps(paths, request._replace(shares=listed), found)
 
 
 def provider_of(text: str) -> Provider:
@@ -142,17 +149,44 @@ def etc_directory(paths: Paths, found: ContainerRecord) -> str:
     return paths.container_runtime(provider.name) if provider.kind in ("container", "pod") else ""
 
 
-def _provider(paths: Paths, text: str, option: str) -> Provider:
+def _provider(paths: Paths, text: str, kind: str) -> Provider:
     provider = provider_of(text)
     if provider.kind == "container":
-        return provider._replace(name=record.find(paths, provider.name))
+        provider = provider._replace(name=record.find(paths, provider.name))
+        other = record.load(paths, provider.name)
+        if other is not None:
+            _refuse_provider(other.record, text, kind)
+        return provider
     if not os.path.exists(provider.name):
-        raise NotFound(f"{option} {text}: there is no {provider.name}")
+        raise NotFound(f"{_OPTIONS[kind]} {text}: there is no {provider.name}")
     return provider
 
 
-def _userns(paths: Paths, request: RunRequest, found: dict[str, Provider]) -> str:
-    """Return the mode of the id maps: that of the provider."""
+def _refuse_provider(other: ContainerRecord, text: str, kind: str) -> None:
+    """Raise UsageError where a container has nothing to share: the host's, or one kept private."""
+    mode = other.request.get(kind)
+    option = _OPTIONS[kind]
+    if kind == "ipc" and mode in ("private", "none"):
+        raise UsageError(
+            f"{option} {text}: container {other.name} was made with --ipc={mode}",
+            hint="make it with --ipc=shareable",
+        )
+    if mode == "host" or (kind == "network" and other.network.get("driver") == "host"):
+        raise UsageError(
+            f"{option} {text}: container {other.name} has the host's", hint=f"{option}=host"
+        )
+
+
+def _with_maps(paths: Paths, request: RunRequest, found: dict[str, Provider]) -> RunRequest:
+    """Return the request with the id maps of the provider."""
+    if KEEP_GROUPS in request.group_add and found:
+        raise UsageError(f"--group-add={KEEP_GROUPS} needs a user namespace of its own")
+    if found.get("user", Provider("", "")).kind == "ns":
+        from rootlesspy.engine.pods import namespaces
+
+        if request.userns.startswith("ns:"):
+            id_maps = namespaces.maps_of(found["user"].name)
+            return request._replace(userns="private", id_maps=id_maps)
     for provider in found.values():
         if provider.kind == "container":
             other = record.load(paths, provider.name)
@@ -164,8 +198,9 @@ def _userns(paths: Paths, request: RunRequest, found: dict[str, Provider]) -> st
                     f"--userns={asked}: namespaces are shared with container "
                     f"{other.record.name}, which has {other.record.userns}",
                 )
-            return other.record.userns
-    return request.userns
+            id_maps = tuple(tuple(tuple(line) for line in ids) for ids in other.record.id_maps)
+            return request._replace(userns=other.record.userns, id_maps=id_maps)
+    return request
 
 
 def _refuse_settings(request: RunRequest, found: dict[str, Provider]) -> None:

@@ -6,12 +6,12 @@ $XDG_DATA_HOME/rootlesspy/pods/NAME/pod.json      what was asked (Pod)
 
 from __future__ import annotations
 
+import errno
 import os
-import shutil
-from typing import TYPE_CHECKING, Any, NamedTuple
 
 from rootlesspy.engine import names, record, reservation, statefile
 from rootlesspy.errors import Conflict, NotFound
+from rootlesspy.light_typing import TYPE_CHECKING, Any, NamedTuple
 from rootlesspy.paths import private_directory
 
 if TYPE_CHECKING:
@@ -20,12 +20,14 @@ if TYPE_CHECKING:
 
 KINDS = {"net": "network", "ipc": "ipc", "uts": "uts", "pid": "pid"}
 """What --share names, and the spec's names of it."""
+# Of network.ports.PortMapping.
+_PORT_FIELDS = 4
 SHARED = ("ipc", "network", "uts")
 """What is shared unless something else is asked for."""
 
 
 class Pod(NamedTuple):
-    """What one pod is; never changes."""
+    """What one pod is; its networks alone may change."""
 
     id: str
     name: str
@@ -49,6 +51,8 @@ class Pod(NamedTuple):
     exit_policy: str = "continue"
     """continue: it goes on without running members."""
     ignore_missing_limits: bool = False
+    id_maps: list[list[list[int]]] = []  # noqa: RUF012 - never written to
+    """As engine.record has them."""
 
     @property
     def unit(self) -> str:
@@ -72,13 +76,22 @@ def create(paths: Paths, pod: Pod) -> None:
     if os.path.lexists(f"{paths.names}/{pod.name}"):
         raise Conflict(f"name {pod.name!r} is in use by a container")
     reservation.check_unit(paths, "pod", pod.name)
+    private_directory(paths.tmp)
+    made = f"{paths.tmp}/pod-{pod.id}"
+    lock_fd = record.make_locked(made)
     try:
-        os.mkdir(path, 0o700)
-    except FileExistsError:
+        statefile.write(f"{made}/pod.json", pod._asdict(), durable=True)
+        os.rename(made, path)
+        statefile.sync_directory(paths.pods)
+    except OSError as error:
+        _remove_tree(made)
+        if error.errno not in (errno.ENOTEMPTY, errno.EEXIST, errno.ENOTDIR):
+            raise
         raise Conflict(
             f"name {pod.name!r} is in use by a pod", hint=f"rp pod rm {pod.name}"
         ) from None
-    statefile.write(f"{path}/pod.json", pod._asdict(), durable=True)
+    finally:
+        os.close(lock_fd)
 
 
 def find(paths: Paths, text: str) -> Pod:
@@ -88,6 +101,8 @@ def find(paths: Paths, text: str) -> Pod:
     fitting = [each for each in everything(paths) if text and each.id.startswith(text)]
     if len(fitting) > 1:
         raise Conflict(f"pod id {text} is not unique: {len(fitting)} begin with it")
+    if not fitting and names.is_valid(text) and os.path.isdir(f"{paths.pods}/{text}"):
+        raise statefile.DamagedError(f"pod {text} is damaged", hint=f"rp pod rm -f {text}")
     if not fitting:
         raise NotFound(f"no pod with name or id {text!r}", hint="rp pod ps lists them")
     return fitting[0]
@@ -104,10 +119,62 @@ def everything(paths: Paths) -> list[Pod]:
 
 
 def enlist(paths: Paths, pod: Pod, container_id: str) -> None:
-    """Note that a container belongs to the pod.  Raises OSError."""
+    """Note that a container belongs to the pod.  Raises Conflict for one that is gone, OSError."""
     members = f"{paths.pods}/{pod.name}/members"
-    os.makedirs(members, mode=0o700, exist_ok=True)
+    try:
+        # Not what is above it: a pod that was removed meanwhile would be half there again.
+        os.mkdir(members, mode=0o700)
+    except FileExistsError:
+        pass
+    except FileNotFoundError:
+        raise Conflict(f"pod {pod.name} was removed meanwhile") from None
     os.symlink(paths.container(container_id), f"{members}/{container_id}")
+
+
+def delist(paths: Paths, pod_id: str, container_id: str) -> None:
+    """Note that a container is gone; a pod that is gone too is no harm."""
+    for pod in everything(paths):
+        if pod.id == pod_id:
+            try:
+                os.unlink(f"{paths.pods}/{pod.name}/members/{container_id}")
+            except FileNotFoundError:
+                return
+
+
+def members_changed_ns(paths: Paths, name: str) -> int:
+    """Return when a container joined the pod of this name, left it or was renamed."""
+    try:
+        return os.stat(f"{paths.pods}/{name}/members").st_mtime_ns
+    except FileNotFoundError:
+        return 0
+
+
+def note_rename(paths: Paths, pod_id: str) -> None:
+    """Have whoever asks for the members' names look again."""
+    for pod in everything(paths):
+        if pod.id == pod_id:
+            os.utime(f"{paths.pods}/{pod.name}/members")
+
+
+def save(paths: Paths, pod: Pod) -> None:
+    """Write a pod anew whose networks have changed.  Raises OSError."""
+    statefile.write(f"{paths.pods}/{pod.name}/pod.json", pod._asdict(), durable=True)
+
+
+def hold(paths: Paths, pod: Pod) -> int:
+    """Lock a pod's directory, as its service does while it runs.  Raises Conflict, OSError.
+
+    Returns the descriptor, which holds it.
+    """
+    fd = record.lock(f"{paths.pods}/{pod.name}")
+    if fd is None:
+        raise Conflict(f"pod {pod.name} is held by another service")
+    return fd
+
+
+def is_held(paths: Paths, name: str) -> bool:
+    """Say whether the service of the pod of this name runs."""
+    return record.is_locked(f"{paths.pods}/{name}")
 
 
 def members(paths: Paths, pod: Pod) -> list[Container]:
@@ -124,10 +191,26 @@ def members(paths: Paths, pod: Pod) -> list[Container]:
 
 
 def remove(paths: Paths, pod: Pod) -> None:
-    """Forget a pod without members; its runtime directory too."""
-    shutil.rmtree(f"{paths.pods}/{pod.name}", ignore_errors=True)
+    """Forget a pod without members; its runtime directory too.  Raises OSError."""
+    private_directory(paths.tmp)
+    gone = f"{paths.tmp}/removed-{pod.id}"
+    try:
+        # At once for everybody; engine.leftovers finishes what is killed here.
+        os.rename(f"{paths.pods}/{pod.name}", gone)
+    except FileNotFoundError:
+        pass
+    _remove_tree(gone)
     if paths.runtime is not None:
-        shutil.rmtree(paths.container_runtime(pod.id), ignore_errors=True)
+        _remove_tree(paths.container_runtime(pod.id))
+
+
+def remove_damaged(paths: Paths, name: str) -> bool:
+    """Remove a pod whose file cannot be understood; say whether it was one.  Its members stay."""
+    path = f"{paths.pods}/{name}"
+    if not names.is_valid(name) or not os.path.isdir(path) or _load(paths, name) is not None:
+        return False
+    _remove_tree(path)
+    return True
 
 
 def new_name(paths: Paths) -> str:
@@ -145,7 +228,14 @@ def new_id() -> str:
 
 def _load(paths: Paths, name: str) -> Pod | None:
     try:
-        value = statefile.read(f"{paths.pods}/{name}/pod.json")
-        return Pod(**{field: value[field] for field in Pod._fields if field in value})  # type: ignore[arg-type]  # written by create()
-    except (OSError, statefile.DamagedError, TypeError):
+        found: Pod = statefile.read_as(Pod, f"{paths.pods}/{name}/pod.json")
+    except (OSError, statefile.DamagedError):
         return None
+    are_ports = all(len(each) == _PORT_FIELDS for each in found.ports)
+    return found if are_ports and found.name == name else None
+
+
+def _remove_tree(path: str) -> None:
+    import shutil
+
+    shutil.rmtree(path, ignore_errors=True)

@@ -6,11 +6,12 @@ There is no infra container: the fields that name one are empty, and it is not c
 from __future__ import annotations
 
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any
 
 from rootlesspy.engine import lifecycle
 from rootlesspy.engine.pods import actions, store
 from rootlesspy.engine.supervision import control
+from rootlesspy.light_typing import TYPE_CHECKING, Any
+from rootlesspy.network import driver
 
 if TYPE_CHECKING:
     from rootlesspy.engine.pods.store import Pod
@@ -47,7 +48,6 @@ def status(paths: Paths, pod: Pod, states: list[str]) -> str:
 def listed(paths: Paths, pod: Pod) -> dict[str, Any]:
     """Return a pod as `podman pod ps --format json` has it."""
     members = [(each, state_of(paths, each)) for each in store.members(paths, pod)]
-    networks = pod.network.get("networks")
     return {
         "Cgroup": pod.slice,
         "Containers": [
@@ -64,7 +64,8 @@ def listed(paths: Paths, pod: Pod) -> dict[str, Any]:
         "InfraId": "",
         "Name": pod.name,
         "Namespace": "",
-        "Networks": [str(each[0]) for each in networks] if isinstance(networks, list) else [],
+        "Networks": [each.name for each in driver.restore(pod.network).networks],
+        "SharedNamespaces": _shared(pod),
         "Status": status(paths, pod, [state for _, state in members]),
         "Labels": dict(pod.labels),
     }
@@ -86,7 +87,7 @@ def inspected(paths: Paths, pod: Pod) -> dict[str, Any]:
         "CgroupPath": pod.slice,
         "CreateInfra": pod.infra,
         "InfraContainerID": "",
-        "SharedNamespaces": [word for kind, word in _SHOWN.items() if kind in pod.share],
+        "SharedNamespaces": _shared(pod),
         "NumContainers": len(members),
         "Containers": [
             {"Id": each.record.id, "Name": each.record.name, "State": state}
@@ -110,6 +111,10 @@ def inspected(paths: Paths, pod: Pod) -> dict[str, Any]:
     return found
 
 
+def _shared(pod: Pod) -> list[str]:
+    return [word for kind, word in _SHOWN.items() if kind in pod.share]
+
+
 def _infra(pod: Pod) -> dict[str, Any]:
     bindings: dict[str, list[dict[str, str]]] = {}
     for address, host, inner, protocol, *_ in pod.ports:
@@ -128,7 +133,7 @@ def _infra(pod: Pod) -> dict[str, Any]:
         "DNSOption": asked.get("dns_options") or None,
         "NoManageHosts": False,
         "HostAdd": hosts or None,
-        "Networks": None,
+        "Networks": [each.name for each in driver.restore(pod.network).networks] or None,
         "NetworkOptions": None,
         "pid_ns": "shared" if "pid" in pod.share else "private",
         "userns": "host" if pod.userns == "host-map" else pod.userns,
@@ -143,6 +148,16 @@ def _moment(seconds: float) -> str:
 def pod_name(paths: Paths, pod_id: str) -> str:
     """Return the name of a container's pod; "" when it is gone."""
     return next((each.name for each in store.everything(paths) if each.id == pod_id), "")
+
+
+def networks(paths: Paths, pod_id: str) -> dict[str, Any]:
+    """Return NetworkSettings.Networks of a pod's members; without the pod nothing."""
+    from rootlesspy.engine.networks import description
+
+    for each in store.everything(paths):
+        if each.id == pod_id:
+            return description.networks_of_pod(paths, each)
+    return {}
 
 
 def pod_ports(paths: Paths, pod_id: str) -> list[list[object]]:

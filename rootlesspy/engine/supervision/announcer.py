@@ -2,18 +2,26 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
-from rootlesspy.engine.supervision import readiness
-from rootlesspy.errors import Error
+from rootlesspy.errors import Error, Undo
+from rootlesspy.light_typing import TYPE_CHECKING
 from rootlesspy.systemd import cgroup, notify
 
 if TYPE_CHECKING:
+    from rootlesspy.engine.supervision import readiness
     from rootlesspy.engine.supervision.job import Job
     from rootlesspy.engine.supervision.loop import Loop
 
 _TIMER = "ready"
 _LINE_BYTES = 4096
+
+
+def begin(task: Job, turns: Loop, undo: Undo) -> Announcer:
+    """Return the announcer of a container that is to be started; it may hear its payload."""
+    relay = None
+    if task.record.sdnotify == "container":
+        relay = notify.Relay(f"{task.paths.container_runtime(task.record.id)}/notify")
+        undo.push(relay.close)
+    return Announcer(task, turns, relay)
 
 
 class Announcer:
@@ -41,6 +49,8 @@ class Announcer:
             self._notifier.send(notify.READY, status)
         else:
             self._notifier.send(f"{status}, waiting for {self._kind}")
+            from rootlesspy.engine.supervision import readiness
+
             self._watch = readiness.Watch(self._kind, pid)
             self._schedule()
 

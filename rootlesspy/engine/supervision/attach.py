@@ -10,19 +10,19 @@ from __future__ import annotations
 import errno
 import os
 import select
-import signal
-import socket
-from typing import TYPE_CHECKING
 
 from rootlesspy.engine.supervision import control, tty
 from rootlesspy.engine.supervision.cancel import CancelledError
 from rootlesspy.errors import Error
+from rootlesspy.light_modules import signal, socket
+from rootlesspy.light_typing import TYPE_CHECKING
 from rootlesspy.runtime import terminal
 
 if TYPE_CHECKING:
     from rootlesspy.report import Reporter
 
 _CHUNK_BYTES = 65536
+_PTY_BYTES = 8192  # it gives 4 KiB at a time
 _END_OF_INPUT = b"\x04"
 _FORWARDED = (
     signal.SIGHUP,
@@ -72,11 +72,13 @@ class Client:
         self._pending = b""
         self._input_open = interactive
         self.started = False
-        self._leaves = False
-        """A signal that is not to be passed on came before it was known to run."""
+        self._early = 0
+        """A signal that came before it was known to run."""
         self._session = ""
         """The id of an exec session."""
         self._wakeup = _catch_signals()
+        self._poll = select.poll()
+        self._watched: dict[int, int] = {}
 
     def run(self) -> int:
         """Serve until the container ends or the user detaches; return rp's exit code.
@@ -100,8 +102,8 @@ class Client:
                     code = self._serve_supervisor()
                     if code is not None:
                         return code
-                    if self.started and self._leaves:
-                        raise KeyboardInterrupt
+                    if self.started and self._early:
+                        self._obey_early()
         finally:
             self._guard.restore()
 
@@ -118,18 +120,18 @@ class Client:
         return self._session
 
     def _wait(self) -> set[int]:
-        poller = select.poll()
-        poller.register(self._end.fileno(), select.POLLIN)
-        poller.register(self._wakeup, select.POLLIN)
-        if self._errors_fd >= 0:
-            poller.register(self._errors_fd, select.POLLIN)
+        readers = (self._end.fileno(), self._wakeup, self._errors_fd)
+        wanted = {fd: select.POLLIN for fd in readers if fd >= 0}
         if self._output_fd >= 0:
-            wanted = select.POLLIN | (select.POLLOUT if self._pending else 0)
-            poller.register(self._output_fd, wanted)
+            wanted[self._output_fd] = select.POLLIN | (select.POLLOUT if self._pending else 0)
             # No more is read from the caller than the container takes.
             if self._input_open and not self._pending:
-                poller.register(0, select.POLLIN)
-        return {fd for fd, _ in poller.poll()}
+                wanted[0] = select.POLLIN
+        if wanted != self._watched:
+            self._poll, self._watched = select.poll(), wanted
+            for fd, events in wanted.items():
+                self._poll.register(fd, events)
+        return {fd for fd, _ in self._poll.poll()}
 
     def _serve_supervisor(self) -> int | None:
         message = control.receive(self._end)
@@ -193,15 +195,7 @@ class Client:
             elif number == signal.SIGHUP and self.started and not _has_terminal():
                 return True
             elif not self.started:
-                if not (self._forwards or self._leaves):
-                    # It may run already: that it does is told after its first words.  A second
-                    # signal ends the start.
-                    self._leaves = number in _LEAVING
-                    continue
-                if not self._supervisor_pid:
-                    raise CancelledError(number)
-                # The supervisor unwinds what it has made so far and says so.
-                _kill(self._supervisor_pid, number)
+                self._end_start(number)
             else:
                 if number == signal.SIGCONT and self._is_terminal:
                     self._take_terminal()
@@ -211,6 +205,26 @@ class Client:
                 elif number in _LEAVING:
                     raise KeyboardInterrupt
         return False
+
+    def _end_start(self, number: int) -> None:
+        """Obey a signal that came before it is known to run.  Raises CancelledError."""
+        passed_on = self._forwards and self._supervisor_pid
+        if not (passed_on or self._early):
+            # It may run already: that it does is told after its first words.  A second signal ends
+            # the start.
+            self._early = number if self._forwards or number in _LEAVING else 0
+        elif self._supervisor_pid:
+            # The supervisor unwinds what it has made so far and says so.
+            _kill(self._supervisor_pid, number)
+        else:
+            raise CancelledError(number)
+
+    def _obey_early(self) -> None:
+        """Do what a signal asked for while it was not known to run."""
+        if not self._forwards:
+            raise KeyboardInterrupt
+        control.tell(self._end, "signal", number=self._early)
+        self._early = 0
 
     @property
     def _is_terminal(self) -> bool:
@@ -237,19 +251,20 @@ class Client:
         """Copy what the container has written; say whether there may be more."""
         if self._pending:
             self._write_input()
-        chunk = _read(self._output_fd)
-        if chunk is None:
-            return False
-        if not chunk:
+        limit_bytes = _PTY_BYTES if self._is_pty else _CHUNK_BYTES
+        output, chunk = bytearray(), _read(self._output_fd, limit_bytes)
+        while chunk:
+            output += chunk
+            chunk = _read(self._output_fd, limit_bytes) if len(output) < _CHUNK_BYTES else None
+        _write_all(1, output)
+        if chunk == b"":
             os.close(self._output_fd)
             self._output_fd = -1
-            return False
-        _write_all(1, chunk)
-        return True
+        return len(output) >= _CHUNK_BYTES
 
     def _pump_errors(self) -> bool:
         """Copy what the container has written to stderr; say whether there may be more."""
-        chunk = _read(self._errors_fd)
+        chunk = _read(self._errors_fd, _CHUNK_BYTES)
         if chunk is None:
             return False
         if not chunk:
@@ -337,10 +352,10 @@ def failure(message: control.Message) -> Error:
     return error
 
 
-def _read(fd: int) -> bytes | None:
+def _read(fd: int, limit_bytes: int) -> bytes | None:
     """Return what there is to read, b"" at the end, None when there is nothing now."""
     try:
-        return os.read(fd, _CHUNK_BYTES)
+        return os.read(fd, limit_bytes)
     except BlockingIOError:
         return None
     except OSError as error:
@@ -379,7 +394,7 @@ def _kill(pid: int, number: int) -> None:
         return
 
 
-def _write_all(fd: int, data: bytes) -> None:
+def _write_all(fd: int, data: bytes | bytearray) -> None:
     view = memoryview(data)
     while view:
         view = view[os.write(fd, view) :]

@@ -7,9 +7,9 @@ to them: none is lost, and none finds a half-made container that nobody undoes.
 from __future__ import annotations
 
 import os
-import signal
 
 from rootlesspy.errors import Error
+from rootlesspy.light_modules import signal
 
 SIGNALS = frozenset((signal.SIGTERM, signal.SIGINT, signal.SIGHUP))
 
@@ -18,7 +18,8 @@ class CancelledError(Error):
     """A signal came while a container was being made or started."""
 
     def __init__(self, number: int) -> None:
-        super().__init__(f"cancelled by {signal.Signals(number).name}")
+        names = {int(getattr(signal, each)): each for each in ("SIGTERM", "SIGINT", "SIGHUP")}
+        super().__init__(f"cancelled by {names[number]}")
         self.exit_code = 128 + number
 
 
@@ -52,9 +53,14 @@ def ignore_signals() -> None:
         signal.signal(number, signal.SIG_IGN)
 
 
-def hold() -> None:
-    """Keep the signals waiting."""
-    signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
+def hold() -> set[int]:
+    """Keep the signals waiting; return the mask for restore()."""
+    return signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
+
+
+def restore(mask: set[int]) -> None:
+    """Let the signals come that came before hold()."""
+    signal.pthread_sigmask(signal.SIG_SETMASK, mask)
 
 
 def release() -> None:

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import os
-from typing import TYPE_CHECKING, Protocol
 
-from rootlesspy.engine.supervision import control
+from rootlesspy.engine.supervision import control, failure
 from rootlesspy.errors import Error
+from rootlesspy.light_typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
     import socket
@@ -29,6 +29,8 @@ class Client:
         self.listener: Listener | None = None
         self.session: Session | None = None
         """The exec session that it is the caller of."""
+        self.follows = False
+        """It waits for the container's end; anybody else waits for an answer of its own."""
 
     def tell(self, kind: str, **fields: object) -> None:
         """Send a packet, if it is still there."""
@@ -84,6 +86,7 @@ class Clients:
 
         first: it started the container, which waits for it when it reads slowly.
         """
+        client.follows = True
         try:
             client.listener, fds = self._streams.attach(stdin=stdin, first=first)
         except Error as error:
@@ -100,10 +103,13 @@ class Clients:
             "failed", exit_code=error.exit_code, message=error.message, hint=error.hint or ""
         )
 
-    def tell_all(self, kind: str, **fields: object) -> None:
-        """Tell everybody."""
+    def tell_end(self, exit_code: int, message: str) -> None:
+        """Tell everybody that the container has ended, and how to those who waited for it."""
         for client in self._clients:
-            client.tell(kind, **fields)
+            if client.follows:
+                client.tell("exited", exit_code=exit_code, message=message)
+            else:
+                self.refuse(client, Error("the container has ended"))
 
     def _accept(self, listener: socket.socket) -> None:
         try:
@@ -132,13 +138,13 @@ class Clients:
         try:
             requests.get(message.kind, self._duties.serve_other)(client, message)
         except Exception as error:  # noqa: BLE001 - one request must not take the container along
-            text = f"internal error in the supervisor: {type(error).__name__}: {error}"
-            self.refuse(client, Error(text))
+            self.refuse(client, Error(failure.words(error)))
 
     def _attach(self, client: Client, message: Message) -> None:
         self.attach(client, stdin=bool(message.number("stdin")), first=False)
 
-    def _stop(self, _client: Client, message: Message) -> None:
+    def _stop(self, client: Client, message: Message) -> None:
+        client.follows = True
         self._duties.stop(message.text("reason") or "stop", message.seconds("timeout_s"))
 
     def _signal(self, client: Client, message: Message) -> None:
@@ -153,6 +159,7 @@ class Clients:
         self._streams.resize(message.number("rows"), message.number("columns"))
 
     def _watch(self, client: Client, _message: Message) -> None:
+        client.follows = True
         client.send("started", self._duties.started_fields())
 
     def _leave(self, client: Client, *, said_bye: bool) -> None:

@@ -10,7 +10,11 @@
       check   {}   (its health, now)
       bye     {}   (detached: the container goes on)
 
-The client that starts a container says `start` first, with the lock of its directory.  A client
+What does not fit in a packet, such as a long command line, is in a file in memory that goes with
+it: the last descriptor of a packet with the field `elsewhere`.
+
+The client that starts a container says `start` first, with the lock of its directory; before that,
+while it is still made, it may say `begin` (outlook.py).  A client
 that just disappears is treated like one that said bye.  The supervisor listens on `control` in the
 container's runtime directory, 0700; whoever starts one through systemd listens on `starter` there,
 and the supervisor calls back.
@@ -18,10 +22,10 @@ and the supervisor calls back.
 
 from __future__ import annotations
 
-import json
 import os
-import socket
-from typing import TYPE_CHECKING, NamedTuple
+
+from rootlesspy.light_modules import json, socket
+from rootlesspy.light_typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -30,6 +34,10 @@ if TYPE_CHECKING:
 
 CONTROL, STARTER = "control", "starter"
 _PACKET_BYTES = 131072
+# Linux takes 200 KB, and less where net.core.wmem_default is lower.
+_SENT_BYTES = 65536
+_ELSEWHERE = "elsewhere"
+_ELSEWHERE_BYTES = 16 * 1024 * 1024
 _FD_BYTES = 4
 _FDS = 8
 _BACKLOG = 64
@@ -123,17 +131,42 @@ def tell(end: socket.socket, kind: str, **fields: object) -> bool:
 
 
 def send(end: socket.socket, kind: str, fds: Sequence[int], fields: Mapping[str, object]) -> bool:
-    """Send one packet; say whether somebody was there to take it."""
+    """Send one packet; say whether somebody was there to take it.
+
+    A connection that lost a packet is shut down: nobody waits for an answer.
+    """
+    encoded = json.dumps({"kind": kind, **fields}).encode()
+    try:
+        if len(encoded) <= _SENT_BYTES:
+            _send(end, encoded, fds)
+        else:
+            _send_elsewhere(end, encoded, fds)
+    except OSError:
+        try:
+            end.shutdown(socket.SHUT_RDWR)
+        except OSError:
+            pass
+        return False
+    return True
+
+
+def _send(end: socket.socket, encoded: bytes, fds: Sequence[int]) -> None:
     ancillary = []
     if fds:
         packed = b"".join(fd.to_bytes(_FD_BYTES, "little") for fd in fds)
         ancillary.append((socket.SOL_SOCKET, socket.SCM_RIGHTS, packed))
-    encoded = json.dumps({"kind": kind, **fields}).encode()
+    end.sendmsg([encoded], ancillary)
+
+
+def _send_elsewhere(end: socket.socket, encoded: bytes, fds: Sequence[int]) -> None:
+    fd = os.memfd_create("packet", os.MFD_CLOEXEC)
     try:
-        end.sendmsg([encoded], ancillary)
-    except OSError:
-        return False
-    return True
+        view = memoryview(encoded)
+        while view:
+            view = view[os.write(fd, view) :]
+        _send(end, json.dumps({_ELSEWHERE: len(encoded)}).encode(), (*fds, fd))
+    finally:
+        os.close(fd)
 
 
 def receive(end: socket.socket) -> Message | None:
@@ -143,7 +176,7 @@ def receive(end: socket.socket) -> Message | None:
     """
     try:
         packet, ancillary, _, _ = end.recvmsg(
-            _PACKET_BYTES, socket.CMSG_SPACE(_FD_BYTES * _FDS), socket.MSG_CMSG_CLOEXEC
+            _PACKET_BYTES, socket.CMSG_SPACE(_FD_BYTES * (_FDS + 1)), socket.MSG_CMSG_CLOEXEC
         )
     except ConnectionError:
         return None
@@ -157,11 +190,45 @@ def receive(end: socket.socket) -> Message | None:
     if not packet:
         return None
     try:
-        return _message(packet, tuple(fds))
+        return _unpacked(packet, fds)
     except ValueError:
         for fd in fds:
             os.close(fd)
         raise
+
+
+def is_silent(end: socket.socket) -> bool:
+    """Say whether nothing has arrived yet, not even the end of the connection."""
+    try:
+        end.recv(1, socket.MSG_PEEK | socket.MSG_DONTWAIT)
+    except BlockingIOError:
+        return True
+    except ConnectionError:
+        pass
+    return False
+
+
+def _unpacked(packet: bytes, fds: list[int]) -> Message:
+    message = _message(packet, tuple(fds))
+    if _ELSEWHERE not in message.fields or not fds:
+        return message
+    fd = fds.pop()
+    try:
+        return _message(_content(fd), tuple(fds))
+    finally:
+        os.close(fd)
+
+
+def _content(fd: int) -> bytes:
+    """Return what is in the file of a packet; whoever sent it may be writing to it."""
+    if os.fstat(fd).st_size > _ELSEWHERE_BYTES:
+        raise ValueError("a packet is too large")
+    content = b""
+    while part := os.pread(fd, _ELSEWHERE_BYTES, len(content)):
+        content += part
+        if len(content) > _ELSEWHERE_BYTES:
+            raise ValueError("a packet is too large")
+    return content
 
 
 def _message(packet: bytes, fds: tuple[int, ...]) -> Message:

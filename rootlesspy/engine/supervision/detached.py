@@ -3,6 +3,11 @@
 Whoever starts it listens on `starter`; the supervisor calls back, is handed the lock of the
 container's directory and tells how the start went, as an attached one does.  So a failed start has
 the same words and exit code either way.
+
+`rp run` asks for the service as soon as the container has a name, and makes the container while
+systemd executes the supervisor, which waits for the lock.  If nothing comes of it the service is
+called off; if `rp` is killed the supervisor sees that nobody will hand it anything, removes what is
+half-made, and ends (supervise.py).
 """
 
 from __future__ import annotations
@@ -10,12 +15,11 @@ from __future__ import annotations
 import os
 import select
 import time
-from typing import TYPE_CHECKING
 
-from rootlesspy.engine import autostart, storage
-from rootlesspy.engine.supervision import attach, control, service
+from rootlesspy.engine.supervision import control, service
 from rootlesspy.errors import Conflict, Error, RuntimeFailure
-from rootlesspy.systemd import bus, linger
+from rootlesspy.light_typing import TYPE_CHECKING
+from rootlesspy.systemd import bus
 from rootlesspy.systemd import service as unit
 
 if TYPE_CHECKING:
@@ -39,65 +43,170 @@ class StartError(Exception):
         self.keep = keep
 
 
+class Start:
+    """A service that systemd was asked for; its supervisor waits for the container."""
+
+    def __init__(
+        self,
+        paths: Paths,
+        found: ContainerRecord,
+        listener: socket.socket,
+        connection: bus.Bus,
+        cookie: int,
+    ) -> None:
+        self._paths = paths
+        self._found = found
+        self._listener = listener
+        self._cookie = cookie
+        self._is_answered = False
+        self._job = ""
+        self.connection = connection
+        self.name = service.unit_name(found.name)
+
+    def hand_over(self, lock_fd: int, reporter: Reporter) -> socket.socket:
+        """Hand the container, which is whole now, to the supervisor when that calls.
+
+        Return the connection, over which notices come and then `started` or `failed`.
+        lock_fd, the lock of the container's directory, is closed here.  Raises StartError.
+        """
+        try:
+            self._job = self._enqueued()
+            end = _accept(self.connection, self._listener, self._job, self._found)
+            began_ns = reporter.began_ns
+            fds = (lock_fd, 2) if began_ns else (lock_fd,)
+            if not control.send(end, "start", fds, {"began_ns": began_ns}):
+                end.close()
+                raise _ended_early(self.name, "it was killed")
+        except Error as error:
+            raise StartError(error, keep=False) from error
+        finally:
+            os.close(lock_fd)
+            self._listener.close()
+        return end
+
+    def wait(self) -> None:
+        """Wait until systemd takes the service for ready; raises RuntimeFailure, Unsupported."""
+        unit.wait(self.connection, self.name, self._job, _READY_TIMEOUT_S)
+
+    def call_off(self) -> None:
+        """Have systemd stop and forget the service, for which there is no container after all."""
+        try:
+            if not self._is_answered:
+                self._is_answered = True
+                self._job = unit.enqueued(self.connection, self.name, self._cookie)
+            if not self._job:
+                # The service is not this start's.
+                return
+            stop = unit.stop(self.connection, self.name)
+            self.connection.wait_job(stop, _READY_TIMEOUT_S)
+            unit.reset_failed(self.connection, self.name)
+        except Error:
+            # No such unit any more, or no manager: then nothing runs.
+            return
+
+    def close(self) -> None:
+        """Close what was opened for it; doing it twice is harmless."""
+        self._listener.close()
+        self.connection.close()
+
+    def _enqueued(self) -> str:
+        """Return the job of the start, which is asked for again as long as the last one ends."""
+        connection, deadline = self.connection, time.monotonic() + _LEAVING_TIMEOUT_S
+        self._is_answered = True
+        while True:
+            try:
+                return unit.enqueued(connection, self.name, self._cookie)
+            except Conflict:
+                # The last supervisor let go of the lock, which is ours, and is about to exit.
+                if time.monotonic() > deadline:
+                    raise
+            if unit.is_restarting(connection, self.name):
+                return unit.start(connection, self.name)
+            time.sleep(_POLL_S)
+            wanted = service.of(self._found, self._paths)
+            self._cookie = unit.request_transient(connection, wanted)
+
+
+def ask(paths: Paths, found: ContainerRecord, *, installed: bool = False) -> Start:
+    """Ask systemd for the service of a container, which may still be in the making.
+
+    The caller holds the lock of its directory.  installed: it has a unit file.  Raises Error.
+    """
+    listener = control.listen(paths, found.id, control.STARTER)
+    try:
+        connection = bus.connect(os.path.dirname(paths.require_runtime()))
+        try:
+            if installed:
+                cookie = unit.request_start(connection, service.unit_name(found.name))
+            else:
+                cookie = unit.request_transient(connection, service.of(found, paths))
+        except BaseException:
+            connection.close()
+            raise
+    except BaseException:
+        listener.close()
+        raise
+    return Start(paths, found, listener, connection, cookie)
+
+
 def start(paths: Paths, found: ContainerRecord, lock_fd: int, reporter: Reporter) -> None:
-    """Start a container as a service and wait until it is ready.
+    """Start a container that exists as a service and wait until it is ready.
 
     lock_fd, the lock of its directory, is closed here.  Raises StartError.
     """
-    end, job, connection = begin(paths, found, lock_fd, reporter)
+    asked = begin(paths, found, lock_fd, reporter)
     try:
+        finish(asked, paths, found, lock_fd, reporter)
+    finally:
+        asked.close()
+
+
+def begin(paths: Paths, found: ContainerRecord, lock_fd: int, reporter: Reporter) -> Start:
+    """Ask for the service of a container that exists.
+
+    lock_fd is closed when that fails.  Raises StartError.
+    """
+    reporter.step(f"start {service.unit_name(found.name)}")
+    try:
+        return ask(paths, found, installed=_is_installed(paths, found))
+    except Error as error:
+        os.close(lock_fd)
+        raise StartError(error, keep=False) from error
+
+
+def finish(
+    asked: Start, paths: Paths, found: ContainerRecord, lock_fd: int, reporter: Reporter
+) -> None:
+    """Hand the container over and wait until it is ready.
+
+    lock_fd, the lock of its directory, is closed here.  Raises StartError.
+    """
+    end = asked.hand_over(lock_fd, reporter)
+    try:
+        from rootlesspy.systemd import linger
+
+        if notice := linger.warning(paths):
+            reporter.notice(notice)
         _await_started(end, reporter)
         reporter.step("wait until it is ready")
-        unit.wait(connection, service.unit_name(found.name), job, _READY_TIMEOUT_S)
+        asked.wait()
     except StartError:
-        _call_off(connection, found)
+        _call_off(asked.connection, found)
         raise
     except Error as error:
-        _call_off(connection, found)
+        _call_off(asked.connection, found)
         raise StartError(error, keep=True) from error
     finally:
         end.close()
-        connection.close()
-    if notice := linger.warning(paths):
-        reporter.notice(notice)
 
 
-def begin(
-    paths: Paths, found: ContainerRecord, lock_fd: int, reporter: Reporter
-) -> tuple[socket.socket, str, bus.Bus]:
-    """Have systemd start the service; return the supervisor's connection, the job and the bus.
+def _is_installed(paths: Paths, found: ContainerRecord) -> bool:
+    """Say whether a container has a unit file of its own; most have none."""
+    if not os.path.lexists(f"{paths.config}/systemd/user/{service.unit_name(found.name)}"):
+        return False
+    from rootlesspy.engine import autostart
 
-    What comes next over the connection is notices, and then `started` or `failed`.
-    """
-    try:
-        listener = control.listen(paths, found.id, control.STARTER)
-        try:
-            connection = bus.connect(os.path.dirname(paths.require_runtime()))
-            job = _enqueue(connection, paths, found, reporter)
-            end = _accept(connection, listener, job, found)
-        finally:
-            listener.close()
-        control.send(end, "start", (lock_fd,), {})
-    except Error as error:
-        raise StartError(error, keep=False) from error
-    finally:
-        os.close(lock_fd)
-    return end, job, connection
-
-
-def abandon(paths: Paths, found: ContainerRecord) -> None:
-    """Undo an interrupted start: stop the service, remove the container."""
-    try:
-        connection = bus.connect(os.path.dirname(paths.require_runtime()))
-        name = service.unit_name(found.name)
-        try:
-            connection.wait_job(unit.stop(connection, name), _READY_TIMEOUT_S)
-        finally:
-            connection.close()
-    except Error:
-        # No such unit, or no manager: then nothing runs.
-        pass
-    storage.remove(paths, found)
+    return autostart.is_installed(paths, found)
 
 
 def _call_off(connection: bus.Bus, found: ContainerRecord) -> None:
@@ -109,24 +218,6 @@ def _call_off(connection: bus.Bus, found: ContainerRecord) -> None:
         connection.wait_job(unit.stop(connection, name), _READY_TIMEOUT_S)
     except Error:
         return
-
-
-def _enqueue(connection: bus.Bus, paths: Paths, found: ContainerRecord, reporter: Reporter) -> str:
-    name = service.unit_name(found.name)
-    reporter.step(f"start {name}")
-    if autostart.is_installed(paths, found):
-        return unit.start(connection, name)
-    deadline = time.monotonic() + _LEAVING_TIMEOUT_S
-    while True:
-        if unit.is_restarting(connection, name):
-            return unit.start(connection, name)
-        try:
-            return unit.start_transient(connection, service.of(found, paths))
-        except Conflict:
-            # The last supervisor let go of the lock, which is ours, and is about to exit.
-            if time.monotonic() > deadline:
-                raise
-        time.sleep(_POLL_S)
 
 
 def _accept(
@@ -145,12 +236,15 @@ def _accept(
         connection.process()
         result = connection.job_result(job)
         if result is not None:
-            name = service.unit_name(found.name)
-            raise RuntimeFailure(
-                f"{name} ended before the container began: job {result}",
-                step="service",
-                hint=f"journalctl --user -n 20 -u {name}",
-            )
+            raise _ended_early(service.unit_name(found.name), f"job {result}")
+
+
+def _ended_early(name: str, why: str) -> RuntimeFailure:
+    return RuntimeFailure(
+        f"{name} ended before the container began: {why}",
+        step="service",
+        hint=f"journalctl --user -n 20 -u {name}",
+    )
 
 
 def _await_started(end: socket.socket, reporter: Reporter) -> None:
@@ -158,6 +252,8 @@ def _await_started(end: socket.socket, reporter: Reporter) -> None:
     while True:
         message = control.receive(end)
         if message is None:
+            from rootlesspy.engine.supervision import attach
+
             error = attach.SupervisorLostError(
                 "the container's supervisor was killed", hint="journalctl --user -n 20"
             )
@@ -168,4 +264,6 @@ def _await_started(end: socket.socket, reporter: Reporter) -> None:
             message.close()
             return
         elif message.kind == "failed":
+            from rootlesspy.engine.supervision import attach
+
             raise StartError(attach.failure(message), keep=bool(message.number("keep")))

@@ -7,8 +7,8 @@ changed, and the directory does not survive a reboot.
 from __future__ import annotations
 
 import os
-from typing import TYPE_CHECKING
 
+from rootlesspy.light_typing import TYPE_CHECKING
 from rootlesspy.network import addresses, resolver
 
 if TYPE_CHECKING:
@@ -40,15 +40,39 @@ def write_pod(
     names: tuple[str, str],
     asked: dict[str, list[object]],
     selection: Selection,
-) -> None:
+) -> str:
     """Write the files of a pod, which its members take over; names are its host name and its own.
 
-    Raises as write() does.
+    Return its resolv.conf.  Raises as write() does.
     """
     directory = paths.container_runtime(pod_id)
     os.makedirs(directory, 0o700, exist_ok=True)
     hostname, name = names
-    _write_all(directory, _contents(asked, name, hostname, selection))
+    contents = _contents(asked, name, hostname, selection)
+    _write_all(directory, contents)
+    return contents.get("resolv.conf", "")
+
+
+def refresh_pod(
+    paths: Paths,
+    pod_id: str,
+    names: tuple[str, str],
+    asked: dict[str, list[object]],
+    selection: Selection,
+) -> None:
+    """Write the files of a running pod anew, as write_pod() does."""
+    hostname, name = names
+    _replace_all(paths.container_runtime(pod_id), _contents(asked, name, hostname, selection))
+
+
+def refresh_shared(paths: Paths, found: ContainerRecord, hostname: str) -> None:
+    """Take over the files of a shared network anew, those of a running container's.
+
+    Raises OSError.
+    """
+    if elsewhere := _shared_directory(paths, found):
+        contents = _shared(elsewhere, hostname, found.name)
+        _replace_all(paths.container_runtime(found.id), contents)
 
 
 def _contents(
@@ -89,9 +113,7 @@ def refresh(paths: Paths, found: ContainerRecord, hostname: str, selection: Sele
     Raises as write() does.
     """
     contents = _contents(found.resolver, found.name, hostname, selection)
-    del contents["hostname"]
-    for name, text in contents.items():
-        replace(f"{paths.container_runtime(found.id)}/{name}", text)
+    _replace_all(paths.container_runtime(found.id), contents)
 
 
 def replace(path: str, text: str) -> None:
@@ -132,6 +154,12 @@ def _write_all(directory: str, contents: dict[str, str]) -> None:
         os.fchmod(fd, 0o644)
         os.write(fd, content.encode())
         os.close(fd)
+
+
+def _replace_all(directory: str, contents: dict[str, str]) -> None:
+    for name, text in contents.items():
+        if name != "hostname":
+            replace(f"{directory}/{name}", text)
 
 
 def _words(value: object) -> tuple[str, ...]:

@@ -7,9 +7,9 @@ the process gets: nothing is copied by the supervisor, whose side is engine.supe
 from __future__ import annotations
 
 import os
-from typing import TYPE_CHECKING, NamedTuple
 
 from rootlesspy.engine.supervision import control
+from rootlesspy.light_typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
     from rootlesspy.paths import Paths
@@ -47,7 +47,7 @@ def run(paths: Paths, text: str, request: ExecRequest, reporter: Reporter) -> in
     """
     from rootlesspy.engine import lifecycle
     from rootlesspy.engine.supervision import attach, tty
-    from rootlesspy.errors import Conflict
+    from rootlesspy.errors import Conflict, RuntimeFailure
 
     found = lifecycle.get(paths, text)
     end = lifecycle.running(paths, found)
@@ -60,7 +60,8 @@ def run(paths: Paths, text: str, request: ExecRequest, reporter: Reporter) -> in
             rows, columns = tty.size_of(0, 1)
             wish = wish._replace(rows=rows, columns=columns)
         fds = _descriptors(request)
-        control.send(end, "exec", fds, wish._asdict())
+        if not control.send(end, "exec", fds, wish._asdict()):
+            raise RuntimeFailure("the request did not reach the supervisor", step="exec")
         for fd in fds:
             if fd > 2:
                 os.close(fd)
@@ -71,7 +72,15 @@ def run(paths: Paths, text: str, request: ExecRequest, reporter: Reporter) -> in
             detach_keys=request.detach_keys,
             reporter=reporter,
         )
-        return client.run_until_started() if request.detach else client.run()
+        try:
+            return client.run_until_started() if request.detach else client.run()
+        except attach.SupervisorLostError:
+            if client.started:
+                raise
+            name = found.record.name
+            raise Conflict(
+                f"container {name} ended before the process began", hint=f"rp why {name}"
+            ) from None
     finally:
         end.close()
 

@@ -7,11 +7,11 @@ the process running.
 from __future__ import annotations
 
 import os
-import signal
-from typing import TYPE_CHECKING
 
 from rootlesspy.engine.output import events
 from rootlesspy.engine.supervision.exec_request import Wish
+from rootlesspy.light_modules import signal
+from rootlesspy.light_typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from rootlesspy.engine.record import ContainerRecord
@@ -61,6 +61,11 @@ def serve(sessions: Sessions, client: Client, message: Message, found: Container
     finally:
         if null >= 0:
             os.close(null)
+
+
+def detach(sessions: Sessions, session: Session, _turns: Loop) -> None:
+    """The client went, and leaves its session running."""
+    sessions.detach(session)
 
 
 def hang_up(sessions: Sessions, session: Session, turns: Loop) -> None:

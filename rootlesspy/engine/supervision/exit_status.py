@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import os
-import signal
 import time
-from typing import TYPE_CHECKING, NamedTuple
 
 from rootlesspy.engine import record
 from rootlesspy.errors import Error
+from rootlesspy.light_modules import signal
+from rootlesspy.light_typing import TYPE_CHECKING, NamedTuple
 from rootlesspy.systemd import scope
 
 if TYPE_CHECKING:
@@ -56,6 +56,13 @@ def of(task: Job, running: Running, seen: Seen) -> record.ExitRecord:
             if value is not None
         },
     )
+
+
+def with_warnings(task: Job, ended: record.ExitRecord) -> record.ExitRecord:
+    """Add what poststop hooks have said to an end that has nothing else to say."""
+    if task.hooks is None or ended.error:
+        return ended
+    return ended._replace(error="; ".join(task.hooks.warnings))
 
 
 def is_oom_kill(usage: cgroup.Usage | None, exit_code: int, reason: str) -> bool:

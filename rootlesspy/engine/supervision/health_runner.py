@@ -10,14 +10,14 @@ from __future__ import annotations
 
 import os
 import select
-import signal
 import time
-from typing import TYPE_CHECKING
 
 from rootlesspy.engine.output import events
 from rootlesspy.engine.supervision import healthcheck
 from rootlesspy.engine.supervision.exec_request import Wish
 from rootlesspy.errors import Error
+from rootlesspy.light_modules import signal
+from rootlesspy.light_typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from collections.abc import Callable

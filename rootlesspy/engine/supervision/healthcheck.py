@@ -19,9 +19,9 @@ startup checks.  Read by the supervisor, ps, inspect and why: nothing slow is im
 from __future__ import annotations
 
 import time
-from typing import TYPE_CHECKING, NamedTuple
 
 from rootlesspy.engine import statefile
+from rootlesspy.light_typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping

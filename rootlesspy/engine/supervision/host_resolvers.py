@@ -12,10 +12,10 @@ limited; a container that gets none keeps the resolvers it has.
 from __future__ import annotations
 
 import os
-from typing import TYPE_CHECKING
 
 from rootlesspy.engine.supervision import etc_files
 from rootlesspy.errors import Error
+from rootlesspy.light_typing import TYPE_CHECKING, NamedTuple
 from rootlesspy.linux import inotify
 
 if TYPE_CHECKING:
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
     from rootlesspy.engine.supervision.job import Job
     from rootlesspy.engine.supervision.loop import Loop
+    from rootlesspy.network.driver import Selection
 
 _HOST_FILE = "/etc/resolv.conf"
 _REPLACED = inotify.IN_ATTRIB | inotify.IN_MOVE_SELF | inotify.IN_DELETE_SELF
@@ -40,20 +41,40 @@ def follow(task: Job, turns: Loop, restart_helper: Callable[[], None]) -> None:
     own = bool(record.resolver.get("dns")) or "network" in record.shares
     if own or addresses.name_servers or task.selection.request.driver == "none":
         return
-    _Follower(task, turns, restart_helper).begin()
+    path = f"{task.paths.container_runtime(task.record.id)}/resolv.conf"
+    files = Files(path, task.resolv_conf, list)
+    Follower(record.resolver, task.selection, files, turns, restart_helper).begin()
 
 
-class _Follower:
-    """The resolv.conf of one container."""
+class Files(NamedTuple):
+    """What is kept as the host's file is."""
 
-    def __init__(self, task: Job, turns: Loop, restart_helper: Callable[[], None]) -> None:
-        self._asked = task.record.resolver
-        self._selection = task.selection
-        self._path = f"{task.paths.container_runtime(task.record.id)}/resolv.conf"
+    path: str
+    written: str
+    """What rp wrote there."""
+    copies: Callable[[], list[str]]
+    """Files of others that were made of it."""
+
+
+class Follower:
+    """The resolv.conf of one container or pod."""
+
+    def __init__(
+        self,
+        asked: dict[str, list[object]],
+        selection: Selection,
+        files: Files,
+        turns: Loop,
+        restart_helper: Callable[[], None],
+    ) -> None:
+        self._asked = asked
+        self._selection = selection
+        self._path = files.path
+        self._copies = files.copies
         self._loop = turns
         self._restart_helper = restart_helper
         self._fd = -1
-        self._written = task.resolv_conf
+        self._written = files.written
         self._targets: Targets | None = None
 
     def begin(self) -> None:
@@ -106,13 +127,10 @@ class _Follower:
     def _update(self) -> None:
         text = self._text()
         if text != self._written:
-            try:
-                if _read(self._path) != self._written:
-                    # The container has written its own: it is asked no more.
-                    return
-                etc_files.replace(self._path, text)
-            except OSError:
+            if not self._replace(self._path, text):
                 return
+            for path in self._copies():
+                self._replace(path, text)
             self._written = text
         targets = _targets()
         addresses = self._selection.addresses
@@ -121,6 +139,16 @@ class _Follower:
             # It reads the host's file when it starts.
             self._targets = targets
             self._restart_helper()
+
+    def _replace(self, path: str, text: str) -> bool:
+        """Write the new text, unless the container has written its own: it is asked no more."""
+        try:
+            if _read(path) != self._written:
+                return False
+            etc_files.replace(path, text)
+        except OSError:
+            return False
+        return True
 
 
 def _targets() -> Targets:

@@ -5,13 +5,14 @@ Made from the record and the spec on disk, so that `rp run`, `rp start` and syst
 
 from __future__ import annotations
 
-import json
 import os
-from typing import TYPE_CHECKING, NamedTuple
 
-from rootlesspy.engine import idmap, limits, storage
+from rootlesspy.engine import idmap, limits, statefile, storage
+from rootlesspy.engine.inputs.constants import KEEP_GROUPS
 from rootlesspy.engine.supervision import etc_files, sockets
 from rootlesspy.errors import UsageError
+from rootlesspy.light_typing import TYPE_CHECKING, NamedTuple, cast
+from rootlesspy.network import driver
 from rootlesspy.paths import private_directory
 from rootlesspy.runtime import seccomp
 from rootlesspy.runtime.init import Plan
@@ -19,15 +20,16 @@ from rootlesspy.systemd import notify
 
 if TYPE_CHECKING:
     from rootlesspy.engine.record import ContainerRecord
+    from rootlesspy.engine.supervision.beginning import Terms
+    from rootlesspy.engine.supervision.hooks import Hooks
+    from rootlesspy.engine.supervision.pipes import Pipes
     from rootlesspy.linux.userns import IdMaps
-    from rootlesspy.network.driver import Selection
+    from rootlesspy.network.driver import NetworkRequest, Selection
     from rootlesspy.oci.runtime_spec import Spec
     from rootlesspy.paths import Paths
     from rootlesspy.report import Reporter
     from rootlesspy.runtime.membership import Membership
     from rootlesspy.systemd.notify import Notifier
-
-NO_SOCKETS = sockets.Listening()
 
 
 class Job(NamedTuple):
@@ -48,7 +50,7 @@ class Job(NamedTuple):
     """The service whose main process the supervisor is; empty for an attached container."""
     notifier: Notifier | None = None
     """Tells systemd how the service does; None for an attached container."""
-    listening: sockets.Listening = NO_SOCKETS
+    listening: sockets.Listening = sockets.NO_SOCKETS
     """What the service manager handed over for the payload."""
     memberships: tuple[Membership, ...] = ()
     """Namespaces of others that it is born in."""
@@ -56,37 +58,46 @@ class Job(NamedTuple):
     """The pod's slice, for its scope."""
     bound_to: str = ""
     """The pod's service, with which it ends."""
+    presence_fd: int = -1
+    """Open as long as the supervisor lives: a connection to the pod's service."""
     resolv_conf: str = ""
     """What was made of the host's, for engine.supervision.host_resolvers."""
+    hooks: Hooks | None = None
+    pipes: Pipes | None = None
+    """What the container's first process has at 0, 1 and 2 already."""
 
 
-def prepare(
+def load(
     paths: Paths,
     found: ContainerRecord,
-    spec: Spec,
-    selection: Selection,
     *,
     lock_fd: int,
     reporter: Reporter,
     service: str = "",
     notifier: Notifier | None = None,
-    listening: sockets.Listening = NO_SOCKETS,
+    listening: sockets.Listening = sockets.NO_SOCKETS,
+    terms: Terms | None = None,
+    pipes: Pipes | None = None,
 ) -> Job:
-    """Decide everything that is not in the spec: limits, filter, file systems of this machine.
+    """Decide all that is not in the spec of a container on disk: limits, filter, file systems.
 
-    Writes the container's /etc files.  Raises Unsupported, UsageError, OSError.
+    Writes the container's /etc files.  terms, pipes: what it has begun with.  Raises Error,
+    OSError.
     """
-    maps = idmap.maps_for(found.userns)
+    spec = load_spec(paths.container(found.id))
+    if terms is None:
+        selection = driver.select(_network(paths, found), storage.ports(found))
+    else:
+        selection = terms.selection
+    maps = idmap.of(found) if terms is None or terms.maps is None else terms.maps
     if found.request.get("verify_always"):
         from rootlesspy.engine.images import verification
 
         verification.check(paths, found, maps, reporter)
-    decided = _limits(found, spec, reporter)
-    program = None
-    profile = spec["linux"].get("seccomp")
-    if profile is not None:
-        private_directory(paths.cache)
-        program = seccomp.compile_filter(profile, paths.cache)
+    decided = None if terms is None else terms.limits
+    if decided is None:
+        decided = _limits(found, spec, reporter)
+    program = _filter(paths, spec)
     handed = listening.environment()
     if notifier is not None and found.sdnotify == "container":
         handed += notify.watchdog(os.environ)
@@ -99,24 +110,24 @@ def prepare(
         from rootlesspy.engine.supervision import secret_files
 
         secret_files.provide(paths, found, spec, maps)
-    resolv_conf = etc_files.write(paths, found, spec.get("hostname", ""), selection)
+    slice_name, bound_to, presence_fd = "", "", -1
+    if found.pod:
+        # First: the /etc files are those of the pod, which may have to be started.
+        from rootlesspy.engine.pods.membership import units
+
+        slice_name, bound_to, presence_fd = units(paths, found.pod)
+    resolv_conf = etc_files.write(paths, found, hostname(spec), selection)
     directory = paths.container(found.id)
-    kinds = {each["type"] for each in spec["linux"]["namespaces"]}
-    plan = Plan(
-        spec=spec,
-        root=storage.root_of(found, directory),
-        merged=f"{directory}/rootfs",
-        user=found.user,
-        group_add=tuple(found.group_add),
-        make_cwd=found.make_cwd,
-        owns_root=idmap.owns_root(maps),
-        set_groups=not maps.is_single(),
-        loopback="network" in kinds and selection.request.driver == "none",
-        filter=program,
+    plan = _plan(
+        paths,
+        found,
+        spec,
+        maps,
+        program=program,
+        loopback=selection.request.driver == "none",
         own_stdio=relays(found, service) and not found.tty,
         listen_fds=listening.number,
-        debug=reporter.debug,
-        own_uts="uts" not in found.shares,
+        reporter=reporter,
     )
     memberships: tuple[Membership, ...] = ()
     if found.shares:
@@ -124,11 +135,15 @@ def prepare(
 
         shared = namespaces.open_all(paths, found)
         memberships, plan = shared.memberships, plan._replace(shm_fd=shared.shm_fd)
-    slice_name, bound_to = "", ""
-    if found.pod:
-        from rootlesspy.engine.pods.membership import units
+    own_hooks = None
+    if spec.get("hooks"):
+        from rootlesspy.engine.supervision.hooks import Hooks
 
-        slice_name, bound_to = units(paths, found.pod)
+        own_hooks = Hooks(directory, spec)
+        inside = own_hooks.inside(
+            traceable="pid" not in found.shares, inherited_fds=listening.number
+        )
+        plan = plan._replace(hooks=inside)
     return Job(
         paths=paths,
         record=found,
@@ -145,26 +160,99 @@ def prepare(
         memberships=memberships,
         slice=slice_name,
         bound_to=bound_to,
+        presence_fd=presence_fd,
         resolv_conf=resolv_conf,
+        hooks=own_hooks,
+        pipes=pipes,
     )
+
+
+def _network(paths: Paths, found: ContainerRecord) -> NetworkRequest:
+    """Return what the container is connected to; raises NotFound for a network that is gone."""
+    request = driver.restore(found.network)
+    if not request.networks:
+        return request
+    from rootlesspy.engine.networks import membership
+
+    return membership.resolve(paths, request)
+
+
+def _plan(
+    paths: Paths,
+    found: ContainerRecord,
+    spec: Spec,
+    maps: IdMaps,
+    *,
+    program: bytes | None,
+    loopback: bool,
+    own_stdio: bool,
+    listen_fds: int,
+    reporter: Reporter,
+) -> Plan:
+    """Return what the container's first process does."""
+    directory = paths.container(found.id)
+    kinds = {each["type"] for each in spec["linux"]["namespaces"]}
+    keeps_groups = KEEP_GROUPS in found.group_add
+    is_outsider = idmap.leaves_caller_out(maps)
+    plan = Plan(
+        spec=spec,
+        root=storage.root_of(found, directory),
+        # Where the caller's directories are closed: a directory that nobody needs any more.
+        merged="/sys" if is_outsider else f"{directory}/rootfs",
+        user=found.user,
+        group_add=() if keeps_groups else tuple(found.group_add),
+        make_cwd=found.make_cwd,
+        owns_root=idmap.owns_root(maps),
+        set_groups=maps.needs_helpers() and not keeps_groups,
+        loopback=loopback and "network" in kinds,
+        filter=program,
+        own_stdio=own_stdio,
+        listen_fds=listen_fds,
+        debug=reporter.debug,
+        # Where its stderr is the log already its steps are no part of that.
+        began_ns=0 if own_stdio else reporter.began_ns,
+        is_outsider=is_outsider,
+        volumes_directory=paths.volumes,
+        own_uts="uts" in kinds and "uts" not in found.shares,
+    )
+    if found.request.get("landlock"):
+        from rootlesspy.engine.security import landlock
+
+        plan = plan._replace(landlock=landlock.of_container(found))
+    return plan
+
+
+def _filter(paths: Paths, spec: Spec) -> bytes | None:
+    """Return the seccomp program of a container that has a profile."""
+    profile = spec["linux"].get("seccomp")
+    if profile is None:
+        return None
+    private_directory(paths.cache)
+    return seccomp.compile_filter(profile, paths.cache)
 
 
 def relays(found: ContainerRecord, service: str) -> bool:
     """Say whether the supervisor stands between the payload and its standard streams.
 
-    It does for its log and for clients that come and go; an attached container that nobody wants
-    logged has the caller's own.
+    It does for its log, for clients that come and go, and for a container without the caller's
+    ids; any other attached one that nobody wants logged has the caller's own.
     """
     if service:
         return found.log_driver != "passthrough"
-    return found.log_driver in ("journald", "json-file")
+    if found.log_driver in ("journald", "json-file"):
+        return True
+    # Who is not the caller may not open /dev/stdout where it is the caller's.
+    return found.userns != "host-map" and not found.tty and idmap.leaves_caller_out(idmap.of(found))
 
 
 def load_spec(directory: str) -> Spec:
     """Read a container's config.json.  Raises OSError, ValueError."""
-    with open(f"{directory}/config.json", encoding="utf-8") as file:
-        spec: Spec = json.load(file)
-    return spec
+    return cast("Spec", statefile.read_spec(directory))
+
+
+def hostname(spec: Spec) -> str:
+    """Return the host name that a container sees: the host's own with --uts=host."""
+    return spec.get("hostname") or os.uname().nodename
 
 
 def _limits(found: ContainerRecord, spec: Spec, reporter: Reporter) -> limits.Plan | None:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import select
-import socket
+
+from rootlesspy.light_modules import socket
 
 # How much is kept for a client that reads slowly.
 _BUFFER_BYTES = 1024 * 1024
@@ -32,23 +33,32 @@ class Listener:
         return any(len(each) > _BUFFER_BYTES for each in self.waiting.values())
 
     def push(self, stream: str, chunk: bytes) -> bool:
-        """Pass output on; False when the client is gone or, not being patient, too slow."""
-        self.waiting[stream if stream in self.ends else "stdout"] += chunk
+        """Pass output on, or keep it for later; False when the client is gone."""
+        name = stream if stream in self.ends else "stdout"
+        waiting = self.waiting[name]
         try:
-            self.write()
+            if not waiting:
+                # Mostly it takes all, which is then copied nowhere else.
+                chunk = chunk[self._send(name, chunk) :]
+            if chunk:
+                waiting += chunk
+                self.write()
         except OSError:
             return False
-        return self.patient or not self.is_full()
+        return True
+
+    def _send(self, stream: str, data: bytes | bytearray) -> int:
+        """Pass on what the client takes now; return how much that was."""
+        try:
+            return self.ends[stream].send(data)
+        except BlockingIOError:
+            return 0
 
     def write(self) -> None:
         """Write as much as the client takes now.  Raises OSError when it is gone."""
-        for stream, end in self.ends.items():
-            waiting = self.waiting[stream]
-            while waiting:
-                try:
-                    del waiting[: end.send(waiting)]
-                except BlockingIOError:
-                    break
+        for stream, waiting in self.waiting.items():
+            while waiting and (sent := self._send(stream, waiting)):
+                del waiting[:sent]
 
     def is_gone(self) -> bool:
         """Say whether the client has closed its end, not only its output."""

@@ -5,12 +5,15 @@ from __future__ import annotations
 import math
 import select
 import time
-from typing import TYPE_CHECKING
+
+from rootlesspy.light_typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
 READ, WRITE, PRIORITY = select.POLLIN, select.POLLOUT, select.POLLPRI
+_LONGEST_MS = 24 * 3600 * 1000
+"""poll(2) takes an int of milliseconds, which is less than 25 days; timers may be years."""
 
 
 class Loop:
@@ -66,4 +69,4 @@ class Loop:
         if not self._timers:
             return -1
         due = min(due for due, _ in self._timers.values())
-        return max(0, math.ceil((due - time.monotonic()) * 1000))
+        return min(_LONGEST_MS, max(0, math.ceil((due - time.monotonic()) * 1000)))

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import errno
 import os
-import signal
+
+from rootlesspy.light_modules import signal
 
 # rt_sigtimedwait of this machine, then of 32-bit programs, with and without 64-bit time.
 _SIGTIMEDWAIT = (b"128" if os.uname().machine == "x86_64" else b"137", b"177", b"421")

@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import fcntl
 import os
-from typing import TYPE_CHECKING
 
 from rootlesspy.engine import record, statefile, storage
 from rootlesspy.engine.supervision import control
 from rootlesspy.errors import Error, NotFound, Unsupported
+from rootlesspy.light_typing import TYPE_CHECKING
 from rootlesspy.network import driver, pasta
 from rootlesspy.network.ports import PortMapping, merge
 

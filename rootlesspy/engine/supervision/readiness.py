@@ -12,9 +12,8 @@ connection, which some servers would take for a client.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from rootlesspy.errors import UsageError
+from rootlesspy.light_typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from re import Pattern

@@ -7,12 +7,12 @@ disk.  Loaded for containers that have one.
 from __future__ import annotations
 
 import os
-from typing import TYPE_CHECKING
 
 from rootlesspy.engine import idmap, secret
 from rootlesspy.engine.inputs import secret_values
 from rootlesspy.engine.inputs.request import SecretUse
 from rootlesspy.errors import Error, NotFound, UsageError
+from rootlesspy.light_typing import TYPE_CHECKING
 from rootlesspy.linux import pathrs, userns
 
 if TYPE_CHECKING:

@@ -7,11 +7,11 @@ has as plain text, and every writer escapes it.
 from __future__ import annotations
 
 import os
-import signal
 import sys
-from typing import TYPE_CHECKING, NoReturn
 
 from rootlesspy.engine.definitions import dependencies
+from rootlesspy.light_modules import signal
+from rootlesspy.light_typing import TYPE_CHECKING, NoReturn
 from rootlesspy.report import escape
 from rootlesspy.systemd import cgroup
 from rootlesspy.systemd.service import Service

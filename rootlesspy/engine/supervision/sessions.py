@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import os
 import select
-import signal
-from typing import TYPE_CHECKING
 
 from rootlesspy.engine.inputs import capabilities
 from rootlesspy.errors import Error, RuntimeFailure
+from rootlesspy.light_modules import signal
+from rootlesspy.light_typing import TYPE_CHECKING
 from rootlesspy.runtime import create, join, sync
 from rootlesspy.systemd import cgroup, scope
 
@@ -137,6 +137,7 @@ class Sessions:
             set_groups=plan.set_groups,
             filter=plan.filter,
             stdio=stdio,
+            ruleset_fd=self._running.init.ruleset_fd,
         )
 
     def _place(self, joining: join.Joining) -> None:

@@ -12,9 +12,9 @@ from __future__ import annotations
 
 import os
 import stat
-from typing import TYPE_CHECKING, NamedTuple
 
 from rootlesspy.errors import UsageError
+from rootlesspy.light_typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
     from collections.abc import MutableMapping
@@ -46,6 +46,9 @@ class Listening(NamedTuple):
         """Close them here, once the payload has them: it alone decides who is answered."""
         for fd in range(FIRST, self.end):
             os.close(fd)
+
+
+NO_SOCKETS = Listening()
 
 
 def take(environment: MutableMapping[str, str]) -> Listening:

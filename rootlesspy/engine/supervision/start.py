@@ -6,42 +6,22 @@ Runs in the supervisor.  Every step pushes its undo; whatever goes wrong, the ca
 from __future__ import annotations
 
 import os
-import signal
 import time
-from typing import TYPE_CHECKING, NamedTuple
 
 from rootlesspy.engine import record
 from rootlesspy.engine.supervision import cancel
-from rootlesspy.errors import Error
+from rootlesspy.engine.supervision.beginning import Beginning, Terms, description
+from rootlesspy.errors import Error, Undo
+from rootlesspy.light_typing import TYPE_CHECKING, NamedTuple
 from rootlesspy.linux import procfs
 from rootlesspy.network import driver
-from rootlesspy.runtime import create, fuse, rootfs
+from rootlesspy.runtime import rootfs
 from rootlesspy.systemd import bus, cgroup, scope
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from rootlesspy.engine.supervision.job import Job
     from rootlesspy.network.driver import NetworkStatus, Pending
-
-
-class Undo:
-    """What was done so far, undone in reverse; every entry may be called twice."""
-
-    def __init__(self) -> None:
-        self._steps: list[Callable[[], None]] = []
-
-    def push(self, step: Callable[[], None]) -> None:
-        self._steps.append(step)
-
-    def unwind(self, cause: BaseException | None = None) -> None:
-        """Run all steps; what fails is added to cause as a note and stops none of the others."""
-        while self._steps:
-            try:
-                self._steps.pop()()
-            except (Error, OSError) as error:
-                if cause is not None:
-                    cause.add_note(f"while cleaning up: {error}")
+    from rootlesspy.runtime import create
 
 
 class Running(NamedTuple):
@@ -58,67 +38,63 @@ class Running(NamedTuple):
     """The payload's cgroup, for more processes to be born in; -1 without a scope."""
 
 
-def start(job: Job, undo: Undo, cancellation: cancel.Cancellation) -> Running:
-    """Lead the container from nothing to a running payload: the supervisor's half of the story."""
-    job.reporter.step("fork the container's init into its namespaces")
-    cancel.hold()
-    init = create.launch(job.plan, job.memberships)
-    undo.push(lambda: _kill_and_reap(init))
-    cancel.release()
+def start(
+    job: Job, undo: Undo, cancellation: cancel.Cancellation, begun: Beginning | None = None
+) -> Running:
+    """Lead the container from nothing to a running payload: the supervisor's half of the story.
+
+    begun: what was begun before it was on disk, which undo undoes already.
+    """
+    if job.hooks is not None:
+        undo.push(job.hooks.stopped)
+    beginning = begun or Beginning(_terms(job), job.paths, job.reporter)
     try:
-        return _lead(job, undo, init, cancellation)
+        if begun is None:
+            try:
+                beginning.begin(job.plan, job.memberships)
+            finally:
+                undo.take_over(beginning.undo)
+        return _lead(job, undo, beginning, cancellation)
     except (Error, OSError) as error:
         # If init died first, what it said is the cause and the rest its consequence.
-        reported = init.reported_failure()
+        reported = beginning.reported_failure()
         if reported is None:
             raise
         raise reported from error
 
 
-def _lead(job: Job, undo: Undo, init: create.Init, cancellation: cancel.Cancellation) -> Running:
-    step = job.reporter.step
-    helpers = None
-    if "user" not in job.record.shares:
-        step("write the id maps")
-        helpers = create.write_id_maps(init.pid, job.maps)
-    # While newuidmap and newgidmap run.
-    step("connect to the user manager")
-    connection = _connect(job, undo)
-    if helpers is not None:
-        create.finish_id_maps(helpers)
-    fuse_fd = -1
-    if isinstance(job.plan.root, rootfs.FuseOverlay):
-        step("start fuse-overlayfs")
-        cancel.hold()
-        server = fuse.start(job.plan.root, job.plan.merged, init.pid)
-        undo.push(server.stop)
-        cancel.release()
-        fuse_fd = server.mount_fd
-    init.ids_mapped(fuse_fd)
-    step(f"start the network: {job.selection.request.driver}")
-    # A helper that was started and not yet noted would be left behind.
-    cancel.hold()
-    pending = start_network(job, init.pid)
-    undo.push(pending.cancel)
-    cancel.release()
+def _lead(job: Job, undo: Undo, beginning: Beginning, cancellation: cancel.Cancellation) -> Running:
+    step, init = job.reporter.step, beginning.init
+    beginning.map_ids()
+    if not init.has_plan:
+        init.plan(job.plan)
+    if not init.works:
+        init.ids_mapped(_start_fuse(job, init, undo))
+    pending = beginning.start_network()
+    undo.take_over(beginning.undo)
     if job.selection.request.networks:
         from rootlesspy.engine.networks import membership
 
         step("join the networks")
         membership.join(job.paths, job.record, init.pid)
     # While the network helper configures the namespace and init mounts.
-    step(f"start {job.record.unit or 'no scope'}")
-    meter = _place(job, init, connection)
+    step(f"wait for {job.record.unit or 'no scope'}")
+    meter = _place(job, beginning)
     if meter is not None:
         undo.push(meter.close)
     step("wait for the network")
     network = pending.wait()
     init.placed()
+    if job.hooks is not None:
+        step("run the hooks of its creation")
+        init.wait_hooks()
+        job.hooks.created(init.pid)
+        init.hooks_done()
     step("wait until the container is ready")
     master_fd = init.wait_ready()
     running = Running(
         init,
-        connection,
+        beginning.connection,
         meter,
         pending,
         network,
@@ -126,6 +102,7 @@ def _lead(job: Job, undo: Undo, init: create.Init, cancellation: cancel.Cancella
         time.time(),
         -1 if meter is None else meter.payload_fd,
     )
+    # Not before: until init is ready its root, which others look at by its pid, is the host's.
     step("record it as running")
     record_start(job, running)
     step("execute the payload")
@@ -135,11 +112,35 @@ def _lead(job: Job, undo: Undo, init: create.Init, cancellation: cancel.Cancella
     cancellation.check()
     init.execute()
     job.listening.close()
+    if job.hooks is not None:
+        step("run the poststart hooks")
+        job.hooks.started(init.pid)
     return running
 
 
-def start_network(job: Job, pid: int) -> Pending:
-    """Start the network helper for the namespaces of the container's init."""
+def _start_fuse(job: Job, init: create.Init, undo: Undo) -> int:
+    """Return the mount of a container whose root a program serves; -1 for any other one."""
+    if not isinstance(job.plan.root, rootfs.FuseOverlay):
+        return -1
+    from rootlesspy.runtime import fuse
+
+    job.reporter.step("start fuse-overlayfs")
+    held = cancel.hold()
+    server = fuse.start(job.plan.root, job.plan.merged, init.pid, is_outsider=job.plan.is_outsider)
+    undo.push(server.stop)
+    cancel.restore(held)
+    return server.mount_fd
+
+
+def restart_network(job: Job, init: create.Init) -> Pending:
+    """Start another network helper for a container whose last one is gone.
+
+    Raises Error, OSError.
+    """
+    pid = init.pid
+    if init.tap:
+        driver.remove_interface(pid, init.tap)
+        init.tap = ""
     return driver.start(
         job.selection,
         netns_path=f"/proc/{pid}/ns/net",
@@ -148,43 +149,39 @@ def start_network(job: Job, pid: int) -> Pending:
     )
 
 
-def _connect(job: Job, undo: Undo) -> bus.Bus | None:
-    if not job.record.unit:
-        return None
-    runtime = job.paths.require_runtime()
-    connection = bus.connect(os.path.dirname(runtime))
-    undo.push(connection.close)
-    return connection
+def _terms(job: Job) -> Terms:
+    """Return what a container on disk begins with."""
+    found, decided = job.record, job.limits
+    if decided is not None and job.bound_to:
+        # The scope ends with the service that holds its pod's namespaces too.
+        bound = bus.Property("BindsTo", "as", [job.bound_to])
+        decided = decided._replace(properties=(*decided.properties, bound))
+    return Terms(
+        container_id=found.id,
+        unit=found.unit,
+        description=description(found.name, found.image),
+        namespaces=tuple(each["type"] for each in job.spec["linux"]["namespaces"]),
+        maps=None if "user" in found.shares else job.maps,
+        keeps_groups=not job.plan.set_groups,
+        limits=decided,
+        selection=job.selection,
+        stop_timeout_s=found.stop_timeout_s,
+        slice=job.slice,
+        service=job.service,
+    )
 
 
-def _place(job: Job, init: create.Init, connection: bus.Bus | None) -> cgroup.Meter | None:
-    """Put init into its scope with all limits; none without a scope."""
+def _place(job: Job, beginning: Beginning) -> cgroup.Meter | None:
+    """Wait until init is in its scope, and divide that; none without a scope."""
+    connection, init = beginning.connection, beginning.init
     if connection is None or job.limits is None:
         return None
-    scope.start(
-        connection,
-        unit=job.record.unit,
-        description=f"Container {job.record.name} ({job.record.image})",
-        documentation=["man:rp(1)"],
-        pids=[init.pid],
-        controller=connection.unique_name,
-        stop_timeout_us=job.record.stop_timeout_s * 1_000_000,
-        slice=job.slice or None,
-        binds_to=job.service or None,
-        properties=_with_pod(job, job.limits.properties),
-    )
+    scope.wait_started(connection, job.record.unit, beginning.asked)
     directory = cgroup.directory(cgroup.control_group(init.pid))
     cgroup.enter_payload(directory, init.pid)
     if job.limits.affinity:
         os.sched_setaffinity(init.pid, job.limits.affinity)
     return cgroup.Meter(directory)
-
-
-def _with_pod(job: Job, properties: tuple[bus.Property, ...]) -> tuple[bus.Property, ...]:
-    """Bind the scope to the service that holds its pod's namespaces too."""
-    if not job.bound_to:
-        return properties
-    return (*properties, bus.Property("BindsTo", "as", [job.bound_to]))
 
 
 def record_start(job: Job, running: Running) -> None:
@@ -205,12 +202,3 @@ def record_start(job: Job, running: Running) -> None:
             service=job.service,
         ),
     )
-
-
-def _kill_and_reap(init: create.Init) -> None:
-    """End the container if it still lives; the kernel kills all its processes with the first."""
-    try:
-        signal.pidfd_send_signal(init.pidfd, signal.SIGKILL)
-        os.waitpid(init.pid, 0)
-    except (ProcessLookupError, ChildProcessError, OSError):
-        return

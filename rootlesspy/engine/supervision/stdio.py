@@ -2,19 +2,19 @@
 
 An attached container without a log has the caller's own descriptors, and nothing is copied
 (`Shared`); otherwise the supervisor keeps the streams (`Relay`).  The client that started the
-container is waited for when it reads slowly, as a pipe would wait; another one that cannot keep up
-is dropped, so that nobody's window stops a service.
+container is waited for when it reads slowly, as a pipe would wait; so is another one, but it is
+dropped when it reads next to nothing for five seconds: nobody's window stops a service.
 """
 
 from __future__ import annotations
 
 import os
-from typing import TYPE_CHECKING, Protocol
 
 from rootlesspy.engine.supervision import job
 from rootlesspy.engine.supervision import loop as poll
 from rootlesspy.engine.supervision.listener import Listener
 from rootlesspy.errors import Conflict
+from rootlesspy.light_typing import TYPE_CHECKING, Protocol
 from rootlesspy.runtime import terminal
 
 if TYPE_CHECKING:
@@ -22,10 +22,14 @@ if TYPE_CHECKING:
 
     from rootlesspy.engine.output.logging import Sink
     from rootlesspy.engine.supervision.job import Job
+    from rootlesspy.engine.supervision.pipes import Pipes
 
 _CHUNK_BYTES = 65536
 # How long the end of a container waits for a client that reads nothing.
 _FLUSH_S = 10.0
+# How long the payload waits for a client that did not start it and reads nothing.  Who reads at all
+# makes room in that time; without any wait a busy machine would drop every reader of much output.
+_PATIENCE_S = 5.0
 _TICK = "log"
 
 
@@ -60,10 +64,13 @@ def open_streams(task: Job, turns: poll.Loop, tap: Callable[[bytes], None]) -> S
 
     return Relay(
         turns,
-        logging.open_sink(task.paths, found, unit=found.unit),
+        logging.open_sink(task.paths, found, unit=found.unit)
+        if found.log_driver or task.service
+        else logging.NullSink(),
         tty=found.tty,
         interactive=found.interactive,
         tap=tap if found.sdnotify.startswith("log:") else None,
+        pipes=task.pipes,
     )
 
 
@@ -135,8 +142,9 @@ class Relay:
         tty: bool,
         interactive: bool,
         tap: Callable[[bytes], None] | None = None,
+        pipes: Pipes | None = None,
     ) -> None:
-        """tap is shown all output too."""
+        """tap is shown all output too; pipes are those that the payload has already."""
         self._loop = loop
         self._sink = sink
         self._tap = tap
@@ -147,7 +155,12 @@ class Relay:
         self._listeners: list[Listener] = []
         self.tty = tty
         if not tty:
-            self._open_pipes(interactive)
+            if pipes is None:
+                from rootlesspy.engine.supervision.pipes import Pipes
+
+                pipes = Pipes(interactive=interactive)
+                pipes.put()
+            self._sources, self._input_fd = pipes.sources, pipes.input_fd
 
     def begin(self, master_fd: int) -> None:
         """Begin to copy; master_fd is the container's terminal, or -1."""
@@ -177,6 +190,7 @@ class Relay:
         """Forget a client; doing it twice is harmless."""
         if listener in self._listeners:
             self._listeners.remove(listener)
+            self._loop.cancel(_late(listener))
             for end in listener.ends.values():
                 self._loop.forget(end.fileno())
             listener.close()
@@ -199,22 +213,8 @@ class Relay:
             self.detach(listener)
         return self._sink.lost
 
-    def _open_pipes(self, interactive: bool) -> None:
-        """Put pipes (or /dev/null) in the place of 0, 1 and 2, for the payload to inherit."""
-        if interactive:
-            reader, self._input_fd = os.pipe2(os.O_CLOEXEC)
-        else:
-            reader = os.open("/dev/null", os.O_RDONLY | os.O_CLOEXEC)
-        ends = {0: reader}
-        for number, stream in ((1, "stdout"), (2, "stderr")):
-            source, ends[number] = os.pipe2(os.O_CLOEXEC)
-            self._sources[source] = stream
-        for number, fd in ends.items():
-            os.dup2(fd, number)
-            os.close(fd)
-
     def _resume(self) -> None:
-        """Read from the payload again, unless its log or a patient client is full."""
+        """Read from the payload again, unless its log or a client is full."""
         self._paused = self._is_full()
         for fd in self._sources:
             if self._paused:
@@ -255,6 +255,7 @@ class Relay:
         for listener in list(self._listeners):
             if listener.push(stream, chunk):
                 self._watch(listener)
+                self._limit_wait(listener)
             else:
                 self.detach(listener)
         if self._is_full():
@@ -262,7 +263,17 @@ class Relay:
         return True
 
     def _is_full(self) -> bool:
-        return self._sink.full() or any(each.patient and each.is_full() for each in self._listeners)
+        return self._sink.full() or any(each.is_full() for each in self._listeners)
+
+    def _limit_wait(self, listener: Listener) -> None:
+        """Drop a client that became full and is not patient, unless it makes room in time."""
+
+        def drop() -> None:
+            if listener.is_full():
+                self.detach(listener)
+
+        if not listener.patient and listener.is_full():
+            self._loop.after(_late(listener), _PATIENCE_S, drop)
 
     def _schedule(self) -> None:
         timeout_ms = self._sink.timeout_ms()
@@ -345,6 +356,11 @@ class Relay:
             self._loop.watch(fd, self._write_input, poll.WRITE)
         else:
             self._loop.forget(fd)
+
+
+def _late(listener: Listener) -> str:
+    """Return the name of the timer that ends the wait for a client."""
+    return f"late {id(listener)}"
 
 
 def redirect(*numbers: int) -> None:

@@ -8,16 +8,15 @@ and the scope is bound to the service.
 
 from __future__ import annotations
 
+import gc
 import os
-import signal
-from typing import TYPE_CHECKING, NoReturn
 
 from rootlesspy.engine import record, storage
 from rootlesspy.engine.output import events
 from rootlesspy.engine.supervision import (
+    announcer,
     cancel,
     control,
-    exec_server,
     exit_status,
     failure,
     job,
@@ -27,81 +26,58 @@ from rootlesspy.engine.supervision import (
     stdio,
     tty,
 )
-from rootlesspy.engine.supervision.announcer import Announcer
 from rootlesspy.engine.supervision.clients import Clients
-from rootlesspy.engine.supervision.sessions import Sessions
-from rootlesspy.errors import Conflict, Error
+from rootlesspy.errors import Conflict, Error, Undo
+from rootlesspy.light_modules import signal
+from rootlesspy.light_typing import TYPE_CHECKING
 from rootlesspy.linux import process
 from rootlesspy.systemd import cgroup as cgroups
-from rootlesspy.systemd import notify
 
 if TYPE_CHECKING:
     import socket
 
+    from rootlesspy.engine.supervision.beginning import Beginning
     from rootlesspy.engine.supervision.clients import Client
     from rootlesspy.engine.supervision.control import Message
     from rootlesspy.engine.supervision.health_runner import HealthRunner
+    from rootlesspy.engine.supervision.sessions import Sessions
     from rootlesspy.systemd import cgroup
 
-_FOLLOWED_AFTER_S = 5.0  # short containers do without
+_SETTLED_AFTER_S = 5.0  # short containers do without
+_OBJECTS_OF_A_TURN = 2_000  # what CPython begins with
 
 
-def main(task: job.Job, client: socket.socket) -> NoReturn:
-    """Be the supervisor of one attached container until it has ended; never returns."""
-    status = 125
-    try:
-        os.setsid()
-        supervise(task, client)
-        status = 0
-    except Error:
-        # The client knows.
-        pass
-    except BaseException as error:  # noqa: BLE001 - the child's last line
-        control.tell(
-            client,
-            "failed",
-            exit_code=125,
-            message=f"internal error in the supervisor: {type(error).__name__}: {error}",
-        )
-    finally:
-        os._exit(status)
-
-
-def supervise(task: job.Job, client: socket.socket | None) -> record.ExitRecord:
+def supervise(
+    task: job.Job, client: socket.socket | None, begun: Beginning | None = None
+) -> record.ExitRecord:
     """Start a container, attend it and record its end; client is who started it, if anybody.
 
-    Raises Error when it could not be started: then nothing is left but the record, and not even
-    that for --rm.  The client has been told.
+    begun: what was begun of its start before it was on disk.  Raises Error when it could not be
+    started: then nothing is left but the record, and not even that for --rm; the client knows.
     """
     process.set_child_subreaper()
     # Before the client makes the caller's terminal raw.
     guard = tty.Guard(0) if task.record.tty and not task.service else None
-    undo = start.Undo()
+    undo = Undo()
     undo.push(lambda: storage.release(task.paths, task.record))
+    if begun is not None:
+        undo.take_over(begun.undo)
     turns = loop.Loop()
     try:
-        announcer = _announcer(task, turns, undo)
-        streams = stdio.open_streams(task, turns, announcer.output)
+        announcing = announcer.begin(task, turns, undo)
+        streams = stdio.open_streams(task, turns, announcing.output)
         listener = control.listen(task.paths, task.record.id, control.CONTROL)
         undo.push(listener.close)
-        running = start.start(task, undo, cancel.Cancellation())
+        running = start.start(task, undo, cancel.Cancellation(), begun)
     except BaseException as error:
         cancel.ignore_signals()
         undo.unwind(error)
         service = bool(task.service)
         raise failure.report(task.paths, task.record, client, error, service=service) from error
-    supervision = _Supervision(task, turns, streams, running, guard, announcer)
+    supervision = _Supervision(task, turns, streams, running, guard, announcing)
     supervision.serve(client, listener)
     undo.unwind()
     return supervision.finish()
-
-
-def _announcer(task: job.Job, turns: loop.Loop, undo: start.Undo) -> Announcer:
-    relay = None
-    if task.record.sdnotify == "container":
-        relay = notify.Relay(f"{task.paths.container_runtime(task.record.id)}/notify")
-        undo.push(relay.close)
-    return Announcer(task, turns, relay)
 
 
 class _Supervision:
@@ -114,15 +90,15 @@ class _Supervision:
         streams: stdio.Streams,
         running: start.Running,
         guard: tty.Guard | None,
-        announcer: Announcer,
+        announcing: announcer.Announcer,
     ) -> None:
         self._job = task
         self._loop = turns
         self._streams = streams
         self._running = running
         self._clients = Clients(turns, self, streams)
-        self._sessions = Sessions(task, turns, running)
-        self._announcer = announcer
+        self._sessions: Sessions | None = None
+        self._announcer = announcing
         self._health = self._health_runner()
         self._first: Client | None = None
         self._terminal = guard
@@ -143,7 +119,7 @@ class _Supervision:
         turns.watch(wakeup, lambda: self._serve_signals(wakeup))
         turns.watch(running.init.pidfd, self._notice_end)
         self._watch_network()
-        turns.after("resolv.conf", _FOLLOWED_AFTER_S, self._follow_resolvers)
+        turns.after("settle", _SETTLED_AFTER_S, self._settle)
         if running.connection is not None:
             running.connection.on_request_stop(self._job.record.unit, self._stop_by_systemd)
         if running.meter is not None and running.meter.fileno() >= 0:
@@ -152,21 +128,27 @@ class _Supervision:
         events.emit("start", self._job.record)
         if client is not None:
             self._first = self._clients.add(client)
-            stdin = self._job.record.interactive
-            self._clients.attach(self._first, stdin=stdin, first=True)
+            self._clients.attach(self._first, stdin=self._job.record.interactive, first=True)
         self._clients.listen(listener)
         self._announcer.begin(running.init.pid, self._job.record.unit)
         if self._health is not None:
             self._health.begin()
+        self._job.reporter.step("attend the payload")
+        self._job.reporter.leave()
+        # What is there now stays, and need not be looked at again.
+        gc.freeze()
+        gc.set_threshold(_OBJECTS_OF_A_TURN)
         while not self._ended:
             self._watch_bus()
             turns.turn()
+        self._job.reporter.step("clean up")
+        # The network helper: it goes while the rest is cleaned up.
+        self._running.pending.kill()
         status = self._reap()
         if self._health is not None:
             self._health.end()
-        self._sessions.end()
-        # The network helper too: a restarted one is not on the list of what is undone.
-        self._running.pending.cancel()
+        if self._sessions is not None:
+            self._sessions.end()
         lost = self._streams.finish()
         self._error = self._error or lost
         # While the bus still answers.
@@ -175,17 +157,18 @@ class _Supervision:
 
     def finish(self) -> record.ExitRecord:
         """Write the record of the end, tell everybody, and return it."""
-        task, ended = self._job, self._record
+        task, ended = self._job, exit_status.with_warnings(self._job, self._record)
         # Before anybody can see the end: readers of its log take this for the last of it.
         if ended.oom_killed:
             events.emit("oom", task.record)
         events.emit("died", task.record, exit_code=ended.exit_code, reason=ended.reason)
+        task.reporter.step("remove it" if task.record.remove else "record its end")
         if task.record.remove:
             storage.remove(task.paths, task.record)
         else:
-            directory = task.paths.container(task.record.id)
-            record.write_exit_record(directory, ended, durable=True)
-        self._clients.tell_all("exited", exit_code=ended.exit_code, message=ended.error)
+            record.write_exit_record(task.paths.container(task.record.id), ended, durable=True)
+        self._running.pending.reap()  # who is told may need its ports
+        self._clients.tell_end(ended.exit_code, ended.error)
         return ended
 
     # --- what clients ask for: clients.Duties -----------------------------------------------
@@ -222,7 +205,9 @@ class _Supervision:
         """Run one more process, or refuse what this version does not know."""
         try:
             if message.kind == "exec" and not self._ended:
-                exec_server.serve(self._sessions, client, message, self._job.record)
+                from rootlesspy.engine.supervision import exec_server
+
+                exec_server.serve(self._all_sessions(), client, message, self._job.record)
                 return
             if message.kind == "check":
                 self._check_health(client)
@@ -230,8 +215,9 @@ class _Supervision:
             if message.kind == "ports" and not self._ended:
                 self._change_ports(client, message)
                 return
-        except Error as error:
-            self._clients.refuse(client, error)
+        except (Error, ImportError) as error:
+            # Modules too may be missing: files that an upgrade is replacing.
+            self._clients.refuse(client, error if isinstance(error, Error) else Error(str(error)))
             return
         finally:
             message.close()
@@ -241,10 +227,10 @@ class _Supervision:
     def client_left(self, client: Client, *, said_bye: bool) -> None:
         """End its exec session; give a terminal back if its owner died with it in raw mode."""
         if client.session is not None:
-            if said_bye:
-                self._sessions.detach(client.session)
-            else:
-                exec_server.hang_up(self._sessions, client.session, self._loop)
+            from rootlesspy.engine.supervision import exec_server
+
+            leave = exec_server.detach if said_bye else exec_server.hang_up
+            leave(self._all_sessions(), client.session, self._loop)
         if client is not self._first or self._terminal is None:
             return
         if not said_bye:
@@ -276,11 +262,19 @@ class _Supervision:
             self._job.paths.container(self._job.record.id),
             self._job.record,
             self._loop,
-            self._sessions,
+            self._all_sessions(),
             self._running,
             act=self._act_on_health,
             changed=self._announcer.health,
         )
+
+    def _all_sessions(self) -> Sessions:
+        """Load what runs more processes in the container, once there is one."""
+        if self._sessions is None:
+            from rootlesspy.engine.supervision.sessions import Sessions
+
+            self._sessions = Sessions(self._job, self._loop, self._running)
+        return self._sessions
 
     def _act_on_health(self, action: str) -> None:
         """Do what --health-on-failure says; a restart is systemd's, an attached one only ends."""
@@ -340,7 +334,7 @@ class _Supervision:
         self._loop.forget(self._network_fd)
         running.pending.cancel()
         try:
-            pending = start.start_network(task, running.init.pid)
+            pending = start.restart_network(task, running.init)
             network = pending.wait()
         except (Error, OSError) as error:
             self._error = f"network lost: {running.network.driver} died: {error}"
@@ -363,9 +357,15 @@ class _Supervision:
             raise Conflict(failure.partition(" died: ")[2] or failure)
         client.tell("changed")
 
-    def _follow_resolvers(self) -> None:
-        from rootlesspy.engine.supervision import host_resolvers
+    def _settle(self) -> None:
+        """Prepare for a longer life: follow the host, load what clients may ask for later."""
+        try:
+            from rootlesspy.engine.supervision import exec_server, host_resolvers  # noqa: F401
 
+            self._all_sessions()
+        except ImportError:
+            return  # an upgrade is replacing the files: the container need not die of it
+        gc.freeze()
         host_resolvers.follow(self._job, self._loop, self._restart_network)
 
     def _serve_signals(self, wakeup: int) -> None:
@@ -391,7 +391,7 @@ class _Supervision:
             self._emulated = number
 
     def _reap(self) -> int:
-        if "pid" in self._job.record.shares:
+        if not self._job.record.has_own_pids():
             # Its first process ends a PID namespace only if that is its own.
             payload_signal.kill_cgroup(self._running.cgroup_fd)
         _, status = os.waitpid(self._running.init.pid, 0)

@@ -1,13 +1,11 @@
 """The caller's own terminal: raw mode, its size, and giving it back as it was.
 
-Source: termios(3), tcsetattr(3).
+Without one the modules that set terminals are not loaded.  Source: termios(3), tcsetattr(3).
 """
 
 from __future__ import annotations
 
 import os
-import termios
-import tty
 
 from rootlesspy.runtime import terminal
 
@@ -17,6 +15,10 @@ class Guard:
 
     def __init__(self, fd: int) -> None:
         self._fd = -1
+        if not os.isatty(fd):
+            return
+        import termios
+
         try:
             self._saved = termios.tcgetattr(fd)
         except termios.error:
@@ -31,11 +33,16 @@ class Guard:
     def raw(self) -> None:
         """Pass every byte through as it is: no echo, no signals, no translation."""
         if self._fd >= 0:
+            import termios
+            import tty
+
             tty.setraw(self._fd, termios.TCSANOW)
 
     def raw_output(self) -> None:
         """Pass output through as it is; keys still mean what they mean to the caller."""
         if self._fd >= 0:
+            import termios
+
             attributes = termios.tcgetattr(self._fd)
             attributes[1] &= ~termios.OPOST
             termios.tcsetattr(self._fd, termios.TCSANOW, attributes)
@@ -49,6 +56,8 @@ class Guard:
     def restore(self) -> None:
         """Set the terminal as it was; doing it twice is harmless."""
         if self._fd >= 0:
+            import termios
+
             try:
                 # Not TCSAFLUSH: what was typed ahead belongs to the shell.
                 termios.tcsetattr(self._fd, termios.TCSADRAIN, self._saved)

@@ -3,15 +3,21 @@
 from __future__ import annotations
 
 import os
-from typing import TYPE_CHECKING, NamedTuple
+from functools import partial
 
 from rootlesspy.engine import idmap
 from rootlesspy.errors import Error
+from rootlesspy.light_typing import TYPE_CHECKING, NamedTuple
 from rootlesspy.linux import userns
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from rootlesspy.engine.record import ContainerRecord
     from rootlesspy.paths import Paths
+
+# Kinds of storage that hold the image too.
+_WHOLE = ("directory", "copy")
 
 
 class Sizes(NamedTuple):
@@ -29,16 +35,66 @@ def sizes(paths: Paths, kept: ContainerRecord) -> Sizes:
     All of them are visited, as root of a user namespace, since many belong to subordinate ids.
     Raises Error.
     """
-    kind, directory = kept.storage.get("kind"), paths.container(kept.id)
-    written = {"directory": str(kept.storage.get("path", "")), "copy": f"{directory}/rootfs"}.get(
-        str(kind), f"{directory}/upper"
-    )
     try:
-        size = userns.call_in_userns(idmap.maps_for(kept.userns), lambda: tree_bytes(written))
+        size = userns.call_in_userns(idmap.of(kept), lambda: tree_bytes(_written(paths, kept)))
     except OSError as error:
         raise Error(f"cannot measure {kept.name}: {error.strerror or error}") from error
-    image = _image_bytes(paths, kept) if kind not in ("directory", "copy") else 0
+    image = _image_bytes(paths, kept) if kept.storage.get("kind") not in _WHOLE else 0
     return Sizes(SizeRw=size, SizeRootFs=image + size)
+
+
+def all_sizes(paths: Paths, listed: Iterable[ContainerRecord]) -> dict[str, Sizes]:
+    """Return id → sizes(), without those where they cannot be told."""
+    kept = {each.id: each for each in listed}
+    found, images = {}, {}
+    for identity, size in written(paths, kept.values()).items():
+        of = kept[identity]
+        if of.storage.get("kind") in _WHOLE:
+            found[identity] = Sizes(SizeRw=size, SizeRootFs=size)
+            continue
+        if of.image_id not in images:
+            images[of.image_id] = _image_bytes(paths, of)
+        found[identity] = Sizes(SizeRw=size, SizeRootFs=images[of.image_id] + size)
+    return found
+
+
+def written(paths: Paths, listed: Iterable[ContainerRecord]) -> dict[str, int]:
+    """Return id → bytes that it has written, without those where that cannot be told.
+
+    In one user namespace for all that have the same ids in it: to make one takes longer than to
+    visit a few files.
+    """
+    places: dict[tuple[str, str], dict[str, ContainerRecord]] = {}
+    for kept in listed:
+        places.setdefault((kept.userns, repr(kept.id_maps)), {})[kept.id] = kept
+    found: dict[str, int] = {}
+    for alike in places.values():
+        try:
+            maps = idmap.of(next(iter(alike.values())))
+            directories = {name: _written(paths, kept) for name, kept in alike.items()}
+            found |= userns.call_in_userns(maps, partial(_trees_bytes, directories))
+        except (Error, OSError):
+            # Damaged, or without the ids that it had.
+            continue
+    return found
+
+
+def _written(paths: Paths, kept: ContainerRecord) -> str:
+    """Return where the files of a container are that are not its image's."""
+    directory = paths.container(kept.id)
+    whole = {"directory": str(kept.storage.get("path", "")), "copy": f"{directory}/rootfs"}
+    return whole.get(str(kept.storage.get("kind")), f"{directory}/upper")
+
+
+def _trees_bytes(directories: dict[str, str]) -> dict[str, int]:
+    found = {}
+    for name, directory in directories.items():
+        try:
+            found[name] = tree_bytes(directory)
+        except OSError:
+            # Being removed.
+            continue
+    return found
 
 
 def tree_bytes(directory: str) -> int:

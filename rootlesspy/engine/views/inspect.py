@@ -7,22 +7,21 @@ here hold what they hold for a plain podman container.  HostConfig is in inspect
 
 from __future__ import annotations
 
-import json
 import time
-from typing import TYPE_CHECKING, Any, NamedTuple
 
 from rootlesspy.engine import record, statefile
 from rootlesspy.engine.output import logs
 from rootlesspy.engine.supervision import healthcheck
-from rootlesspy.engine.views import inspect_host, restarts, stats
+from rootlesspy.engine.views import inspect_host, restarts, stats, usage
 from rootlesspy.errors import Error, NotFound
+from rootlesspy.light_modules import signal
+from rootlesspy.light_typing import TYPE_CHECKING, Any, NamedTuple
 
 if TYPE_CHECKING:
     from rootlesspy.engine.record import Container, ContainerRecord, LiveState
     from rootlesspy.paths import Paths
 
 _NEVER = "0001-01-01T00:00:00Z"
-_SPEC_BYTES = 16 * 1024 * 1024
 _BY_USER = ("stop", "kill", "systemctl")
 _INIT_WORDS = ["/run/rp-init", "--"]
 # What podman has and no container of rp can have, with the value that means so.
@@ -55,16 +54,9 @@ _CONFIG_FIXED: dict[str, Any] = {
 _HEALTHCHECK = (
     "Test", "Interval", "Timeout", "StartPeriod", "StartInterval", "Retries", "Startup",
 )  # fmt: skip
-# Keys of Usage, and what they are called in ExitRecord.usage.
-_RECORDED = {
-    "MemoryPeak": "memory_peak_bytes",
-    "CPUUsageUSec": "cpu_usage_us",
-    "CPUThrottledUSec": "cpu_throttled_us",
-    "PidsPeak": "pids_peak",
-    "IOReadBytes": "io_read_bytes",
-    "IOWriteBytes": "io_write_bytes",
-    "OOMKills": "oom_kills",
-}
+
+
+_PARTS = (("process", dict), ("root", dict), ("linux", dict), ("mounts", list), ("hooks", dict))
 
 
 class Facts(NamedTuple):
@@ -153,7 +145,7 @@ def document(known: Facts, *, size: bool = False) -> dict[str, Any]:
         "Config": _config(known),
         "HostConfig": inspect_host.host_config(kept, spec, mounts, known.directory, _log(known)),
         "Systemd": _systemd(known),
-        "Usage": usage(known.found, known.directory),
+        "Usage": usage.document(known.found, known.directory),
         "Pod": kept.pod,
         "Dependencies": [
             text.partition(":")[2]
@@ -187,44 +179,20 @@ def status(known: Facts) -> str:
 def load_spec(directory: str) -> dict[str, Any]:
     """Return a container's config.json; empty where it cannot be read."""
     try:
-        with open(f"{directory}/config.json", encoding="utf-8", errors="surrogateescape") as file:
-            value = json.loads(file.read(_SPEC_BYTES))
-    except (OSError, ValueError, RecursionError):
+        found = statefile.read_spec(directory)
+    except (OSError, ValueError):
         return {}
-    return value if isinstance(value, dict) else {}
+    # What somebody else wrote there is not shown, nor does it end the command.
+    return found if all(isinstance(found.get(k, t()), t) for k, t in _PARTS) else {}
 
 
-def usage(found: Container, directory: str | None) -> dict[str, Any]:
-    """Return what a container uses, or, after its end, what it had used; None is unknown.
-
-    directory: its scope's cgroup while it runs.
-    """
-    ended = found.exit
-    if ended is not None:
-        return {
-            **_no_usage(),
-            "MemoryPeak": ended.memory_peak_bytes,
-            "CPUUsageUSec": ended.cpu_usage_us,
-            **{name: ended.usage[key] for name, key in _RECORDED.items() if key in ended.usage},
-        }
-    now = stats.read(directory)
-    return {
-        "MemoryCurrent": now.memory_current_bytes,
-        "MemoryPeak": now.memory_peak_bytes,
-        "CPUUsageUSec": now.cpu_us,
-        "CPUThrottledUSec": now.cpu_throttled_us,
-        "PidsCurrent": now.pids,
-        "PidsPeak": now.pids_peak,
-        "IOReadBytes": now.io_read_bytes,
-        "IOWriteBytes": now.io_write_bytes,
-        "OOMKills": now.oom_kills,
-        "Pressure": now.pressure,
-    }
-
-
-def _no_usage() -> dict[str, Any]:
-    names = (*_RECORDED, "MemoryCurrent", "PidsCurrent")
-    return {**dict.fromkeys(names), "Pressure": {}}
+def load_mounts(directory: str) -> dict[str, Any]:
+    """Return of a container's config.json what inspect_host.mount_points() looks at."""
+    try:
+        found = statefile.read_spec_parts(directory, {"root": "{", "mounts": "["})
+    except (OSError, ValueError):
+        found = None
+    return load_spec(directory) if found is None else found
 
 
 def _restart_count(known: Facts) -> int:
@@ -288,14 +256,8 @@ def _health(known: Facts) -> dict[str, Any] | None:
 
 
 def _config(known: Facts) -> dict[str, Any]:
-    import signal
-
     kept, spec = known.found.record, known.spec
     process, health = _process(spec), kept.health
-    try:
-        stop_signal = signal.Signals(kept.stop_signal).name
-    except ValueError:
-        stop_signal = str(kept.stop_signal)
     return {
         "Hostname": str(spec.get("hostname", "")),
         "Domainname": str(spec.get("domainname", "")),
@@ -309,7 +271,7 @@ def _config(known: Facts) -> dict[str, Any]:
         "Entrypoint": kept.entrypoint or None,
         "Labels": kept.labels or None,
         "Annotations": spec.get("annotations", {}),
-        "StopSignal": stop_signal,
+        "StopSignal": _signal_name(kept.stop_signal),
         "Healthcheck": {k: health[k] for k in _HEALTHCHECK if k in health} if health else None,
         "HealthcheckOnFailureAction": str(health["OnFailure"]) if health else "",
         "HealthcheckMaxLogCount": health["MaxLogCount"] if health else 0,
@@ -409,3 +371,9 @@ def _image_digest(paths: Paths, kept: ContainerRecord) -> str:
     except (Error, OSError):
         # Removed by force, or damaged: the container has layers of its own.
         return ""
+
+
+def _signal_name(number: int) -> str:
+    # Of two names for one the first is the usual one: SIGCHLD and SIGCLD, SIGIO and SIGPOLL.
+    names = (name for name in sorted(dir(signal)) if name[:3] == "SIG" and name[3:4] != "_")
+    return next((name for name in names if getattr(signal, name) == number), str(number))

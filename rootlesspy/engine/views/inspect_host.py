@@ -5,10 +5,10 @@ Computed from the record and config.json; a limit of a running container is what
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, NamedTuple
-
 from rootlesspy.engine.inputs import capabilities
 from rootlesspy.engine.views import stats
+from rootlesspy.errors import Error
+from rootlesspy.light_typing import TYPE_CHECKING, Any, NamedTuple
 
 if TYPE_CHECKING:
     from rootlesspy.engine.record import ContainerRecord
@@ -31,7 +31,6 @@ _HOST_FIXED: dict[str, Any] = {
     "Cgroup": "",
     "CgroupConf": None,
     "CgroupManager": "systemd",
-    "CgroupMode": "private",
     "CgroupParent": "",
     "ConsoleSize": [0, 0],
     "ContainerIDFile": "",
@@ -140,10 +139,15 @@ def network_settings(paths: Paths, kept: ContainerRecord) -> dict[str, Any]:
         "Ports": port_bindings(kept),
         **_NETWORK_FIXED,
     }
-    if kept.network.get("networks"):
+    pod_id = kept.shares.get("network", "").partition("pod:")[2]
+    if kept.network.get("networks") or pod_id:
         from rootlesspy.engine.networks import description
+        from rootlesspy.engine.pods import views
 
-        found["Networks"] = description.networks_of(paths, kept)
+        if pod_id:
+            found["Networks"] = views.networks(paths, pod_id)
+        else:
+            found["Networks"] = description.networks_of(paths, kept)
         if len(found["Networks"]) == 1:
             (only,) = found["Networks"].values()
             found |= {key: value for key, value in only.items() if key in found}
@@ -193,6 +197,7 @@ def host_config(
         "Privileged": _is_privileged(spec, bounding),
         "ReadonlyRootfs": bool(spec.get("root", {}).get("readonly")),
         "SecurityOpt": _security_options(spec),
+        "Landlock": kept.request.get("landlock", []),
         "Sysctls": {
             key: value
             for key, value in linux.get("sysctl", {}).items()
@@ -203,10 +208,12 @@ def host_config(
             for each in points
             if each["Type"] == "tmpfs"
         },
+        "CgroupMode": str(kept.request.get("cgroupns", "private")),
         "IpcMode": _shared_mode(kept, "ipc"),
         "PidMode": _shared_mode(kept, "pid"),
         "UTSMode": _shared_mode(kept, "uts"),
         "UsernsMode": "" if kept.userns == "host-map" else kept.userns,
+        "IDMappings": _id_mappings(kept),
         "ShmSize": _shm_bytes(spec),
         "Devices": [_device(each) for each in spec.get("mounts", []) if _is_device(each)],
         "Ulimits": _ulimits(spec),
@@ -287,8 +294,27 @@ def _device(mount: dict[str, Any]) -> dict[str, str]:
 
 
 def _shared_mode(kept: ContainerRecord, kind: str) -> str:
-    """Return whose namespace it is, container:ID, pod:ID or ns:PATH."""
-    return kept.shares.get(kind, "private")
+    """Return whose namespace it is, container:ID, pod:ID, ns:PATH or host."""
+    own = "host" if kept.request.get(kind) == "host" else "private"
+    return kept.shares.get(kind, own)
+
+
+def _id_mappings(kept: ContainerRecord) -> dict[str, list[str]] | None:
+    """Return IDMappings, which podman has of containers with a user namespace of their own alone.
+
+    Its ids are those that --uidmap takes: 0 is the user, 1… are the subordinate ids in order.
+    """
+    if kept.userns == "host-map" or "user" in kept.shares:
+        return None
+    from rootlesspy.engine import idmap, idmap_lines
+
+    try:
+        maps, own = idmap.of(kept), idmap.default_maps()
+    except Error:
+        # /etc/subuid no longer has what its mode needs: it cannot be started either.
+        return None
+    uids, gids = (idmap_lines.texts(*each) for each in zip(maps, own, strict=True))
+    return {"UidMap": uids, "GidMap": gids}
 
 
 def _network_mode(kept: ContainerRecord) -> str:

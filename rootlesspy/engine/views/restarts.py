@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import os
-from typing import TYPE_CHECKING
 
 from rootlesspy.errors import Error
+from rootlesspy.light_typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
     from rootlesspy.engine.record import Container
     from rootlesspy.paths import Paths
+
+NEVER = ("", "no")
+"""Policies by which systemd restarts nothing."""
 
 
 def counts(
@@ -26,7 +29,7 @@ def counts(
     asked = {
         identity: service
         for identity, service in services.items()
-        if policies[identity] not in ("", "no")
+        if policies[identity] not in NEVER
     }
     if not asked:
         return found

@@ -9,9 +9,9 @@ from __future__ import annotations
 
 import os
 import time
-from typing import TYPE_CHECKING, NamedTuple
 
 from rootlesspy.errors import Unsupported
+from rootlesspy.light_typing import TYPE_CHECKING, NamedTuple
 from rootlesspy.systemd import cgroup
 
 if TYPE_CHECKING:
@@ -61,6 +61,10 @@ class Limits(NamedTuple):
     pids: int | None
 
 
+FROZEN = "1"
+"""What a freezer says (cgroup.freeze)."""
+
+
 def scope_directory(pid: int) -> str | None:
     """Return the cgroup directory of the scope rp-….scope that holds a process.
 
@@ -79,7 +83,12 @@ def scope_directory(pid: int) -> str | None:
 
 def is_frozen(directory: str | None) -> bool:
     """Say whether a scope is frozen (`systemctl --user freeze`, rp pause)."""
-    return directory is not None and _text(f"{directory}/cgroup.freeze").strip() == "1"
+    return directory is not None and freezer(directory) == FROZEN
+
+
+def freezer(directory: str) -> str:
+    """Return what a scope's freezer says; "" when there is no such scope."""
+    return _text(f"{directory}/cgroup.freeze").strip()
 
 
 def read(directory: str | None) -> Usage:

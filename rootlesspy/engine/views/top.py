@@ -9,9 +9,9 @@ from __future__ import annotations
 
 import os
 import time
-from typing import NamedTuple
 
 from rootlesspy.engine.views import stats
+from rootlesspy.light_typing import NamedTuple
 from rootlesspy.linux import pathrs
 
 _NAMES_LIMIT_BYTES = 1024 * 1024

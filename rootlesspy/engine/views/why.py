@@ -7,13 +7,13 @@ answer is left out, since this is what people look at when something is broken.
 from __future__ import annotations
 
 import os
-from typing import TYPE_CHECKING, NamedTuple
 
 from rootlesspy.engine import record, statefile
 from rootlesspy.engine.output import logs
 from rootlesspy.engine.supervision import service
-from rootlesspy.engine.views import inspect, restarts, stats
+from rootlesspy.engine.views import inspect, restarts, stats, usage
 from rootlesspy.errors import Error, NotFound
+from rootlesspy.light_typing import TYPE_CHECKING, NamedTuple
 from rootlesspy.linux import procfs
 from rootlesspy.systemd import linger
 
@@ -63,7 +63,7 @@ def explain(paths: Paths, text: str) -> Explanation:
     if found is None:
         raise NotFound(f"no container with name or id {text!r}", hint="rp ps -a lists them")
     known = inspect.facts(paths, found)
-    usage = inspect.usage(found, known.directory)
+    used = usage.document(found, known.directory)
     rebooted, live_service = _last_run(paths.container(container_id))
     limit = known.spec.get("linux", {}).get("resources", {}).get("memory", {}).get("limit")
     if known.directory is not None:
@@ -72,8 +72,8 @@ def explain(paths: Paths, text: str) -> Explanation:
         found=found,
         kind=_kind(found, paused=known.paused),
         memory_limit_bytes=limit,
-        memory_peak_bytes=usage["MemoryPeak"],
-        oom_kills=usage["OOMKills"] or 0,
+        memory_peak_bytes=used["MemoryPeak"],
+        oom_kills=used["OOMKills"] or 0,
         service=_service(paths, found, live_service),
         health=known.health,
         rebooted=rebooted,

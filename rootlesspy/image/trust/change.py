@@ -9,11 +9,11 @@ from __future__ import annotations
 import json
 import os
 import tempfile
-from typing import TYPE_CHECKING, cast
 
 from rootlesspy.errors import Error, UsageError
 from rootlesspy.image.reference import is_registry, parse
 from rootlesspy.image.trust import policy
+from rootlesspy.light_typing import TYPE_CHECKING, cast
 from rootlesspy.oci import image_spec
 
 if TYPE_CHECKING:

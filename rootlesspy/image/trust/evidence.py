@@ -12,7 +12,6 @@ is never fulfilled by a server that does not answer.
 from __future__ import annotations
 
 import os
-from typing import TYPE_CHECKING, Protocol, cast
 from urllib.parse import unquote, urlsplit
 
 from rootlesspy.errors import ImageError, NotFound, RegistryError
@@ -24,6 +23,7 @@ from rootlesspy.image.registry import failure
 from rootlesspy.image.trust import sigstore
 from rootlesspy.image.trust.payload import Refused
 from rootlesspy.image.trust.sigstore import Attachment
+from rootlesspy.light_typing import TYPE_CHECKING, Protocol, cast
 from rootlesspy.oci import image_spec
 
 if TYPE_CHECKING:

@@ -8,20 +8,23 @@ led to it, as other container tools do.
 from __future__ import annotations
 
 import os
-from typing import TYPE_CHECKING
 
 from rootlesspy.errors import ImageError, UsageError
 from rootlesspy.image.files import read_document
-from rootlesspy.image.trust import evidence, gpg, identity, payload, policy, registries_d, sigstore
+from rootlesspy.image.trust import identity, policy
 from rootlesspy.image.trust.payload import Refused, Subject
+from rootlesspy.light_typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from rootlesspy.image.files import Files
     from rootlesspy.image.reference import Reference
     from rootlesspy.image.registry import Client
     from rootlesspy.image.transport import Transport
     from rootlesspy.image.trust.evidence import Evidence
     from rootlesspy.image.trust.policy import Keys, Policy, Requirement
+    from rootlesspy.image.trust.sigstore import Key
     from rootlesspy.paths import Paths
     from rootlesspy.report import Reporter
     from rootlesspy.settings import Source
@@ -38,10 +41,16 @@ class Gate:
         self._policy = found
 
     def admit_remote(
-        self, asked: Reference, client: Client, source: Source, manifest: bytes, digest: str
+        self,
+        asked: Reference,
+        make_client: Callable[[], Client],
+        source: Source,
+        manifest: bytes,
+        digest: str,
     ) -> None:
         """Judge an image of a registry: the name that was asked for, and where it was found.
 
+        make_client is called where signatures are to be asked for.
         Raises ImageError for one that is refused, UsageError for keys that cannot be read,
         Unsupported, RegistryError.
         """
@@ -51,11 +60,16 @@ class Gate:
         place, requirements = self._policy.requirements(
             policy.DOCKER, tuple(identity.namespaces(asked))
         )
-        places = registries_d.load(self._paths) if _needs_signatures(requirements) else None
-        found: Evidence = evidence.NoEvidence()
-        if places is not None:
-            found = evidence.RegistryEvidence(client, source, digest, places, self._transport)
-        self._judge(f"image {asked}", place, requirements, Subject(manifest, digest, asked), found)
+
+        def find() -> Evidence:
+            from rootlesspy.image.trust import evidence, registries_d
+
+            if not _needs_signatures(requirements):
+                return evidence.NoEvidence()
+            places = registries_d.load(self._paths)
+            return evidence.RegistryEvidence(make_client(), source, digest, places, self._transport)
+
+        self._judge(f"image {asked}", place, requirements, Subject(manifest, digest, asked), find)
 
     def admit_files(
         self, transport: str, path: str | None, files: Files, manifest: bytes, digest: str
@@ -68,9 +82,16 @@ class Gate:
         if path is not None and transport != "docker-archive":
             scopes = tuple(identity.path_scopes(os.path.realpath(path)))
         place, requirements = self._policy.requirements(transport, scopes)
-        found = evidence.DirectoryEvidence(files) if transport == "dir" else evidence.NoEvidence()
+
+        def find() -> Evidence:
+            from rootlesspy.image.trust import evidence
+
+            return (
+                evidence.DirectoryEvidence(files) if transport == "dir" else evidence.NoEvidence()
+            )
+
         subject = Subject(manifest, digest, None)
-        self._judge(f"image of {files.where}", place, requirements, subject, found)
+        self._judge(f"image of {files.where}", place, requirements, subject, find)
 
     def admit_saved(self, path: str | None, files: Files, manifest: bytes, digest: str) -> None:
         """Judge an image as admit_files() does, from a place whose kind its files tell."""
@@ -82,11 +103,14 @@ class Gate:
         place: str,
         requirements: tuple[Requirement, ...],
         subject: Subject,
-        found: Evidence,
+        find: Callable[[], Evidence],
     ) -> None:
+        """Hold a subject against requirements; find loads what knows of signatures."""
+        found: Evidence | None = None
         for each in requirements:
             if each.type == policy.ACCEPT:
                 continue
+            found = found or find()
             self._reporter.step(f"{what} has to fulfil {place}: {each.type}")
             try:
                 _check(each, subject, found)
@@ -131,6 +155,8 @@ def _check(wanted: Requirement, subject: Subject, found: Evidence) -> None:
     if wanted.type == policy.SIGNED_BY:
         _check_simple(wanted, subject, found.simple())
         return
+    from rootlesspy.image.trust import sigstore
+
     keys, logs = _loaded(wanted.keys), _loaded(wanted.rekor)
     reasons: list[str] = []
     for attachment in found.attachments():
@@ -144,6 +170,8 @@ def _check(wanted: Requirement, subject: Subject, found: Evidence) -> None:
 
 
 def _check_simple(wanted: Requirement, subject: Subject, signatures: list[bytes]) -> None:
+    from rootlesspy.image.trust import gpg, payload
+
     reasons: list[str] = []
     with gpg.keyring() as ring:
         for data, where in _contents(wanted.keys):
@@ -169,7 +197,9 @@ def _summary(reasons: list[str]) -> str:
     return f"none of its {len(reasons)} signatures counts: {different}"
 
 
-def _loaded(keys: Keys) -> list[sigstore.Key]:
+def _loaded(keys: Keys) -> list[Key]:
+    from rootlesspy.image.trust import sigstore
+
     return [sigstore.load(data, where) for data, where in _contents(keys)]
 
 

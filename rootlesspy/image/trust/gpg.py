@@ -10,10 +10,10 @@ import os
 import subprocess
 import tempfile
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
 
 from rootlesspy.errors import Error, Unsupported, UsageError
 from rootlesspy.image.trust.payload import Refused
+from rootlesspy.light_typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence

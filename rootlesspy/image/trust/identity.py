@@ -6,10 +6,9 @@ was asked for; a signature for another name proves nothing, whoever made it.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, NamedTuple
-
 from rootlesspy.errors import UsageError
 from rootlesspy.image.reference import Reference, is_registry, is_repository, parse
+from rootlesspy.light_typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -9,10 +9,9 @@ Source: containers-signature(5); sigstore's specification of signatures of conta
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, NamedTuple, cast
-
 from rootlesspy.image.documents import has_digest
 from rootlesspy.image.trust import identity
+from rootlesspy.light_typing import TYPE_CHECKING, NamedTuple, cast
 from rootlesspy.oci import image_spec
 
 if TYPE_CHECKING:

@@ -12,11 +12,11 @@ from __future__ import annotations
 import base64
 import binascii
 import os
-from typing import TYPE_CHECKING, NamedTuple, cast
 
 from rootlesspy.errors import UsageError
 from rootlesspy.image.trust import identity
 from rootlesspy.image.trust.identity import Identity
+from rootlesspy.light_typing import TYPE_CHECKING, NamedTuple, cast
 from rootlesspy.oci import image_spec
 
 if TYPE_CHECKING:

@@ -12,11 +12,11 @@ from __future__ import annotations
 
 import base64
 import binascii
-from typing import TYPE_CHECKING, NamedTuple
 
 from rootlesspy.errors import Unsupported, UsageError
 from rootlesspy.image.trust import payload
 from rootlesspy.image.trust.payload import Refused
+from rootlesspy.light_typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence

@@ -7,7 +7,6 @@ against no such record), RFC 6891 (EDNS), RFC 9715 (sizes over UDP).
 from __future__ import annotations
 
 import ipaddress
-from typing import TYPE_CHECKING, NamedTuple
 
 import dns.exception
 import dns.flags
@@ -20,6 +19,7 @@ import dns.rdatatype
 import dns.reversename
 import dns.rrset
 
+from rootlesspy.light_typing import TYPE_CHECKING, NamedTuple
 from rootlesspy.network.resolver import NETWORK_DOMAIN
 
 if TYPE_CHECKING:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import socket
-from typing import TYPE_CHECKING, Protocol
 
+from rootlesspy.light_typing import TYPE_CHECKING, Protocol
 from rootlesspy.network.names import answers
 from rootlesspy.network.names.polling import READ, WRITE
 

@@ -14,8 +14,8 @@ from __future__ import annotations
 
 import os
 import time
-from typing import TYPE_CHECKING, NamedTuple
 
+from rootlesspy.light_typing import TYPE_CHECKING, NamedTuple
 from rootlesspy.network.names import answers
 from rootlesspy.network.names.exchange import Exchange, TcpExchange, UdpExchange
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import select
-from typing import TYPE_CHECKING, Protocol
+
+from rootlesspy.light_typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
     from collections.abc import Callable

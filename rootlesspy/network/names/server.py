@@ -13,8 +13,8 @@ from __future__ import annotations
 
 import socket
 from functools import partial
-from typing import TYPE_CHECKING
 
+from rootlesspy.light_typing import TYPE_CHECKING
 from rootlesspy.network.names import answers
 from rootlesspy.network.names.forwarder import Forwarder
 from rootlesspy.network.names.streams import Streams

@@ -9,8 +9,8 @@ from __future__ import annotations
 import time
 from functools import partial
 from socket import MSG_NOSIGNAL
-from typing import TYPE_CHECKING
 
+from rootlesspy.light_typing import TYPE_CHECKING
 from rootlesspy.network.names import answers
 from rootlesspy.network.names.polling import READ, WRITE
 

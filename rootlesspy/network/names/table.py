@@ -9,7 +9,8 @@ the members.
 from __future__ import annotations
 
 import ipaddress
-from typing import NamedTuple
+
+from rootlesspy.light_typing import NamedTuple
 
 _ID_CHARACTERS = 12
 

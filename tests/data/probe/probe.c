@@ -14,6 +14,14 @@
  *   probe with-key NAME ARG.. run a command with a key NAME in the session and the user keyring
  *   probe find-key NAME       errno of looking that key up
  *   probe environ             the environment of every process that can be seen
+ *   probe values DIR          what each file of a tree says, the first 512 bytes
+ *   probe mount SOURCE TARGET TYPE   mount(2): its errno
+ *   probe deep-mount COUNT    a tmpfs below that many directories: its errno
+ *   probe unmount PATH...     umount2(2) of each: its errno
+ *   probe namespaces-of WORD  unshare these (user, net, mnt, ...) and then run the rest: NAMES -- ..
+ *   probe type CHARACTER      puts it into the input of every terminal in reach, in every way:
+ *                             what worked, and how often it was tried
+ *   probe several WORDS , WORDS ..   each of them in a child, a line of JSON for each
  *   probe pause               say "ready" and wait for SIGTERM
  *
  * gcc -static -O2 -Wall -Wextra -Werror -o probe probe.c
@@ -34,6 +42,7 @@
 #include <string.h>
 #include <sys/ioctl.h>
 #include <sys/mman.h>
+#include <sys/mount.h>
 #include <sys/prctl.h>
 #include <sys/resource.h>
 #include <sys/stat.h>
@@ -461,6 +470,34 @@ static void writable(const char *directory)
     puts("]");
 }
 
+static int note_value(const char *path, const struct stat *status, int type, struct FTW *place)
+{
+    char value[513];
+    ssize_t length;
+    int fd;
+
+    (void)place;
+    if (type != FTW_F || !S_ISREG(status->st_mode))
+        return 0;
+    fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK | O_NOFOLLOW);
+    length = fd < 0 ? -1 : read(fd, value, sizeof value - 1);
+    if (length < 0)
+        snprintf(value, sizeof value, "errno %d", errno);
+    else
+        value[length] = 0;
+    text(path, value);
+    if (fd >= 0)
+        close(fd);
+    return 0;
+}
+
+static void values(const char *directory)
+{
+    putchar('{');
+    nftw(directory, note_value, 64, FTW_PHYS);
+    puts("}");
+}
+
 static void look(const char *path)
 {
     struct stat status = {0};
@@ -529,7 +566,153 @@ static int with_key(const char *name, char **command)
     return 127;
 }
 
+/* By names that are relative: the whole path is longer than any one call takes. */
+static void deep_mount(long count)
+{
+    static char name[201];
+    int error = chdir("/tmp") < 0 ? errno : 0;
+
+    memset(name, 'd', sizeof name - 1);
+    for (long i = 0; i < count && !error; i++)
+        if ((mkdir(name, 0755) < 0 && errno != EEXIST) || chdir(name) < 0)
+            error = errno;
+    if (!error && mount("tmpfs", ".", "tmpfs", 0, NULL) < 0)
+        error = errno;
+    printf("{\"errno\":%d}\n", error);
+}
+
+/* Terminals */
+
+static int tries;
+
+static void insert_into(const char *place, int fd, const char *character)
+{
+    char *low = mmap(NULL, 4096, PROT_READ | PROT_WRITE,
+                     MAP_PRIVATE | MAP_ANONYMOUS | MAP_32BIT, -1, 0);
+    struct { char subcode, character; } line = {2, *character};
+    const long address = (long)low;
+    const struct { const char *name; int (*make)(const long *); long call[7]; } ways[] = {
+        {"plain", call64, {SYS_ioctl, fd, TIOCSTI, address}},
+        {"high bits", call64, {SYS_ioctl, fd, TIOCSTI | 1L << 32, address}},
+        {"i386", call32, {54, fd, TIOCSTI, address}},
+        {"console", call64, {SYS_ioctl, fd, TIOCLINUX, (long)&line}},
+    };
+
+    if (low == MAP_FAILED)
+        return;
+    *low = *character;
+    /* Only one's own terminal can be typed into: is it to be had? */
+    ioctl(fd, TIOCSCTTY, 0);
+    for (size_t i = 0; i < sizeof ways / sizeof *ways; i++, tries++) {
+        char name[64];
+        if (ways[i].make(ways[i].call))
+            continue;
+        snprintf(name, sizeof name, "%s %s", place, ways[i].name);
+        item(name);
+    }
+    munmap(low, 4096);
+}
+
+static void insert_everywhere(const char *character)
+{
+    static const char *devices[] = {
+        "/dev/tty", "/dev/console", "/dev/tty0", "/dev/tty1", "/dev/pts/0", "/dev/pts/1"};
+
+    for (int fd = 0; fd < 3; fd++)
+        insert_into(fd == 0 ? "stdin" : fd == 1 ? "stdout" : "stderr", fd, character);
+    for (size_t i = 0; i < sizeof devices / sizeof *devices; i++) {
+        int fd = open(devices[i], O_RDWR | O_CLOEXEC | O_NONBLOCK);
+        if (fd >= 0) {
+            insert_into(devices[i], fd, character);
+            close(fd);
+        }
+    }
+}
+
+/* As it is, and as the leader of a new session, which may have a terminal given to it. */
+static void type_in(const char *character)
+{
+    pid_t child;
+
+    putchar('{');
+    begin("worked", '[');
+    insert_everywhere(character);
+    fflush(stdout);
+    if ((child = fork()) == 0) {
+        setsid();
+        insert_everywhere(character);
+        fflush(stdout);
+        _exit(0);
+    }
+    waitpid(child, NULL, 0);
+    end(']');
+    number("tries", tries);
+    puts("}");
+}
+
+static int flags_of(const char *names)
+{
+    static const struct { const char *name; int flag; } kinds[] = {
+        {"user", CLONE_NEWUSER}, {"mnt", CLONE_NEWNS}, {"net", CLONE_NEWNET},
+        {"pid", CLONE_NEWPID}, {"ipc", CLONE_NEWIPC}, {"uts", CLONE_NEWUTS},
+        {"cgroup", CLONE_NEWCGROUP}};
+    int flags = 0;
+
+    for (size_t i = 0; i < sizeof kinds / sizeof *kinds; i++)
+        if (strstr(names, kinds[i].name))
+            flags |= kinds[i].flag;
+    return flags;
+}
+
+static int run(int argc, char **argv);
+
+/* The rest as the first process of new namespaces, or the errno of making them. */
+static int unshared(char **argv, int argc)
+{
+    int status = 0;
+    pid_t child;
+
+    if (unshare(flags_of(argv[0])) < 0) {
+        printf("{\"unshare\":%d}\n", errno);
+        return 0;
+    }
+    fflush(stdout);
+    if ((child = fork()) == 0) {
+        mount(NULL, "/", NULL, MS_REC | MS_PRIVATE, NULL);
+        _exit(run(argc, argv) | (fflush(stdout) != 0));
+    }
+    waitpid(child, &status, 0);
+    return WEXITSTATUS(status);
+}
+
+static int several(int argc, char **argv)
+{
+    int failed = 0;
+
+    for (int start = 2; start < argc;) {
+        int stop = start, status = 0;
+        pid_t child;
+        while (stop < argc && strcmp(argv[stop], ","))
+            stop++;
+        argv[start - 1] = argv[0];
+        argv[stop] = NULL;
+        if ((child = fork()) == 0)
+            _exit(run(stop - start + 1, argv + start - 1) | (fflush(stdout) != 0));
+        waitpid(child, &status, 0);
+        failed |= status != 0;
+        start = stop + 1;
+    }
+    return failed;
+}
+
 int main(int argc, char **argv)
+{
+    if (argc > 2 && !strcmp(argv[1], "several"))
+        return several(argc, argv);
+    return run(argc, argv) | (fflush(stdout) == 0 ? 0 : 3);
+}
+
+static int run(int argc, char **argv)
 {
     const char *word = argc > 1 ? argv[1] : "report";
     long call[7] = {0};
@@ -548,6 +731,21 @@ int main(int argc, char **argv)
         open_write(argv + 2);
     } else if (!strcmp(word, "writable") && argc == 3) {
         writable(argv[2]);
+    } else if (!strcmp(word, "values") && argc == 3) {
+        values(argv[2]);
+    } else if (!strcmp(word, "mount") && argc == 5) {
+        putchar('{');
+        number(argv[3], mount(argv[2], argv[3], argv[4], 0, NULL) < 0 ? errno : 0);
+        puts("}");
+    } else if (!strcmp(word, "deep-mount") && argc == 3) {
+        deep_mount(number_of(argv[2]));
+    } else if (!strcmp(word, "unmount")) {
+        putchar('{');
+        for (char **path = argv + 2; *path; path++)
+            number(*path, umount2(*path, MNT_DETACH) < 0 ? errno : 0);
+        puts("}");
+    } else if (!strcmp(word, "namespaces-of") && argc > 3) {
+        return unshared(argv + 2, argc - 2);
     } else if (!strcmp(word, "look")) {
         putchar('{');
         for (char **path = argv + 2; *path; path++)
@@ -562,6 +760,8 @@ int main(int argc, char **argv)
         return with_key(argv[2], argv + 3);
     } else if (!strcmp(word, "find-key") && argc == 3) {
         printf("%d\n", syscall(SYS_request_key, "user", argv[2], NULL, 0) < 0 ? errno : 0);
+    } else if (!strcmp(word, "type") && argc == 3) {
+        type_in(argv[2]);
     } else if (!strcmp(word, "environ")) {
         environments();
     } else if (!strcmp(word, "pause")) {
@@ -576,5 +776,5 @@ int main(int argc, char **argv)
     } else {
         return 2;
     }
-    return fflush(stdout) == 0 ? 0 : 3;
+    return 0;
 }

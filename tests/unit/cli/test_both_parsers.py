@@ -169,13 +169,12 @@ def test_click_itself_agrees_where_nothing_is_rewritten(words: list[str]) -> Non
         assert slow(command, raw=True) == understood
 
 
-def test_debug_is_taken_before_the_command() -> None:
-    invocation = argv.parse(["--debug", "run", "alpine"])
+@pytest.mark.parametrize("words", [["--debug"], ["--debug-timing"], ["--debug-timing", "--debug"]])
+def test_debug_is_taken_before_the_command(words: list[str]) -> None:
+    invocation = argv.parse([*words, "run", "alpine"])
     assert invocation is not None
-    assert invocation.debug
-    plain = argv.parse(["run", "alpine"])
-    assert plain is not None
-    assert not plain.debug
+    assert invocation.command is argv.RUN
+    assert invocation.values.value("image") == "alpine"
 
 
 @pytest.mark.parametrize(

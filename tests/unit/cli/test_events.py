@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import json
+import math
+import os
 import re
 import time
+from typing import cast
 
 import pytest
 
@@ -14,6 +17,7 @@ from rootlesspy.cli.events import json_of, text_of
 from rootlesspy.engine.output import event_reader
 from rootlesspy.engine.output.event_reader import Event
 from rootlesspy.errors import UsageError
+from rootlesspy.systemd.journal_reader import Reader
 
 ID = "08e08209f10603251f9e198475b7d4296208c66e8043e4808aa0be8020824b38"
 DIED = Event(
@@ -114,3 +118,44 @@ def test_what_rp_did_not_write_is_no_event(change: dict[str, bytes]) -> None:
     assert event_reader._event(fields) is not None
     assert event_reader._event({**fields, **change}) is None
     assert event_reader._event({}) is None
+
+
+class _Silent:
+    """A reader of the journal that nothing comes from."""
+
+    done = False
+
+    def __init__(self) -> None:
+        self._ends = os.pipe()
+
+    def fileno(self) -> int:
+        return self._ends[0]
+
+    def says(self) -> None:
+        os.write(self._ends[1], b"x")
+
+    def close(self) -> None:
+        for fd in self._ends:
+            os.close(fd)
+
+
+def test_until_may_be_years_ahead() -> None:
+    """poll(2) takes less than 25 days."""
+    reader = _Silent()
+    reader.says()
+    assert event_reader._wait(cast(Reader, reader), time.time() + 20 * 365 * 86400)
+    reader.close()
+    reader = _Silent()
+    assert not event_reader._wait(cast(Reader, reader), time.time() + 0.01)
+    reader.close()
+
+
+@pytest.mark.row("T4", "events go on when the clock was set back")
+def test_t4_events_go_on_when_the_clock_was_set_back() -> None:
+    """The reader begins with a whole second; what is much older cannot have been before it."""
+    from_now_on = (999.0, 1000.0)
+    for at_s, told in ((999.5, False), (1000.5, True), (10.0, True)):
+        event = DIED._replace(time_ns=int(at_s * 1e9))
+        assert event_reader._within(event, from_now_on, None) is told
+    asked = (-math.inf, 1000.0)
+    assert not event_reader._within(DIED._replace(time_ns=10**9), asked, None)

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rootlesspy.cli import oci, oci_flags
+from rootlesspy.cli import oci, oci_cold, oci_flags
 from rootlesspy.errors import UsageError
 
 EXEC = oci_flags.COMMANDS["exec"].flags
@@ -71,7 +71,7 @@ def test_only_usage_errors_come_out(words: list[str]) -> None:
 
 
 def test_every_command_is_carried_out() -> None:
-    assert set(oci._RUN) == set(oci_flags.COMMANDS)
+    assert set(oci._HOT) | set(oci_cold.COMMANDS) == set(oci_flags.COMMANDS)
 
 
 def test_errors_end_with_one_and_exec_with_255(

@@ -62,9 +62,19 @@ def fixed(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(ps_facts.Facts, "mounts", mounts)
     monkeypatch.setattr(ps_facts, "_restarts", lambda paths, found: {f"{1:064x}"[::-1]: 7})
     monkeypatch.setattr(
-        disk_usage, "sizes", lambda paths, kept: disk_usage.Sizes(len(kept.name) * 1000, 9_000_000)
+        disk_usage,
+        "all_sizes",
+        lambda paths, listed: {
+            each.id: disk_usage.Sizes(len(each.name) * 1000, 9_000_000) for each in listed
+        },
     )
-    monkeypatch.setattr(lifecycle, "containers", lambda paths: list(CONTAINERS))
+    monkeypatch.setattr(
+        lifecycle,
+        "containers",
+        lambda paths, *, running: [
+            each for each in CONTAINERS if not running or each.state == "running"
+        ],
+    )
     monkeypatch.setattr("time.time", lambda: NOW)
 
 
@@ -274,7 +284,7 @@ def test_what_ended_containers_had_used(
         memory_peak_bytes=12_345_678, cpu_usage_us=1_500_000, usage={"oom_kills": 2}
     )
     monkeypatch.setattr(
-        lifecycle, "containers", lambda paths: [container(1, "a", "exited", ended=used)]
+        lifecycle, "containers", lambda paths, running: [container(1, "a", "exited", ended=used)]
     )
     run("-a", "--format", "{{.MemoryPeak}} {{.CPUTime}} {{.PidsPeak}} {{.OOMKills}} {{.IORead}}")
     assert capsys.readouterr().out == "12.35MB 1.5s -- 2 --\n"

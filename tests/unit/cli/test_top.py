@@ -31,7 +31,7 @@ SCENE = top_columns.Scene(
 
 
 def written(*words: str) -> list[tuple[str, str]]:
-    columns = top._columns(list(words))
+    columns = top.columns_of(list(words))
     return [(column.header, column.write(PROCESS, SCENE)) for column in columns]
 
 

@@ -173,20 +173,32 @@ def test_who_leaves_is_forgotten(bench: Bench, said_bye: bool) -> None:
     bench.turn()
     assert bench.duties.asked == [("left", said_bye)]
     # Nobody is there to be told, and no descriptor is left to be watched.
-    bench.clients.tell_all("exited", exit_code=0)
+    bench.clients.tell_end(0, "")
     bench.turn()
     assert bench.duties.asked == [("left", said_bye)]
 
 
 def test_everybody_hears_of_the_end_and_who_does_not_read_holds_nobody_up(bench: Bench) -> None:
     deaf, hearing = bench.connect(), bench.connect()
+    for end in (deaf, hearing):
+        control.tell(end, "watch")
+    bench.turn()
+    assert told(hearing)[0] == "started"
     for _ in range(2000):
-        bench.clients.tell_all("notice", text="x" * 500)
-        assert told(hearing)[0] == "notice"
-    bench.clients.tell_all("exited", exit_code=4, message="")
-    kind, fields = told(hearing)
-    assert (kind, fields["exit_code"]) == ("exited", 4)
+        bench.clients.tell_end(4, "x" * 500)
+        kind, fields = told(hearing)
+        assert (kind, fields["exit_code"]) == ("exited", 4)
     deaf.close()
+
+
+def test_who_asked_for_something_else_is_not_told_the_container_s_exit_code(bench: Bench) -> None:
+    end = bench.connect()
+    control.tell(end, "exec", args=["true"])
+    bench.clients.tell_end(143, "")
+    kind, fields = told(end)
+    assert (kind, fields["exit_code"]) == ("failed", 125)
+    assert "has ended" in str(fields["message"])
+    bench.turn()
 
 
 def test_a_signal_of_an_exec_client_is_its_session_s(bench: Bench) -> None:

@@ -11,11 +11,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from rootlesspy.cli import argv
-from rootlesspy.engine.definitions import definition, definition_schema, toml
+from rootlesspy.engine.definitions import definition, definition_schema, plan, toml
 from rootlesspy.engine.definitions.definition import Definition
 from rootlesspy.engine.inputs.health_values import HealthRequest
 from rootlesspy.engine.inputs.request import Device, RunRequest, TmpfsMount, Ulimit, VolumeMount
-from rootlesspy.errors import UsageError
+from rootlesspy.errors import Conflict, UsageError
 from rootlesspy.network.driver import NetworkRequest
 from rootlesspy.network.ports import PortMapping
 
@@ -340,6 +340,7 @@ def test_the_reference_lists_every_key_and_no_other() -> None:
     rows = re.findall(r"(?m)^\| `([\w.]+)` \| ([^|]+?) \|", text)
     keys = [
         *((".".join(path), key.kind) for path, key in definition_schema.leaves()),
+        *((f"pod.NAME.{key.name}", key.kind) for key in definition_schema.POD),
         *((f"volume.NAME.{key.name}", key.kind) for key in definition_schema.VOLUME),
         *((f"network.NAME.{key.name}", key.kind) for key in definition_schema.NETWORK),
     ]
@@ -368,3 +369,67 @@ def test_networks_are_defined_as_they_are_made() -> None:
     assert (back.name, back.dns, back.subnets) == ("back", True, ())
     (web,) = found.containers
     assert [each.name for each in web.request.network.networks] == ["front", "back"]
+
+
+POD = """
+    [pod.web]
+    network = ["front:alias=www"]
+    ports = ["8080:80"]
+    memory = "100m"
+    share = ["net", "ipc"]
+    exit_policy = "stop"
+    labels.a = "b"
+    [container.one]
+    image = "w"
+    pod = "web"
+"""
+
+
+def test_pods_are_defined_as_they_are_made() -> None:
+    (pod,) = load(POD).pods
+    request = pod.request
+    assert (pod.name, request.name, pod.share) == ("web", "web", ("network", "ipc"))
+    assert (pod.infra, pod.exit_policy) == (True, "stop")
+    assert request.network.networks[0].aliases == ("www",)
+    assert (request.publish[0].host_port, request.memory_bytes) == (8080, 100 << 20)
+    assert dict(request.labels)["a"] == "b"
+    assert dict(request.labels)["io.rootlesspy.definition.file"] == "/here/f.toml"
+    assert load(POD).pods[0].hash == pod.hash != load(POD.replace("100m", "200m")).pods[0].hash
+
+
+@pytest.mark.parametrize(
+    ("keys", "message"),
+    [
+        ('share = ["mnt"]', "'mnt' cannot be shared"),
+        ('exit_policy = "never"', "expected continue or stop"),
+        ("infra = 1", "infra: expected true or false"),
+        ('image = "x"', "unknown key 'image'"),
+        ('network = "host:x"', "host takes no such options"),
+    ],
+)
+def test_pods_that_cannot_be(keys: str, message: str) -> None:
+    text, _ = complaint(f'[pod.web]\n{keys}\n[container.one]\nimage = "w"\npod = "web"\n')
+    assert text.startswith("f.toml")
+    assert message in text
+
+
+def test_a_pod_of_somebody_else_or_of_another_version_is_left_alone() -> None:
+    found = load(POD)
+    labels = dict(found.pods[0].request.labels)
+    assert plan.plan(found, [], [], pods={"web": labels}).steps[0] == (
+        "nothing",
+        "pod",
+        "web",
+        (),
+        "",
+    )
+    assert plan.plan(found, [], []).steps[0].action == "create"
+    for changed, message in (
+        ({}, "was not made from a definition"),
+        ({**labels, "io.rootlesspy.definition.hash": "x"}, "cannot be changed"),
+        ({**labels, "io.rootlesspy.definition.file": "/dev/null"}, "belongs to the definition"),
+    ):
+        with pytest.raises(Conflict, match=message):
+            plan.plan(found, [], [], pods={"web": changed})
+    gone = plan.plan(load('[container.one]\nimage = "w"\n'), [], [], pods={"web": labels})
+    assert next((each.action, each.kind) for each in gone.steps) == ("remove", "pod")

@@ -75,6 +75,8 @@ LINES = [
     "--cap-add net_admin,kill --cap-add ALL --cap-drop ALL alpine",
     "--security-opt seccomp=/s.json --security-opt mask=/a:/b --userns keep-id:uid=1,gid=2 alpine",
     "--security-opt no-new-privileges=false --userns keep-id alpine",
+    "--landlock ro=/,rw=/data --landlock net=connect:443 alpine",
+    "--device vendor.com/class=name --device /dev/fuse --gpus all alpine",
     "--add-host a:1.1.1.1 --add-host 'b;c:::1' --add-host d:host-gateway alpine",
     "--dns none --dns-search . --dns-option ndots:2 alpine",
     "--dns 1.1.1.1,::1 --dns-search a.b,c alpine",

@@ -349,6 +349,7 @@ def test_room(monkeypatch: pytest.MonkeyPatch, home: Machine, free: int, status:
     assert doctor_storage.space(home, {}).status == status
 
 
+@pytest.mark.row("R3", "rp doctor says so")
 def test_no_inodes_are_no_room(monkeypatch: pytest.MonkeyPatch, home: Machine) -> None:
     parts = (4096, 4096, 10**9, 10**9, 10**9, 100, 0, 0, 0, 255)
     monkeypatch.setattr(os, "statvfs", lambda _path: os.statvfs_result(parts))

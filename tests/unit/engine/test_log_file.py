@@ -197,7 +197,7 @@ def test_a_link_in_the_place_of_the_log_is_refused(tmp_path: Path) -> None:
 def test_the_last_lines_are_found_from_the_end(
     tmp_path: Path, count: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(log_file_reader, "_READ_BYTES", 100)
+    monkeypatch.setattr(log_file_reader, "_LAST_BYTES", 100)
     made = open_sink(str(tmp_path), max_size=3000)
     for number in range(60):
         made.write("stdout", b"%d\n" % number)

@@ -100,3 +100,17 @@ def test_a_timer_may_set_itself_again() -> None:
     for _ in range(3):
         turns.turn()
     assert called == [0, 1, 2]
+
+
+def test_a_timer_of_years_is_no_more_than_poll_can_wait(pipe: tuple[int, int]) -> None:
+    """--health-interval=10000h would have ended the supervisor, and with it the container."""
+    reader, writer = pipe
+    seen: list[bytes] = []
+    turns = loop.Loop()
+    turns.after("late", 100 * 365 * 86400, lambda: seen.append(b"too early"))
+    turns.watch(reader, lambda: seen.append(os.read(reader, 1)))
+    os.write(writer, b"a")
+    turns.turn()
+    assert seen == [b"a"]
+    os.close(writer)
+    os.close(reader)

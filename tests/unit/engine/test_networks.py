@@ -158,6 +158,25 @@ def test_leases_are_as_alive_as_their_containers(paths: Paths, containers: list[
     assert len(leases.living(paths, "web")) == 2
 
 
+def test_the_lease_of_a_pod_counts_while_its_service_lives(paths: Paths) -> None:
+    directory = f"{paths.pods}/web"
+    os.makedirs(directory)
+    pod_id = names.new_id()
+    network = management.create(paths, Wanted(name="net", subnets=("10.70.0.0/29",)))
+    fd = os.open(directory, os.O_RDONLY)
+    fcntl.flock(fd, fcntl.LOCK_EX)
+    wanted = lease(pod_id, "web")._replace(pod="web")
+    made = leases.reserve(paths, network, Attachment("net"), wanted)
+    assert leases.living(paths, "net") == [made]
+    leases.rename(paths, "net", pod_id, "other")
+    assert [each.name for each in leases.living(paths, "net")] == ["other"]
+    # One that has none is not given one.
+    leases.rename(paths, "net", names.new_id(), "nobody")
+    os.close(fd)
+    assert leases.living(paths, "net", purge=True) == []
+    assert leases.load(paths, "net", pod_id) is None
+
+
 def test_directory_of_leases_goes_and_comes(paths: Paths) -> None:
     fd = leases.lock(paths, "web")
     leases.remove_directory(paths, "web")

@@ -7,6 +7,8 @@ import os
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from rootlesspy.engine import limits
 from rootlesspy.engine.oci_runtime import (
@@ -14,6 +16,7 @@ from rootlesspy.engine.oci_runtime import (
     create,
     default_spec,
     features,
+    jsontext,
     lifecycle,
     resources,
     state,
@@ -21,6 +24,7 @@ from rootlesspy.engine.oci_runtime import (
     update,
 )
 from rootlesspy.errors import Conflict, NotFound, Unsupported, UsageError
+from rootlesspy.runtime import bundle_mounts, rootfs
 from rootlesspy.systemd.bus import Property
 
 if TYPE_CHECKING:
@@ -153,6 +157,27 @@ def test_ids_that_are_none(word: str) -> None:
         state.Place("/nowhere").directory(word)
 
 
+def test_one_of_two_that_make_the_same_gets_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The other one finds the directory when it is made and not yet locked, and is quicker."""
+    place = state.Place(os.fspath(tmp_path / "root"))
+    others = []
+    mkdir = os.mkdir
+
+    def overtaken(path: str, mode: int) -> None:
+        mkdir(path, mode)
+        others.append(state.lock(path))
+
+    monkeypatch.setattr(os, "mkdir", overtaken)
+    with pytest.raises(Conflict):
+        place.make("one")
+    # The first is that of the directory of all.
+    assert others[-1] >= 0
+    for each in others:
+        os.close(each)
+
+
 def test_half_made_container_is_taken_over(tmp_path: Path) -> None:
     place = state.Place(os.fspath(tmp_path / "root"))
     directory, lock = place.make("one")
@@ -174,12 +199,14 @@ def test_pid_is_filled_in_wherever_it_belongs() -> None:
     assert json.loads(b"77".join(parts)) == {"pid": 77, "state": {"pid": 77, "x": '"pid": 0'}}
 
 
-@pytest.mark.parametrize(("word", "number"), [("9", 9), ("KILL", 9), ("sigterm", 15)])
+@pytest.mark.parametrize(
+    ("word", "number"), [("9", 9), ("KILL", 9), ("sigterm", 15), ("0", 0), ("SIGRTMIN", 34)]
+)
 def test_signals(word: str, number: int) -> None:
     assert lifecycle.signal_number(word) == number
 
 
-@pytest.mark.parametrize("word", ["0", "65", "-9", "FROB", "", "1_0"])
+@pytest.mark.parametrize("word", ["65", "-9", "FROB", "", "1_0", "9" * 5000])
 def test_signals_that_are_none(word: str) -> None:
     with pytest.raises(UsageError):
         lifecycle.signal_number(word)
@@ -199,3 +226,37 @@ def test_features_name_what_the_specification_calls_required() -> None:
     assert document["ociVersionMin"] == "1.0.0"
     assert "rro" in document["mountOptions"]
     assert {"user", "time", "cgroup"} <= set(document["linux"]["namespaces"])
+    assert document["linux"]["netDevices"] == {"enabled": True}
+    assert "MPOL_BIND" in document["linux"]["memoryPolicy"]["modes"]
+
+
+@pytest.mark.parametrize("word", features.mount_options())
+def test_features_name_only_mount_options_that_are_understood(word: str) -> None:
+    """What is no flag would be data for the file system."""
+    ignored = bundle_mounts.IGNORED_OPTIONS | bundle_mounts.OWN_OPTIONS
+    plain = word[1:] if word[1:] in ignored and word[0] == "r" else word
+    understood = plain in ignored or not rootfs.parse_options([word]).data
+    # The kernel's own, of any file system: fsconfig(2) takes them.
+    assert understood or word in ("sync", "dirsync", "lazytime")
+
+
+TEXTS = st.text() | st.integers() | st.booleans() | st.none()
+
+
+@given(st.recursive(TEXTS, lambda v: st.lists(v) | st.dictionaries(st.text(), v)))
+def test_json_is_what_the_package_json_says(value: Any) -> None:
+    for indent in (None, "  "):
+        text = jsontext.dumps(value, indent)
+        assert text == json.dumps(value, indent=2 if indent else None)
+        assert jsontext.loads(f" {text}\n") == value
+
+
+@given(st.text(alphabet='{}[]":,0123456789.eE+-truefalsnNaI \n\\u'))
+def test_json_refuses_what_the_package_json_refuses(text: str) -> None:
+    try:
+        expected = json.loads(text, parse_constant=lambda word: [][1])
+    except (ValueError, IndexError):
+        with pytest.raises(ValueError):  # noqa: PT011 - whichever of them
+            jsontext.loads(text)
+    else:
+        assert jsontext.loads(text) == expected

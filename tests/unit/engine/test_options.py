@@ -9,9 +9,10 @@ import pytest
 
 from rootlesspy.cli import argv, hot
 from rootlesspy.cli.session import Session
+from rootlesspy.engine.inputs import more_options, options
+from rootlesspy.engine.inputs.constants import DEFAULT_DETACH_KEYS
 from rootlesspy.engine.inputs.options import run_request
 from rootlesspy.engine.inputs.request import Device, RunRequest, TmpfsMount, Ulimit, VolumeMount
-from rootlesspy.engine.inputs.values import DEFAULT_DETACH_KEYS
 from rootlesspy.errors import UsageError
 from rootlesspy.network.driver import NetworkRequest
 from rootlesspy.network.ports import PortMapping
@@ -127,7 +128,7 @@ def test_each_option_reaches_its_field(line: str, field: str, expected: object) 
      "--pids-limit '' alpine", "--pids-limit x alpine", "--property A alpine",
      "--stop-signal SIGNO alpine", "--stop-timeout -1 alpine", "--stop-timeout 1.5 alpine",
      "--cap-add bogus alpine", "--cap-drop '' alpine", "--security-opt x alpine",
-     "--userns auto alpine", "--add-host x alpine", "--dns none,1.1.1.1 alpine",
+     "--userns automatic alpine", "--add-host x alpine", "--dns none,1.1.1.1 alpine",
      "--dns-option 'a b' alpine", "--ulimit x=1 alpine", "--shm-size 1z alpine",
      "--device fuse alpine", "--sysctl x alpine", "--platform x alpine", "--cgroups split alpine",
      "--pull sometimes alpine", "--network web:bogus alpine",
@@ -166,3 +167,36 @@ def test_run_hands_the_request_to_the_engine(monkeypatch: pytest.MonkeyPatch) ->
     assert invocation is not None
     assert hot.execute(invocation, session) == 7
     assert seen == [RunRequest(image="alpine", command=("ls",), env=("HOME=/h",), debug=True)]
+
+
+class Recorder:
+    """Was given nothing, and remembers what it was asked for."""
+
+    def __init__(self) -> None:
+        self.asked: set[str] = set()
+
+    def flag(self, dest: str) -> bool:
+        self.asked.add(dest)
+        return False
+
+    def value(self, dest: str) -> str | None:
+        self.asked.add(dest)
+        return None
+
+    def values(self, dest: str) -> tuple[str, ...]:
+        self.asked.add(dest)
+        return ()
+
+
+def test_what_more_options_parse_is_what_they_are_imported_for() -> None:
+    recorder = Recorder()
+    request = RunRequest(image="alpine")
+    assert more_options.add(request, recorder) == request
+    assert recorder.asked == {*options.MORE_FLAGS, *options.MORE_TEXTS, *options.MORE_LISTS}
+    kinds = {option.dest: option.kind for option in argv.RUN.options}
+    for kind, names in (
+        (argv.FLAG, options.MORE_FLAGS),
+        (argv.VALUE, options.MORE_TEXTS),
+        (argv.LIST, options.MORE_LISTS),
+    ):
+        assert {kinds[name] for name in names} == {kind}

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import os
+import tempfile
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from rootlesspy import paths as paths_module
@@ -94,10 +97,11 @@ def test_states_follow_the_files_and_the_lock(paths: Paths) -> None:
     assert found.record == made
 
 
+@pytest.mark.row("D1", "shown as damaged, for a cut at every byte")
 def test_d1_every_truncation_of_a_record_is_a_broken_container_and_no_other(paths: Paths) -> None:
     good, bad = _record("good"), _record("bad")
     for each in (good, bad):
-        os.close(record.create(paths, each, durable=False))
+        os.close(record.create(paths, each, durable=True))
     path = f"{paths.container(bad.id)}/record.json"
     with open(path, "rb") as file:
         content = file.read()
@@ -111,6 +115,34 @@ def test_d1_every_truncation_of_a_record_is_a_broken_container_and_no_other(path
     other = record.load(paths, good.id)
     assert other is not None
     assert other.state == "created"
+
+
+@pytest.mark.row("T5", "a file that was never synced and is empty counts as not there")
+def test_t5_what_a_power_loss_leaves_of_files_that_were_not_synced(paths: Paths) -> None:
+    kept, removed = _record("kept"), _record("removed", "b" * 64)
+    os.close(record.create(paths, kept, durable=True))
+    os.close(record.create(paths, removed, durable=False))
+    directory = paths.container(kept.id)
+    live = record.LiveState(1, 1, 1, 1, "boot", 1.0, 0, 0)
+    record.write_live_state(directory, live)
+    os.truncate(f"{directory}/state.json", 0)
+    found = record.load(paths, kept.id)
+    assert found is not None
+    # It was started, and nobody saw its end.
+    assert (found.state, found.exit) == ("exited", record.lost())
+    # Whoever starts it has not written where it runs yet.
+    lock_fd = record.lock(directory)
+    assert lock_fd is not None
+    starting = record.load(paths, kept.id)
+    assert starting is not None
+    assert starting.state == "created"
+    os.close(lock_fd)
+    os.truncate(f"{paths.container(removed.id)}/record.json", 0)
+    assert record.load(paths, removed.id) is None
+    os.truncate(f"{directory}/record.json", 0)
+    damaged = record.load(paths, kept.id)
+    assert damaged is not None
+    assert damaged.state == "broken"
 
 
 def test_d1_state_and_exit_files_too(paths: Paths) -> None:
@@ -142,6 +174,24 @@ def test_d1_a_record_that_is_no_file(paths: Paths, kind: str) -> None:
     found = record.load(paths, made.id)
     assert found is not None
     assert found.state == "broken"
+
+
+def test_too_few_descriptors_are_no_damage(paths: Paths) -> None:
+    made = _record()
+    os.close(record.create(paths, made, durable=False))
+    taken: list[int] = []
+    try:
+        with suppress(OSError):
+            while True:
+                taken.append(os.open("/", os.O_PATH | os.O_CLOEXEC))
+        with pytest.raises(OSError, match="Too many open files"):
+            record.load(paths, made.id)
+    finally:
+        for fd in taken:
+            os.close(fd)
+    found = record.load(paths, made.id)
+    assert found is not None
+    assert found.state == "created"
 
 
 def test_d2_a_newer_format_is_refused(tmp_path: Path) -> None:
@@ -179,3 +229,40 @@ def test_podmans_names_are_accepted(name: str) -> None:
 def test_random_names_are_valid() -> None:
     for _ in range(50):
         assert names.check_name(names.new_name())
+
+
+_VALUES: st.SearchStrategy[object] = st.one_of(
+    st.none(),
+    st.booleans(),
+    st.integers(-(2**65), 2**65),
+    st.floats(),
+    st.text(),
+    st.sampled_from(["\0", "\ud800"]),
+    st.lists(st.one_of(st.text(max_size=2), st.integers()), max_size=2),
+    st.dictionaries(st.text(max_size=2), st.one_of(st.text(max_size=2), st.none()), max_size=2),
+)
+
+
+@given(
+    field=st.sampled_from(
+        ("image", "command", "labels", "created_s", "stop_timeout_s", "tty", "health", "ports")
+    ),
+    value=_VALUES,
+)
+@example(field="image", value="\0")
+@example(field="image", value="\ud800")
+@example(field="health", value=None)
+def test_the_quick_reading_finds_what_the_slow_one_does(field: str, value: object) -> None:
+    fields = {**_record()._asdict(), field: value}
+    with tempfile.TemporaryDirectory() as directory:
+        path = f"{directory}/x.json"
+        with open(path, "w", encoding="ascii") as file:
+            json.dump({"version": 1, **fields}, file)
+        shape = statefile.shape(record.ContainerRecord)
+        try:
+            expected = statefile.read_as(record.ContainerRecord, path)
+        except statefile.DamagedError:
+            with pytest.raises(statefile.DamagedError):
+                statefile.read_shape(shape, path)
+        else:
+            assert statefile.read_shape(shape, path) == expected

@@ -93,3 +93,30 @@ def test_a_damaged_one_leaves_the_others(places: paths.Paths, tmp_path: Path) ->
     assert [each.name for each in secret.everything(places)] == ["good"]
     with pytest.raises(Exception, match=r"secret bad: .* cannot be understood"):
         secret.data(places, "bad")
+
+
+def test_what_a_killed_maker_left_goes_with_the_next_command(
+    places: paths.Paths, tmp_path: Path
+) -> None:
+    secret.create(places, "kept.tmp", b"x", {})
+    half = tmp_path / "data/secrets/db.json.4711.tmp"
+    half.write_text("the data")
+    secret.create(places, "db", b"x", {})
+    assert not half.exists()
+    half.write_text("the data")
+    secret.remove(places, "db")
+    assert not half.exists()
+    half.write_text("the data")
+    assert secret.names(places) == ["kept.tmp"]
+    assert not half.exists()
+
+
+@pytest.mark.parametrize("content", ["", "{}", '{"version": 1}', '{"version": 99}', "\0", "[" * 9])
+def test_a_damaged_secret_can_be_removed(places: paths.Paths, tmp_path: Path, content: str) -> None:
+    secret.create(places, "good", b"x", {})
+    (tmp_path / "data/secrets/bad.json").write_text(content)
+    assert list(secret.names(places)) == ["bad", "good"]
+    assert secret.remove(places, "bad") == "bad"
+    assert list(secret.names(places)) == ["good"]
+    with pytest.raises(NotFound):
+        secret.remove(places, "bad")

@@ -82,7 +82,7 @@ class _Running:
     cgroup_fd, connection = -1, None
 
     class init:
-        pid, pidfd = 0, -1
+        pid, pidfd, ruleset_fd = 0, -1, -1
 
 
 @pytest.fixture

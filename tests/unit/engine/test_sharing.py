@@ -38,8 +38,10 @@ def test_ports_of_somebody_elses_network_have_no_effect() -> None:
 @pytest.mark.parametrize(
     ("text", "option", "expected"),
     [
-        ("private", "--pid", ""),
+        ("private", "--pid", "private"),
+        ("host", "--uts", "host"),
         ("shareable", "--ipc", ""),
+        ("none", "--ipc", "none"),
         ("container:a", "--uts", "container:a"),
         ("ns:/x", "--uts", "ns:/x"),
     ],
@@ -48,7 +50,7 @@ def test_namespaces(text: str, option: str, expected: str) -> None:
     assert isolation_values.parse_namespace(text, option) == expected
 
 
-@pytest.mark.parametrize("text", ["", "host", "shareable", "container:", "ns:x", "pod:x"])
+@pytest.mark.parametrize("text", ["", "none", "shareable", "container:", "ns:x", "pod:x"])
 def test_namespaces_that_cannot_be(text: str) -> None:
     with pytest.raises(UsageError):
         isolation_values.parse_namespace(text, "--pid")

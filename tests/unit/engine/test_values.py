@@ -120,7 +120,7 @@ REFUSED: list[tuple[Callable[[str, str], Any], list[str]]] = [
     (isolation_values.parse_device, ["", "fuse", "/dev/a:b", "/dev/a:/dev/b:x", "/dev/a:/b:rr",
                                      "/dev/a:/b:r:w", "/dev/../etc/shadow", "/etc/passwd"]),
     (isolation_values.parse_sysctl, ["", "a", "=1", "net.a=1\nb=2"]),
-    (isolation_values.parse_userns, ["", "auto", "keep-id:", "keep-id:uid=x", "keep-id:pid=1",
+    (isolation_values.parse_userns, ["", "auto:x", "keep-id:", "keep-id:uid=x", "keep-id:pid=1",
                                      "host-map:uid=1", "keep-id:uid=4294967295", "private"]),
     (isolation_values.parse_capability, ["", "CAP_", "CAP_BOGUS", "net-admin", "NET_ADMIN "]),
     (isolation_values.parse_security_option, ["", "bogus", "seccomp", "seccomp=",

@@ -174,6 +174,21 @@ class TestBinds:
         ]
 
 
+def test_idmap_and_labels_that_would_come_to_nothing(
+    machine: Machine, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    for option in ("idmap", "idmap=uids=0-1-10"):
+        with pytest.raises(Unsupported, match="lets only root map the ids") as raised:
+            machine.prepare(bind(machine.host, "/t", option))
+        assert "U gives" in str(raised.value.hint)
+    for option in ("z", "Z"):
+        monkeypatch.setattr(volume, "_SELINUX", str(tmp_path / "no"))
+        assert len(machine.prepare(bind(machine.host, "/t", option)).mounts) == 1
+        monkeypatch.setattr(volume, "_SELINUX", str(tmp_path))
+        with pytest.raises(Unsupported, match="SELinux is enabled"):
+            machine.prepare(bind(machine.host, "/t", option))
+
+
 @pytest.mark.parametrize("target", ["/proc", "/proc/sys", "/proc/self/attr", "/proc/sysrq-trigger"])
 def test_cve_2019_19921_no_mount_over_proc(machine: Machine, target: str) -> None:
     with pytest.raises(UsageError, match="is not allowed"):
@@ -224,6 +239,7 @@ class TestNamedVolumes:
         assert os.listdir(machine.data("db")) == []
         assert len(machine.calls) == 1, "a known volume costs no user namespace"
 
+    @pytest.mark.row("CVE-2020-1726", "a volume that holds anything is left alone")
     def test_cve_2020_1726_content_is_never_overwritten(self, machine: Machine) -> None:
         """A volume that was made, never mounted, and filled by other means."""
         machine.write("t/file", "image")

@@ -79,6 +79,7 @@ def test_challenges_never_raise(headers: list[str]) -> None:
         ("https://[::1/", False),
     ],
 )
+@pytest.mark.row("CVE-2026-48978", "private and link-local realms of a public registry are refused")
 def test_CVE_2026_48978_realms(realm: str, allowed: bool) -> None:
     def check() -> None:
         auth.check_realm(realm, "registry.example.com", insecure=False, resolve=False)
@@ -90,6 +91,7 @@ def test_CVE_2026_48978_realms(realm: str, allowed: bool) -> None:
             check()
 
 
+@pytest.mark.row("realm", "refused")
 def test_names_that_resolve_to_private_addresses(monkeypatch: pytest.MonkeyPatch) -> None:
     answers = {"inner.example.org": "10.1.2.3", "registry.example.com": "93.184.216.34"}
 
@@ -124,6 +126,7 @@ def test_names_that_resolve_to_private_addresses(monkeypatch: pytest.MonkeyPatch
         ("nonsense", "registry.example.com", False),
     ],
 )
+@pytest.mark.row("realm", "only the registry itself and its own domain")
 def test_who_may_have_the_password(realm: str, registry: str, allowed: bool) -> None:
     assert auth.may_have_password(realm, registry) is allowed
 
@@ -201,6 +204,7 @@ def test_files_without_credentials(tmp_path: Path, text: str) -> None:
     assert credentials.find("q.io", "x", {}, str(tmp_path)) == (None, None)
 
 
+@pytest.mark.row("secrets in argv", "a notice when others can read the file with passwords")
 def test_files_that_others_can_read(tmp_path: Path) -> None:
     path = tmp_path / "auth.json"
     path.touch(0o600)

@@ -17,6 +17,7 @@ import tempfile
 from typing import TYPE_CHECKING
 
 import pytest
+from rig.effort import effort
 from unit.image import evilregistry
 from unit.image import tarmaker as tm
 from unit.image.evilregistry import GZIP_LAYER, Answer, Request, descriptor
@@ -24,7 +25,7 @@ from unit.image.test_pull import BASE, HOST, Bench, bench, nothing_happened, zip
 from unit.image.test_unpack import Place, place
 
 from rootlesspy.errors import Error, ImageError, RegistryError
-from rootlesspy.image import children, hashing, layer, layout
+from rootlesspy.image import children, hashing, layer, layout, transfer
 from rootlesspy.image.auth import Credentials
 from rootlesspy.image.registry import Client
 from rootlesspy.image.stream import Stream
@@ -42,7 +43,7 @@ __all__ = ["bench", "place"]
 
 _RENAME_EXCHANGE = 2
 _AT_FDCWD = -100
-_TRIES = 10
+_TRIES = effort(10, 3000)
 
 
 def _other(bench: Bench) -> evilregistry.Running:
@@ -59,6 +60,7 @@ def _other(bench: Bench) -> evilregistry.Running:
     [GZIP_LAYER, "application/vnd.docker.image.rootfs.foreign.diff.tar.gzip",
      "application/vnd.oci.image.layer.nondistributable.v1.tar+gzip"],
 )  # fmt: skip
+@pytest.mark.row("CVE-2020-15157", "nothing is asked of the addresses that a layer names")
 def test_CVE_2020_15157_urls_of_a_layer_are_never_asked(bench: Bench, media_type: str) -> None:
     other, made = _other(bench), evilregistry.Store()
     blob, plain = zipped(BASE)
@@ -80,6 +82,7 @@ def test_CVE_2020_15157_urls_of_a_layer_are_never_asked(bench: Bench, media_type
      "md5:" + "a" * 32, "sha256:" + "a" * 60 + "/../", "", "sha256:" + "a" * 64 + "\n"],
 )  # fmt: skip
 @pytest.mark.parametrize("where", ["config", "layers"])
+@pytest.mark.row("CVE-2024-3727", "refused before a file is made")
 def test_CVE_2024_3727_no_file_is_made_for_an_odd_digest(
     bench: Bench, digest: str, where: str
 ) -> None:
@@ -96,6 +99,7 @@ def test_CVE_2024_3727_no_file_is_made_for_an_odd_digest(
 
 
 @pytest.mark.skipif(shutil.which("openssl") is None, reason="needs openssl")
+@pytest.mark.row("CVE-2019-10214", "the token server is verified as the registry is")
 def test_CVE_2019_10214_a_token_server_is_verified_too(tmp_path: Path) -> None:
     own = evilregistry.certificate(tmp_path, "own", subject="IP:127.0.0.1")
 
@@ -117,6 +121,7 @@ def test_CVE_2019_10214_a_token_server_is_verified_too(tmp_path: Path) -> None:
         assert server.paths() == []
 
 
+@pytest.mark.row("CVE-2021-41092", "125, and no request with a password")
 def test_CVE_2021_41092_without_its_helper_nothing_is_asked_with_a_password(
     bench: Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -137,6 +142,7 @@ def test_CVE_2021_41092_without_its_helper_nothing_is_asked_with_a_password(
     assert server.authorizations() == []
 
 
+@pytest.mark.row("CVE-2025-47290", "every name is resolved below the layer's own root")
 def test_CVE_2025_47290_a_directory_that_is_swapped_while_it_is_filled(place: Place) -> None:
     entries = [tm.directory(b"x"), *(tm.file(b"x/f%d" % number, b"x") for number in range(150))]
     pid = os.fork()
@@ -164,9 +170,16 @@ def _swap(directory: Path, target: Path) -> None:
         libc.renameat2(_AT_FDCWD, names[0], _AT_FDCWD, names[1], _RENAME_EXCHANGE)
 
 
-@pytest.mark.parametrize("victim", ["_fetch", "_decompress"])
+@pytest.mark.row("CVE-2021-20291", "exit 125; nothing is locked, the next pull works")
+@pytest.mark.parametrize(
+    ("place", "victim"),
+    [
+        pytest.param(transfer.Transfer, "run", id="fetches"),
+        pytest.param(layer._Pipeline, "_decompress", id="decompresses"),
+    ],
+)
 def test_CVE_2021_20291_a_process_of_the_pull_that_is_killed_ends_it(
-    bench: Bench, monkeypatch: pytest.MonkeyPatch, victim: str
+    bench: Bench, monkeypatch: pytest.MonkeyPatch, place: type, victim: str
 ) -> None:
     made = evilregistry.Store()
     made.image("library/app", "latest", [zipped(BASE)], platform=HOST)
@@ -177,7 +190,7 @@ def test_CVE_2021_20291_a_process_of_the_pull_that_is_killed_ends_it(
         return None
 
     with monkeypatch.context() as patched:
-        patched.setattr(layer._Pipeline, victim, die)
+        patched.setattr(place, victim, die)
         with pytest.raises(Error, match="ended with status -9"):
             bench.ensure()
     nothing_happened(bench)
@@ -215,6 +228,7 @@ class _Patched:
 
 
 @pytest.mark.parametrize("length", ["4611686018427387904", "9" * 30, "-1", "1e9", "0x10", " 7"])
+@pytest.mark.row("CVE-2025-13836", "bodies are read in pieces up to their limit")
 def test_CVE_2025_13836_lengths_that_lie_take_no_memory(bench: Bench, length: str) -> None:
     header = f"HTTP/1.1 200 OK\r\nContent-Type: {image_spec.MANIFEST}\r\n"
     raw = f"{header}Content-Length: {length}\r\n\r\n{{}}".encode()
@@ -225,6 +239,7 @@ def test_CVE_2025_13836_lengths_that_lie_take_no_memory(bench: Bench, length: st
 
 
 @pytest.mark.parametrize("chunk", [b"ffffffffffffffff", b"-5", b"zz", b"5;" + b"x" * 70000, b""])
+@pytest.mark.row("CVE-2025-13836", "one line, 125")
 def test_I_chunks_that_lie(bench: Bench, chunk: bytes) -> None:
     header = f"HTTP/1.1 200 OK\r\nContent-Type: {image_spec.MANIFEST}\r\n".encode()
     raw = header + b"Transfer-Encoding: chunked\r\n\r\n" + chunk + b"\r\n{}\r\n"
@@ -247,6 +262,7 @@ def test_I_chunks_that_lie(bench: Bench, chunk: bytes) -> None:
     ],
     ids=lambda value: value.replace(" ", "_") if isinstance(value, str) else "",
 )  # fmt: skip
+@pytest.mark.row("CVE-2019-20907", "an error of the archive")
 def test_I_headers_that_loop(name: str, archive: bytes) -> None:
     with tempfile.TemporaryFile() as file:
         file.write(archive + tm.END)
@@ -262,6 +278,7 @@ def _read_all(reader: TarReader) -> None:
 
 
 @pytest.mark.parametrize("kind", [b"x", b"g", b"L", b"K"])
+@pytest.mark.row("CVE-2019-20907", "read without recursion, up to the limits")
 def test_I_any_number_of_headers_is_read_without_recursion(kind: bytes) -> None:
     with tempfile.TemporaryFile() as file:
         file.write(tm.header(b"f", kind=kind, size=0) * 20_000 + tm.file(b"last") + tm.END)

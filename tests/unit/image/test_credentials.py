@@ -100,6 +100,7 @@ def test_a_helper_keeps_the_password(
 
 
 @pytest.mark.parametrize("name", ["../evil", "a/b", "x y", ""])
+@pytest.mark.row("credential helper", "a helper is a plain name; paths are refused")
 def test_G_a_file_cannot_name_any_program(environment: dict[str, str], name: str) -> None:
     assert credentials.helper_of({"credsStore": name}, "r.example") is None
 
@@ -114,6 +115,7 @@ def test_G_a_file_cannot_name_any_program(environment: dict[str, str], name: str
         ),
     ],
 )
+@pytest.mark.row("credential helper", "one line, 125")
 def test_helpers_that_fail_are_told(
     tmp_path: Path, environment: dict[str, str], helper: Path, script: str, words: str
 ) -> None:
@@ -122,6 +124,7 @@ def test_helpers_that_fail_are_told(
         find(environment)
 
 
+@pytest.mark.row("credential helper", "one line, 125")
 def test_a_helper_that_is_missing_is_told(environment: dict[str, str], helper: Path) -> None:
     helper.write_text(json.dumps({"credsStore": "nosuchhelper"}))
     with pytest.raises(RegistryError, match="cannot run docker-credential-nosuchhelper"):

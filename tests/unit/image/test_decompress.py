@@ -96,6 +96,7 @@ def test_zstd_windows_beyond_128_mib_are_refused() -> None:
         read_all(data)
 
 
+@pytest.mark.row("bombs", "refused in little memory")
 @pytest.mark.parametrize("kind", ["gzip", "zstd"])
 def test_bombs_are_noticed_and_take_no_memory(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(decompress, "_SUSPICIOUS_BYTES", 64 << 20)

@@ -26,12 +26,24 @@ def _feed(hasher: Hasher, count: int) -> None:
 
 @pytest.mark.parametrize("algorithm", ["sha256", "sha512"])
 @pytest.mark.parametrize("count", [0, 1, 3, 4, 5, 17])
-def test_is_the_digest_of_all_pieces(algorithm: str, count: int) -> None:
+@pytest.mark.parametrize("expected", [0, 9 << 20])
+def test_is_the_digest_of_all_pieces(algorithm: str, count: int, expected: int) -> None:
     before = _children()
-    hasher = Hasher(algorithm)
+    hasher = Hasher(algorithm, expected_bytes=expected)
     _feed(hasher, count)
     assert hasher.result() == f"{algorithm}:{hashlib.new(algorithm, MEBIBYTE * count).hexdigest()}"
     assert _children() == before
+
+
+@pytest.mark.parametrize(("expected", "alone"), [(0, 3), ((4 << 20) - 1, 3), (4 << 20, 0)])
+def test_a_child_takes_over_where_much_has_come_or_will(expected: int, alone: int) -> None:
+    before = _children()
+    hasher = Hasher("sha256", expected_bytes=expected)
+    _feed(hasher, alone)
+    assert _children() == before
+    _feed(hasher, 1)
+    assert len(_children() - before) == 1
+    hasher.result()
 
 
 def test_a_child_holds_no_pipe_of_its_parent() -> None:

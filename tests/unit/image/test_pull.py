@@ -164,6 +164,7 @@ def test_an_image_of_two_layers(bench: Bench, content: evilregistry.Store) -> No
     assert len([event for event in bench.progress.events if event[0] == "finish"]) == 2
 
 
+@pytest.mark.row("I8", "0700 and 0600 everywhere")
 def test_everything_is_private(bench: Bench, content: evilregistry.Store) -> None:
     bench.serve(content.script)
     old = os.umask(0)
@@ -276,6 +277,7 @@ def test_policies(bench: Bench, content: evilregistry.Store) -> None:
     assert server.paths()[count:] == ["/v2/library/app/manifests/latest"] * 2
 
 
+@pytest.mark.row("G7", "no request at all")
 def test_G7_present_images_need_no_network(bench: Bench, content: evilregistry.Store) -> None:
     with bench.stack:
         bench.serve(content.script)
@@ -286,6 +288,7 @@ def test_G7_present_images_need_no_network(bench: Bench, content: evilregistry.S
         bench.ensure(policy="always")
 
 
+@pytest.mark.row("G6", "the digest that was resolved first is what is pulled")
 def test_a_tag_that_moves_leaves_the_old_image_nameless(
     bench: Bench, content: evilregistry.Store
 ) -> None:
@@ -332,6 +335,7 @@ def nothing_happened(bench: Bench) -> None:
     assert bench.is_clean()
 
 
+@pytest.mark.row("CVE-2024-24557", "every diff ID is verified")
 def test_CVE_2024_24557_diff_ids_are_verified(bench: Bench) -> None:
     made = evilregistry.Store()
     blob, _ = zipped(BASE)
@@ -343,6 +347,7 @@ def test_CVE_2024_24557_diff_ids_are_verified(bench: Bench) -> None:
     assert bench.blobs() == set()
 
 
+@pytest.mark.row("CVE-2024-24557", "a layer is found by the digest of its content")
 def test_CVE_2024_24557_layers_of_others_are_not_taken_on_trust(
     bench: Bench, content: evilregistry.Store
 ) -> None:
@@ -356,6 +361,7 @@ def test_CVE_2024_24557_layers_of_others_are_not_taken_on_trust(
 
 
 @pytest.mark.parametrize("diff_ids", [[], ["sha256:" + "0" * 64] * 3])
+@pytest.mark.row("CVE-2024-24557", "refused")
 def test_the_number_of_diff_ids_must_fit(bench: Bench, diff_ids: list[str]) -> None:
     made = evilregistry.Store()
     rootfs: dict[str, object] = {"rootfs": {"type": "layers", "diff_ids": diff_ids}}
@@ -395,6 +401,8 @@ def other_layer(size: int) -> bytes:
     return zipped(BASE[:1024] + tm.END)[0].ljust(size, b"\0")[:size]
 
 
+@pytest.mark.row("G2", "fetched once more")
+@pytest.mark.row("lies on content", "fetched once more, then 125")
 def test_G2_wrong_bytes_are_refetched_once(bench: Bench, content: evilregistry.Store) -> None:
     def lie(request: Request, truth: Answer) -> Answer:
         return truth if request.number else truth._replace(body=data(truth)[::-1])
@@ -404,6 +412,7 @@ def test_G2_wrong_bytes_are_refetched_once(bench: Bench, content: evilregistry.S
     assert len(server.paths()) == 6
 
 
+@pytest.mark.row("I7", "nothing is stored under a digest that it has not")
 @pytest.mark.parametrize(
     "lie",
     [
@@ -412,6 +421,8 @@ def test_G2_wrong_bytes_are_refetched_once(bench: Bench, content: evilregistry.S
         pytest.param(lambda r, t: t._replace(body=data(t)[:-1] + b"x"), id="last byte"),
     ],
 )  # fmt: skip
+@pytest.mark.row("G2", "125, nothing is stored")
+@pytest.mark.row("lies on content", "125, nothing is stored")
 def test_G2_digest_mismatch(bench: Bench, content: evilregistry.Store, lie: Any) -> None:
     bench.serve(Liar(content, lie).script)
     with pytest.raises(ImageError, match="digest mismatch"):
@@ -431,6 +442,7 @@ def test_G2_digest_mismatch(bench: Bench, content: evilregistry.Store, lie: Any)
         pytest.param(lambda r, t: Answer(200, raw=b"rubbish"), id="no HTTP"),
     ],
 )
+@pytest.mark.row("G6", "125, nothing is listed")
 def test_registries_that_fail_in_the_middle(
     bench: Bench, content: evilregistry.Store, lie: Any
 ) -> None:
@@ -440,6 +452,7 @@ def test_registries_that_fail_in_the_middle(
     nothing_happened(bench)
 
 
+@pytest.mark.row("G1", "resumed where it broke")
 def test_G1_broken_transfers_are_resumed(bench: Bench, content: evilregistry.Store) -> None:
     def lie(request: Request, truth: Answer) -> Answer:
         whole = data(truth)
@@ -454,6 +467,7 @@ def test_G1_broken_transfers_are_resumed(bench: Bench, content: evilregistry.Sto
     assert len(set(ranges)) == len(ranges)
 
 
+@pytest.mark.row("G1", "begun again")
 def test_G1_resuming_where_there_are_no_ranges(bench: Bench, content: evilregistry.Store) -> None:
     layers = {zipped(BASE)[0], zipped(TOP)[0]}
 
@@ -499,6 +513,7 @@ def test_a_gzip_stream_that_breaks_off(bench: Bench) -> None:
         ({"config": None}, "config is not an object"),
     ],
 )
+@pytest.mark.row("CVE-2021-41190", "refused")
 def test_CVE_2021_41190_manifests(bench: Bench, changes: dict[str, object], words: str) -> None:
     made = evilregistry.Store()
     made.image("library/app", "latest", [zipped(BASE)], platform=HOST, changes=changes)
@@ -508,6 +523,7 @@ def test_CVE_2021_41190_manifests(bench: Bench, changes: dict[str, object], word
     nothing_happened(bench)
 
 
+@pytest.mark.row("G4", "refused by its media type")
 def test_html_is_no_manifest(bench: Bench) -> None:
     page = Answer(200, b"<html>log in", (("Content-Type", "text/html"),))
     bench.serve(lambda host: lambda request: page)
@@ -515,6 +531,7 @@ def test_html_is_no_manifest(bench: Bench) -> None:
         bench.ensure()
 
 
+@pytest.mark.row("lies on content", "125, nothing is stored")
 def test_an_index_that_lies_about_its_manifest(bench: Bench) -> None:
     made = evilregistry.Store()
     digest = made.image("library/app", "x", [zipped(BASE)], platform=HOST)
@@ -526,6 +543,7 @@ def test_an_index_that_lies_about_its_manifest(bench: Bench) -> None:
         bench.ensure()
 
 
+@pytest.mark.row("CVE-2024-24557", "refused")
 def test_a_config_with_another_digest(bench: Bench, content: evilregistry.Store) -> None:
     config = json.loads(content.manifests["library/app:latest"][1])["config"]["digest"]
     content.blobs[config] = content.blobs[config].replace(b"sh", b"rm")
@@ -535,6 +553,7 @@ def test_a_config_with_another_digest(bench: Bench, content: evilregistry.Store)
     nothing_happened(bench)
 
 
+@pytest.mark.row("T5", "written again")
 def test_T5_documents_that_a_crash_left_empty_are_written_again(
     bench: Bench, content: evilregistry.Store
 ) -> None:
@@ -575,6 +594,7 @@ def test_an_image_that_is_nowhere(bench: Bench) -> None:
     assert all(host in caught.value.message for host in bench.mirrors)
 
 
+@pytest.mark.row("image names", "one line, 125")
 def test_odd_names_are_usage_errors(bench: Bench) -> None:
     for text in ("../x", "App", "a:b:c", "-v", ""):
         with pytest.raises(UsageError):
@@ -606,6 +626,7 @@ def slow_blobs(content: evilregistry.Store, pause_s: float) -> Callable[[str], A
     return Liar(content, lie).script
 
 
+@pytest.mark.row("C2", "each blob is fetched once")
 def test_C2_twenty_pulls_fetch_each_blob_once(bench: Bench, content: evilregistry.Store) -> None:
     server = bench.serve(slow_blobs(content, 0.3))
     pids = [in_child(bench.ensure) for _ in range(20)]
@@ -620,6 +641,8 @@ def test_C2_twenty_pulls_fetch_each_blob_once(bench: Bench, content: evilregistr
     assert bench.is_clean()
 
 
+@pytest.mark.row("P1", "another one takes over")
+@pytest.mark.row("C2", "another one takes over")
 def test_P1_a_killed_leader_lets_another_take_over(
     bench: Bench, content: evilregistry.Store
 ) -> None:
@@ -636,6 +659,7 @@ def test_P1_a_killed_leader_lets_another_take_over(
     assert bench.is_clean()
 
 
+@pytest.mark.row("P2", "nothing is listed, the next pull works")
 @pytest.mark.parametrize("after_s", [0.05, 0.15, 0.3, 0.5, 0.8])
 def test_P1_P2_killed_pulls_list_nothing_and_the_next_works(
     bench: Bench, content: evilregistry.Store, after_s: float
@@ -660,6 +684,7 @@ def _pause(piece: bytes) -> Iterator[bytes]:
     yield piece
 
 
+@pytest.mark.row("X1", "all its processes end")
 def test_ctrl_c_ends_all_processes(
     bench: Bench, content: evilregistry.Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -680,6 +705,7 @@ def test_ctrl_c_ends_all_processes(
         assert len(file.read().split()) == 1
 
 
+@pytest.mark.row("C4", "the one that is waited for is named")
 def test_C4_waiting_for_a_holder_is_told(
     bench: Bench, content: evilregistry.Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -702,6 +728,7 @@ def test_C4_waiting_for_a_holder_is_told(
     assert notices == [f"layer {digest[7:19]}: waiting for process {os.getpid()}"]
 
 
+@pytest.mark.row("R1", "one line, 125")
 def test_full_disk(
     bench: Bench, content: evilregistry.Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:

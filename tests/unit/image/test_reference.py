@@ -88,6 +88,7 @@ def test_canonical_and_familiar_form(text: str, canonical: str, familiar: str | 
         "a#b",
         "a\\b",
         "a;b",
+        "A/b",
         "user:pw@host/a",
         "host@evil/a",
         "http://a.io/b",
@@ -146,6 +147,7 @@ def test_canonical_and_familiar_form(text: str, canonical: str, familiar: str | 
         "a/" * 5000 + "b",
     ],
 )
+@pytest.mark.row("image names", "one line, 125")
 def test_refused_with_one_error(text: str) -> None:
     if text == "docker.io":
         # Without a slash it is a name like any other.

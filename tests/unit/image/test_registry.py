@@ -9,6 +9,7 @@ import json
 import os
 import resource
 import shutil
+import ssl
 from contextlib import ExitStack
 from typing import TYPE_CHECKING, Any
 
@@ -17,7 +18,7 @@ from unit.image import evilregistry
 from unit.image.evilregistry import Answer, Request, Running, Script, endless, slowly
 
 from rootlesspy.errors import Error, NotFound, RegistryError, UsageError
-from rootlesspy.image import body, http_rules, registry, transport
+from rootlesspy.image import body, http_rules, tls, transport
 from rootlesspy.image.registry import Client
 from rootlesspy.image.transfer import Interrupted
 from rootlesspy.oci import image_spec
@@ -27,6 +28,8 @@ from rootlesspy.settings import Source
 if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
+
+    from rootlesspy.image.documents import Document
 
 MANIFEST = json.dumps({"schemaVersion": 2}).encode()
 MANIFEST_HEADERS = (("Content-Type", image_spec.MANIFEST),)
@@ -61,7 +64,7 @@ class Bench:
         self.stack.callback(made.forget_connections)
         return made
 
-    def manifest(self, server: Running, *, insecure: bool = True) -> registry.Document:
+    def manifest(self, server: Running, *, insecure: bool = True) -> Document:
         return self.client().manifest(Source(server.host, "team/app", insecure), "latest")
 
     def blob(self, server: Running, *, offset: int = 0) -> bytes:
@@ -117,12 +120,33 @@ def test_connections_are_kept(bench: Bench) -> None:
         client.manifest(source, "latest")
     (pool,) = [
         pool.connection_from_url(f"http://{server.host}")
-        for (_, host, _), pool in client._pools.items()
-        if host == server.host
+        for (_, scheme, host, _), pool in client._pools.items()
+        if (scheme, host) == ("http", server.host)
     ]
     # The first connection was the attempt to speak TLS.
     assert pool.num_requests == 3
     assert pool.num_connections == 1
+
+
+def test_no_authorities_are_read_where_nobody_asks_them(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made: list[bool] = []
+    context = tls.context
+
+    def counting(host: str, *, insecure: bool, **more: Any) -> ssl.SSLContext:
+        made.append(insecure)
+        return context(host, insecure=insecure, **more)
+
+    def reading(*_: object, **__: object) -> ssl.SSLContext:
+        raise AssertionError("the system's authorities were read")
+
+    monkeypatch.setattr(tls, "context", counting)
+    monkeypatch.setattr(ssl, "create_default_context", reading)
+    server = bench.serve(always(GOOD))
+    bench.manifest(server)
+    # Of the attempt to speak TLS; what is asked without needs none.
+    assert made == [True]
 
 
 @pytest.mark.parametrize(
@@ -164,6 +188,7 @@ def test_connections_are_kept(bench: Bench) -> None:
     ],
     ids=lambda value: str(value)[:40] if isinstance(value, str) else None,
 )
+@pytest.mark.row("G4", "one line with host and status, 125")
 def test_answers_that_are_errors(
     bench: Bench, answer: Answer, kind: type[Error], words: str
 ) -> None:
@@ -173,6 +198,8 @@ def test_answers_that_are_errors(
     assert sum(bench.waits) < 60
 
 
+@pytest.mark.row("I7", "what never ends is cut at its limit")
+@pytest.mark.row("G3", "4 MiB, then 125")
 def test_G3_an_endless_manifest_stops_at_the_limit(bench: Bench) -> None:
     server = bench.serve(lambda request: Answer(200, endless(), MANIFEST_HEADERS))
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
@@ -181,6 +208,8 @@ def test_G3_an_endless_manifest_stops_at_the_limit(bench: Bench) -> None:
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 50 * 1024
 
 
+@pytest.mark.row("I7", "bytes that are not what their digest says are refused")
+@pytest.mark.row("lies on content", "refused; nothing is stored")
 def test_by_digest_the_bytes_decide(bench: Bench) -> None:
     server = bench.serve(always(GOOD))
     source = Source(server.host, "a/b", insecure=True)
@@ -196,6 +225,7 @@ def test_by_digest_the_bytes_decide(bench: Bench) -> None:
 
 
 @pytest.mark.parametrize("status", [429, 500, 502, 503, 504])
+@pytest.mark.row("G4", "tried again, with pauses")
 def test_failures_that_pass(bench: Bench, status: int) -> None:
     server = bench.serve(in_turn(Answer(status), Answer(status), GOOD))
     assert bench.manifest(server).data == MANIFEST
@@ -217,12 +247,14 @@ def test_failures_that_pass(bench: Bench, status: int) -> None:
         (None, 0.3, 1),
     ],
 )
+@pytest.mark.row("G4", "Retry-After up to a minute")
 def test_G4_retry_after_is_honoured_up_to_a_minute(
     value: str | None, least: float, most: float
 ) -> None:
     assert least <= http_rules.retry_after_s(value, 0.5) <= most
 
 
+@pytest.mark.row("G1", "tried again")
 def test_a_connection_that_breaks(bench: Bench) -> None:
     server = bench.serve(in_turn(Answer(raw=b""), Answer(raw=b"HTTP/1.1 2"), GOOD))
     source = Source(server.host, "a/b", insecure=True)
@@ -231,6 +263,7 @@ def test_a_connection_that_breaks(bench: Bench) -> None:
     assert client.manifest(source, "latest").data == MANIFEST
 
 
+@pytest.mark.row("G1", "125 when nothing comes for 30 s")
 def test_G1_a_stalled_registry(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
     import urllib3
 
@@ -240,6 +273,7 @@ def test_G1_a_stalled_registry(bench: Bench, monkeypatch: pytest.MonkeyPatch) ->
         bench.manifest(server)
 
 
+@pytest.mark.row("G1", "125 when it is too slow")
 def test_G1_one_byte_per_second(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(body, "_STALL_S", 0.3)
     server = bench.serve(lambda request: Answer(200, slowly(BLOB, 0.05)))
@@ -247,6 +281,7 @@ def test_G1_one_byte_per_second(bench: Bench, monkeypatch: pytest.MonkeyPatch) -
         bench.blob(server)
 
 
+@pytest.mark.row("G5", "one line that names the host")
 def test_unreachable(bench: Bench) -> None:
     port = evilregistry.closed_port()
     with pytest.raises(RegistryError, match=r"unreachable: .*refused") as caught:
@@ -268,6 +303,7 @@ def test_a_blob_and_its_rest(bench: Bench) -> None:
     assert bench.blob(server, offset=100) == BLOB[100:]
 
 
+@pytest.mark.row("G2", "the blob is fetched from its beginning")
 def test_G2_a_registry_without_ranges_begins_again(bench: Bench) -> None:
     server = bench.serve(always(Answer(200, BLOB)))
     assert bench.blob(server, offset=100) == BLOB
@@ -288,12 +324,14 @@ def test_G2_a_registry_without_ranges_begins_again(bench: Bench) -> None:
         pytest.param(Answer(200, iter([BLOB[:50]])), 0, id="cut without a length"),
     ],
 )
+@pytest.mark.row("G2", "not taken")
 def test_G2_wrong_parts_are_not_taken(bench: Bench, answer: Answer, offset: int) -> None:
     server = bench.serve(always(answer))
     with pytest.raises(Interrupted):
         bench.blob(server, offset=offset)
 
 
+@pytest.mark.row("G3", "one byte beyond its size, then 125")
 def test_G3_an_endless_blob_stops_one_byte_late(bench: Bench) -> None:
     server = bench.serve(lambda request: Answer(200, endless()))
     with pytest.raises(RegistryError, match="more than 10000 bytes"):
@@ -331,6 +369,7 @@ def test_a_token_from_the_registry_itself(bench: Bench) -> None:
     assert set(server.authorizations()) == {"Bearer secret-token"}
 
 
+@pytest.mark.row("G6", "the token is renewed once")
 def test_a_token_that_has_expired_is_renewed(bench: Bench) -> None:
     given: list[str] = []
 
@@ -354,6 +393,7 @@ def test_a_token_that_has_expired_is_renewed(bench: Bench) -> None:
     assert len([path for path in server.paths() if path.startswith("/token")]) == 3
 
 
+@pytest.mark.row("realm", "a token server elsewhere over http is refused")
 def test_GHSA_token_servers_over_http_elsewhere_are_refused(bench: Bench) -> None:
     thief = bench.serve(always(Answer(200, b'{"token":"x"}')))
     server = bench.serve(token_script(lambda: thief.host))
@@ -367,6 +407,7 @@ def test_GHSA_token_servers_over_http_elsewhere_are_refused(bench: Bench) -> Non
         bench.manifest(named)
 
 
+@pytest.mark.row("realm", "no password over http")
 def test_a_password_is_not_sent_over_http(bench: Bench) -> None:
     server = bench.serve(always(Answer(401, b"", (("WWW-Authenticate", 'Basic realm="x"'),))))
     bench.log_in(server.host)
@@ -375,6 +416,7 @@ def test_a_password_is_not_sent_over_http(bench: Bench) -> None:
     assert server.authorizations() == []
 
 
+@pytest.mark.row("redirects", "the token stays with the origin that it was given for")
 def test_CVE_2020_15157_a_redirect_does_not_take_the_token_along(bench: Bench) -> None:
     thief = bench.serve(
         always(Answer(401, b"", (("WWW-Authenticate", 'Bearer realm="http://127.0.0.1/t"'),)))
@@ -395,6 +437,8 @@ def test_CVE_2020_15157_a_redirect_does_not_take_the_token_along(bench: Bench) -
     assert server.authorizations() == ["Bearer secret-token"]
 
 
+@pytest.mark.row("redirects", "five at most")
+@pytest.mark.row("G3", "five redirects at most")
 def test_redirects_are_followed_at_most_five_times(bench: Bench) -> None:
     server = bench.serve(
         lambda request: (
@@ -422,6 +466,7 @@ def test_redirects_are_followed_at_most_five_times(bench: Bench) -> None:
         "x://y",
     ],
 )
+@pytest.mark.row("redirects", "refused")
 def test_redirects_to_odd_places(bench: Bench, target: str) -> None:
     server = bench.serve(
         lambda request: (
@@ -432,6 +477,7 @@ def test_redirects_to_odd_places(bench: Bench, target: str) -> None:
         bench.manifest(server)
 
 
+@pytest.mark.row("G3", "two rounds of authentication")
 def test_authentication_ends_after_two_rounds(bench: Bench) -> None:
     def answer(request: Request) -> Answer:
         if request.path.startswith("/token"):
@@ -461,6 +507,7 @@ def test_tokens_that_are_none(bench: Bench, token: bytes) -> None:
         bench.manifest(bench.serve(answer))
 
 
+@pytest.mark.row("redirects", "a token request follows none")
 def test_CVE_oras_token_requests_follow_no_redirect(bench: Bench) -> None:
     thief = bench.serve(always(Answer(200, b'{"token":"x"}')))
 
@@ -475,6 +522,7 @@ def test_CVE_oras_token_requests_follow_no_redirect(bench: Bench) -> None:
     assert thief.paths() == []
 
 
+@pytest.mark.row("image names", "nothing unescaped reaches a URL")
 def test_names_never_reach_a_url_unchecked(bench: Bench) -> None:
     for name, repository in [
         ("a.io", "../x"),
@@ -493,6 +541,8 @@ needs_openssl = pytest.mark.skipif(shutil.which("openssl") is None, reason="need
 
 
 @needs_openssl
+@pytest.mark.row("TLS verification", "refused, unless this call says --tls-verify=false")
+@pytest.mark.row("G5", "one line with the reason")
 def test_G5_tls_is_always_verified(bench: Bench) -> None:
     own = evilregistry.certificate(bench.directory, "own", subject="IP:127.0.0.1")
     server = bench.serve(always(GOOD), certificate=own)
@@ -517,6 +567,8 @@ def test_insecure_means_tls_without_verification(bench: Bench) -> None:
 
 
 @needs_openssl
+@pytest.mark.row("TLS verification", "refused")
+@pytest.mark.row("G5", "one line with the reason")
 def test_G5_certificates_for_another_name(bench: Bench) -> None:
     other = evilregistry.certificate(bench.directory, "other", subject="DNS:else.example")
     server = bench.serve(always(GOOD), certificate=other)
@@ -527,6 +579,7 @@ def test_G5_certificates_for_another_name(bench: Bench) -> None:
         bench.manifest(server, insecure=False)
 
 
+@pytest.mark.row("TLS verification", "refused")
 def test_no_tls_where_tls_is_wanted(bench: Bench) -> None:
     server = bench.serve(always(GOOD))
     with pytest.raises(RegistryError, match="no TLS with registry") as caught:
@@ -535,6 +588,7 @@ def test_no_tls_where_tls_is_wanted(bench: Bench) -> None:
 
 
 @needs_openssl
+@pytest.mark.row("redirects", "from https to http refused")
 def test_redirects_from_https_to_http_are_refused(bench: Bench) -> None:
     plain = bench.serve(always(GOOD))
     own = evilregistry.certificate(bench.directory, "own", subject="IP:127.0.0.1")
@@ -565,6 +619,7 @@ def test_a_password_goes_to_its_registry_over_tls(bench: Bench) -> None:
 # --- proxies ---------------------------------------------------------------------------------
 
 
+@pytest.mark.row("HTTP client", "proxies of the environment are used")
 def test_proxies_of_the_environment(bench: Bench) -> None:
     proxy = bench.serve(always(GOOD))
     client = bench.client()
@@ -594,6 +649,7 @@ def test_which_proxy(environment: dict[str, str], expected: str | None) -> None:
     assert http_rules.proxy("https://a.io/v2/", environment) == expected
 
 
+@pytest.mark.row("HTTP client", "HTTP_PROXY of a CGI program is not")
 def test_CVE_httpoxy() -> None:
     environment = {"HTTP_PROXY": "http://evil", "REQUEST_METHOD": "GET"}
     assert http_rules.proxy("http://a.io", environment) is None

@@ -29,7 +29,10 @@ from rootlesspy.paths import Paths
 from rootlesspy.report import Reporter
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from pathlib import Path
+
+    from rootlesspy.oci.image_spec import Descriptor
 
 MAPS = IdMaps((IdMapping(0, os.getuid(), 1),), (IdMapping(0, os.getgid(), 1),))
 PLAIN = tm.archive(tm.directory(b"etc"), tm.file(b"etc/f", b"content" * 1000))
@@ -206,18 +209,33 @@ def test_an_image_that_is_here_is_not_stored_twice(tmp_path: Path, paths: Paths)
     assert os.listdir(f"{paths.images}/blobs/sha256") == before
 
 
-def test_archives_are_the_same_through_a_pipe(tmp_path: Path, paths: Paths) -> None:
+@pytest.mark.parametrize("is_known", [True, False])
+def test_archives_are_the_same_through_a_pipe(
+    tmp_path: Path, paths: Paths, monkeypatch: pytest.MonkeyPatch, is_known: bool
+) -> None:
     (image,) = loaded(paths, archive(tmp_path, oci()))
     copyable = save.stored(paths, image)
+    if not is_known:
+        # Unpacked before its size was kept.
+        copyable = copyable._replace(plain_size=lambda _: 0)
     path = f"{tmp_path}/out.tar"
     save.write_file(path, lambda fd: save.docker_archive(TarWriter(fd), [(copyable, ["a/b:c"])]))
     reader, writer = os.pipe()
     os.set_blocking(writer, False)
+    inflated: list[str] = []
+    plain = save.plain
+
+    def counting(image: save.Copyable, layer: Descriptor, diff_id: str) -> Iterator[bytes]:
+        inflated.append(diff_id)
+        return plain(image, layer, diff_id)
+
+    monkeypatch.setattr(save, "plain", counting)
     save.docker_archive(TarWriter(writer), [(copyable, ["a/b:c"])])
     os.close(writer)
     with open(reader, "rb") as pipe, open(path, "rb") as file:
         written = file.read()
         assert pipe.read() == written
+    assert len(inflated) == len(image.diff_ids) * (1 if is_known else 2)
     names = tarfile.open(fileobj=io.BytesIO(written)).getnames()
     assert names[-1] == "manifest.json"
 
@@ -316,6 +334,7 @@ def test_H_a_truncated_archive(tmp_path: Path, paths: Paths) -> None:
     refused(paths, path, "truncated")
 
 
+@pytest.mark.row("CVE-2025-11395", "members are read from the archive alone, never extracted")
 def test_H_links_do_not_leave_the_archive(tmp_path: Path, paths: Paths) -> None:
     secret = tmp_path / "secret"
     secret.write_bytes(DOCKER["manifest.json"])

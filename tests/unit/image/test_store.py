@@ -205,6 +205,7 @@ def test_other_id_maps_have_other_layers(shelf: Shelf) -> None:
     assert layout.maps_suffix(shelf.paths, MAPS) == ""
 
 
+@pytest.mark.row("D3", "told")
 def test_D3_a_missing_layer_is_told(shelf: Shelf) -> None:
     image = shelf.image("x", layers=(b"one", b"two"))
     shutil.rmtree(layout.layer_directory(shelf.paths, image.diff_ids[1], ""))
@@ -245,6 +246,7 @@ def test_what_others_wrote_is_kept(shelf: Shelf) -> None:
     assert len(shelf.store.images()) == 2
 
 
+@pytest.mark.row("D1", "one error with the cure")
 @pytest.mark.parametrize("cut", [0, 1, 20, -1])
 def test_D1_a_damaged_index_is_one_error(shelf: Shelf, cut: int) -> None:
     shelf.image("a")
@@ -256,6 +258,7 @@ def test_D1_a_damaged_index_is_one_error(shelf: Shelf, cut: int) -> None:
         assert caught.value.hint is not None
 
 
+@pytest.mark.row("D1", "one error with the cure")
 @pytest.mark.parametrize("kind", ["fifo", "directory", "symlink", "dangling"])
 def test_D1_an_index_that_is_no_file(shelf: Shelf, kind: str) -> None:
     path = Path(shelf.paths.images, "index.json")
@@ -269,6 +272,7 @@ def test_D1_an_index_that_is_no_file(shelf: Shelf, kind: str) -> None:
         shelf.store.images()
 
 
+@pytest.mark.row("D1", "the others are listed")
 def test_D1_one_damaged_image_does_not_hide_the_others(shelf: Shelf) -> None:
     good, bad = shelf.image("good", "good"), shelf.image("bad", "bad")
     for digest in (bad.digest, bad.id):
@@ -361,6 +365,7 @@ def test_a_running_pull_keeps_the_content(shelf: Shelf) -> None:
     assert shelf.counts() == (0, 0)
 
 
+@pytest.mark.row("C3", "they stay")
 def test_C3_layers_under_a_container_stay(shelf: Shelf) -> None:
     image = shelf.image("a", layers=(b"one", b"two"))
     found = shelf.store.layers(image, MAPS)
@@ -409,6 +414,7 @@ def test_things_of_others_in_tmp_are_left_alone(shelf: Shelf) -> None:
     assert sorted(os.listdir(shelf.paths.tmp)) == ["note", "removed-abc"]
 
 
+@pytest.mark.row("C4", "noticed")
 def test_C4_a_deleted_lock_file_is_noticed(shelf: Shelf) -> None:
     digest = f"sha256:{'a' * 64}"
     first = locks.lock_blob(shelf.paths, digest, lambda pid: None)
@@ -428,6 +434,7 @@ def test_stale_locks_are_swept_and_live_ones_are_not(shelf: Shelf) -> None:
     live.release()
 
 
+@pytest.mark.row("C4", "waiting has an end")
 def test_C4_waiting_has_an_end(shelf: Shelf, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(locks, "_NOTICE_AFTER_S", 0.1)
     monkeypatch.setattr(locks, "_GIVE_UP_AFTER_S", 0.2)

@@ -197,6 +197,7 @@ def bad_sparse(*pieces: bytes, size: bytes = b"2052", data: bytes = SPARSE) -> b
     )
 
 
+@pytest.mark.row("tar grammar", "what parsers disagree about is refused, or read as Go reads it")
 @pytest.mark.parametrize(
     "data",
     [

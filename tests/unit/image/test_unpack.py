@@ -94,6 +94,35 @@ def is_opaque(path: Path) -> bool:
 # --- what real images need -------------------------------------------------------------------
 
 
+@pytest.mark.parametrize("through_pipe", [False, True])
+def test_how_long_the_archive_was(place: Place, through_pipe: bool) -> None:
+    large = tm.file(b"large", os.urandom(1 << 20))
+    data = tm.archive(large, tm.file(b"small", b"x"), large, tm.symlink(b"l", b"large")) + bytes(
+        999
+    )
+    root_fd = os.open(place.root, os.O_RDONLY | os.O_DIRECTORY)
+    pid = 0
+    if through_pipe:
+        reader, writer = os.pipe()
+        pid = os.fork()
+        if pid == 0:
+            with open(writer, "wb") as file:
+                file.write(data)
+            os._exit(0)
+        os.close(writer)
+    else:
+        reader = os.memfd_create("archive")
+        os.write(reader, data)
+        os.lseek(reader, 0, os.SEEK_SET)
+    try:
+        assert unpack(reader, root_fd, single_id=True).archive_bytes == len(data)
+    finally:
+        os.close(reader)
+        os.close(root_fd)
+        if pid:
+            os.waitpid(pid, 0)
+
+
 def test_everything_an_ordinary_layer_holds(place: Place) -> None:
     done = place.unpack(
         tm.directory(b"./", 0o755),
@@ -212,6 +241,7 @@ def test_an_opaque_root_is_told(place: Place) -> None:
     assert not place.unpack(tm.file(b"g")).opaque_root
 
 
+@pytest.mark.row("whiteouts", "those of nothing are refused")
 @pytest.mark.parametrize("name", [b".wh.", b".wh..", b".wh...", b".wh./x", b"a/.wh..", b"a/.wh."])
 def test_whiteouts_of_nothing_are_refused(place: Place, name: bytes) -> None:
     if name == b".wh./x":
@@ -248,6 +278,7 @@ def test_opaque_marks_stay_inside_a_linked_directory(place: Place) -> None:
 # --- escapes ---------------------------------------------------------------------------------
 
 
+@pytest.mark.row("CVE-2026-17106", "resolved below the layer's own root, or refused")
 def test_CVE_2026_17106_links_set_by_earlier_entries(place: Place) -> None:
     target = bytes(place.outside)
     # Where the link leads to nothing inside, nothing is made through it.
@@ -293,6 +324,7 @@ def test_directories_that_become_links_and_back(place: Place) -> None:
     assert (place.twin() / "q/f").exists()
 
 
+@pytest.mark.row("CVE-2021-32760", "metadata is set on the descriptor of what was just made")
 def test_CVE_2021_32760_metadata_does_not_follow_links(place: Place) -> None:
     target = bytes(place.outside) + b"/file"
     place.unpack(
@@ -303,6 +335,7 @@ def test_CVE_2021_32760_metadata_does_not_follow_links(place: Place) -> None:
     assert os.readlink(place.root / "d") == str(place.outside)
 
 
+@pytest.mark.row("GHSA-9rww", "a hard link is to a file of the same layer, never through a link")
 @pytest.mark.parametrize(
     "target",
     [b"/etc/passwd", b"missing", b"d", b"d/../d", b"/", b".", b"", b"../outside/file", b"../../x"],
@@ -328,6 +361,7 @@ def test_a_hard_link_to_itself(place: Place) -> None:
     place.refuses(tm.hard_link(b"new", b"new"))
 
 
+@pytest.mark.row("CVE-2021-29136", "the layer is refused; the store stays as it is")
 @pytest.mark.parametrize("name", [b"", b".", b"./", b"/", b"//", b"./.", b"..", b"../", b"/.."])
 @pytest.mark.parametrize("kind", [b"0", b"1", b"2", b"6"])
 def test_CVE_2021_29136_the_root_cannot_be_replaced(place: Place, name: bytes, kind: bytes) -> None:
@@ -353,6 +387,7 @@ def test_magic_links_are_refused(place: Place) -> None:
     )  # fmt: skip
 
 
+@pytest.mark.row("CVE-2025-4517", "the chain past the longest path is refused")
 def test_CVE_2025_4517_a_path_longer_than_the_kernel_takes(place: Place) -> None:
     """The deep directory and link chain that wrote outside with tarfile's filter="data"."""
     component = b"d" * 247
@@ -375,6 +410,7 @@ def test_CVE_2025_4517_a_path_longer_than_the_kernel_takes(place: Place) -> None
 # --- control that a layer must not have ------------------------------------------------------
 
 
+@pytest.mark.row("overlay xattrs", "overlay's own attributes are left out")
 def test_CVE_overlay_attributes_are_stripped(place: Place) -> None:
     names = (b"redirect", b"opaque", b"metacopy", b"whiteout", b"origin", b"data-only")
     bad = [(b"SCHILY.xattr.user.overlay." + name, b"y") for name in names]
@@ -392,6 +428,7 @@ def test_CVE_overlay_attributes_are_stripped(place: Place) -> None:
     assert done.ignored_xattrs >= 30
 
 
+@pytest.mark.row("devices in layers", "left out, and hide nothing; odd numbers are refused")
 def test_devices_are_left_out_and_hide_nothing(place: Place) -> None:
     done = place.unpack(
         tm.header(b"zero", b"3"), tm.header(b"sda", b"4", device=(8, 0)),

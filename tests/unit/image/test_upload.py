@@ -197,6 +197,7 @@ def test_refusals_are_told(bench: Bench) -> None:
         bench.uploader(server).blob(DESCRIPTOR, pieces, advanced=ignore)
 
 
+@pytest.mark.row("CVE-2026-50151", "an upload goes elsewhere without credentials")
 def test_G_credentials_do_not_follow_an_upload_to_another_origin(bench: Bench) -> None:
     """SECURITY.md G: the place of an upload is the registry's to choose, who is told is not."""
     other = bench.serve(lambda host: lambda request: Answer(201))

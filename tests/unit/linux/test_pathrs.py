@@ -122,6 +122,7 @@ def test_a_file_over_the_limit_is_refused(root: int, tmp_path: Path) -> None:
     assert pathrs.read_file(root, "x", 101) == b"x" * 101
 
 
+@pytest.mark.row("deleting", "no link followed, no mount crossed, any depth, closed directories")
 def test_remove_tree_leaves_what_links_point_to(tmp_path: Path, root: int) -> None:
     (tmp_path / "kept").mkdir()
     (tmp_path / "kept/file").write_text("")
@@ -164,3 +165,25 @@ def test_remove_tree_is_not_limited_in_depth(root: int) -> None:
     os.close(fd)
     pathrs.remove_tree(root, "d")
     assert os.listdir(root) == []
+
+
+def test_a_wide_tree_is_removed_in_linear_time(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    wide = tmp_path / "wide"
+    for number in range(50):
+        (wide / str(number) / "inner").mkdir(parents=True)
+        (wide / str(number) / "inner" / "file").touch()
+    true_rmdir, calls = os.rmdir, []
+
+    def counted(path: str | bytes, *, dir_fd: int | None = None) -> None:
+        calls.append(path)
+        true_rmdir(path, dir_fd=dir_fd)
+
+    monkeypatch.setattr(os, "rmdir", counted)
+    root = os.open(tmp_path, os.O_RDONLY | os.O_DIRECTORY)
+    pathrs.remove_tree(root, "wide")
+    os.close(root)
+    assert not wide.exists()
+    # Each directory is tried when it is seen, and removed when it is empty.
+    assert len(calls) == 2 * 100 + 1

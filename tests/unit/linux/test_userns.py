@@ -66,6 +66,17 @@ def test_ranges_never_overlap_or_overflow(
         assert first + size <= following
 
 
+def test_a_hostile_file_costs_little_and_grants_nothing(tmp_path: Path) -> None:
+    """CVE-2016-6252, CVE-2024-56433: 10,000 lines, lines without end, numbers beyond all ids."""
+    lines = b"".join(b"alice:%d:%d\n" % (number % 500, 7) for number in range(10_000))
+    found = _ranges(tmp_path, lines)
+    assert len(found) == 72
+    assert sum(count for _, count in found) == 72 * 7
+    assert _ranges(tmp_path, b"alice:" + b"9" * 1_000_000 + b":5\nalice:7:5\n") == ((7, 5),)
+    assert _ranges(tmp_path, b"x" * 5_000_000 + b"\nalice:7:5\n") == ()
+    assert _ranges(tmp_path, b"alice:4294967295:1\nalice:4294967294:1\n") == ((4294967294, 1),)
+
+
 def test_a_single_id_needs_no_helper() -> None:
     single = IdMaps((IdMapping(0, 1000, 1),), (IdMapping(0, 1000, 1),))
     assert single.is_single()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import io
 import os
 from typing import TYPE_CHECKING
 
@@ -104,6 +105,48 @@ def test_pasta_options_are_passed_and_replace_the_defaults() -> None:
     assert "--mtu 1500 -T 5000 --udp-ns=6000 -t none -u none --userns" in arguments
     assert "--no-map-gw" not in pasta_arguments(options=("--map-gw",))
     assert "--map-gw" not in pasta_arguments(options=("--map-gw",))
+
+
+_ROUTES = """\
+Iface\tDestination\tGateway \tFlags\tRefCnt\tUse\tMetric\tMask\t\tMTU\tWindow\tIRTT
+"""
+
+
+@pytest.mark.parametrize(
+    ("routes", "name"),
+    [
+        ("", ""),
+        ("eth0\t0000630A\t00000000\t0001\t0\t0\t0\t00FFFFFF\t0\t0\t0\n", ""),
+        # 0.0.0.0/1 is no default route.
+        ("eth1\t00000000\t0100620A\t0003\t0\t0\t0\t00000080\t0\t0\t0\n", ""),
+        (
+            "wlan0\t00000000\t0100630A\t3\t0\t0\t0\t00000000\neth0\t00000000\t0100630A\t3\t0\t0\t9\t00000000\n",
+            "wlan0",
+        ),
+        ("short\n", ""),
+    ],
+)
+def test_the_device_is_called_as_pasta_would_call_it(
+    monkeypatch: pytest.MonkeyPatch, routes: str, name: str
+) -> None:
+    def opened(path: str, mode: str) -> io.BytesIO:
+        assert (path, mode) == ("/proc/net/route", "rb")
+        return io.BytesIO((_ROUTES + routes).encode())
+
+    monkeypatch.setattr(pasta, "open", opened, raising=False)
+    assert pasta.template_interface() == name
+    plain = driver.Selection(driver.NetworkRequest())
+    assert driver.interface(plain) == name
+    own = driver.NetworkRequest(options=("--mtu", "1400"))
+    for request in (own, driver.NetworkRequest("slirp4netns"), driver.NetworkRequest("none")):
+        assert driver.interface(plain._replace(request=request)) == ""
+
+
+def test_a_device_that_is_there_is_named_to_pasta() -> None:
+    paths = {"netns_path": "/proc/7/ns/net", "userns_path": "/proc/7/u"}
+    arguments = pasta.arguments((), (), guest_address="", interface="wlan0", **paths)
+    assert arguments[arguments.index("--ns-ifname") + 1] == "wlan0"
+    assert "--ns-ifname" not in pasta_arguments()
 
 
 def test_pasta_maps_a_port_one_way_only(programs: Path) -> None:

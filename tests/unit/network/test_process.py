@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from rootlesspy.errors import RuntimeFailure
-from rootlesspy.network import process
+from rootlesspy.network import driver, process
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -32,6 +32,19 @@ def no_descriptor_is_left() -> Iterator[None]:
     before = set(os.listdir("/proc/self/fd"))
     yield
     assert set(os.listdir("/proc/self/fd")) == before
+
+
+def test_one_that_was_killed_is_not_ended_again_and_waited_for_once() -> None:
+    running = helper("exec sleep 100")
+    selection = driver.Selection(driver.NetworkRequest())
+    pending = driver.Pending(selection, running, "")
+    pending.kill()
+    assert wait_for_end(running.pidfd)
+    pending.cancel()
+    assert os.path.exists(f"/proc/{running.pid}")
+    for _ in range(2):
+        pending.reap()
+        assert not os.path.exists(f"/proc/{running.pid}")
 
 
 @pytest.mark.parametrize("ready_fd", [1, 3])

@@ -71,6 +71,7 @@ def encoded(document: object, **changes: object) -> bytes:
         DIGEST.encode(),
     ],
 )
+@pytest.mark.row("CVE-2024-3727", "only lower-case sha256 and sha512 of the right length")
 def test_CVE_2024_3727_digest_strings_are_checked(text: object) -> None:
     assert not image_spec.is_digest(text)
     with pytest.raises(MalformedError):
@@ -87,6 +88,7 @@ def test_digests_that_are_understood() -> None:
     assert image_spec.is_digest(f"sha512:{HEX}{HEX}")
 
 
+@pytest.mark.row("CVE-2021-41190", "refused")
 def test_manifest_of_both_kinds() -> None:
     manifest = image_spec.parse_manifest(encoded(MANIFEST), image_spec.MANIFEST)
     assert manifest.layers[0].digest == DIGEST
@@ -160,6 +162,7 @@ def test_manifests_refused(document: object, content_type: str | None) -> None:
         pytest.param(b'{"a":"' + b"x" * 4194304 + b'"}', id="too long"),
     ],
 )
+@pytest.mark.row("CVE-2021-21285", "refused: depth, size, duplicate keys, NaN, huge numbers")
 def test_CVE_2021_21285_documents_refused(data: bytes) -> None:
     with pytest.raises(MalformedError):
         image_spec.parse_document(data, "manifest")
@@ -181,6 +184,7 @@ def test_config_leaves_nulls_out() -> None:
 @pytest.mark.parametrize(
     "env", [["HOSTSECRET"], ["*"], ["H*"], ["=x"], [""], ["A=B\0C"], [1], [None], "A=B", {"A": "B"}]
 )
+@pytest.mark.row("CVE-2026-57231", "refused")
 def test_CVE_2026_57231_odd_environment_is_refused(env: object) -> None:
     with pytest.raises(MalformedError):
         image_spec.parse_config(encoded(IMAGE, config={"Env": env}))

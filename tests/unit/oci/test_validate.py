@@ -13,7 +13,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rootlesspy.oci.validate import MAX_ID, SpecError, sysctl_namespace, validate
+from rootlesspy.oci.checks import MAX_ID, SpecError
+from rootlesspy.oci.validate import sysctl_namespace, validate
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import ctypes
+import errno
 import json
 import os
 import sys
@@ -252,3 +254,20 @@ def test_apply_imports_and_opens_nothing() -> None:
         return seen
 
     assert in_child(child) == []
+
+
+@pytest.mark.parametrize(("number", "error"), [(7, errno.EINVAL), (41, errno.EPERM)])
+def test_a_bounding_set_that_cannot_be_read_is_an_error(
+    monkeypatch: pytest.MonkeyPatch, number: int, error: int
+) -> None:
+    """Only EINVAL above the last capability that every supported kernel has is the end."""
+
+    def prctl(option: int, value: int, *_rest: int) -> int:
+        if option == caps.PR_CAPBSET_READ and value == number:
+            ctypes.set_errno(error)
+            return -1
+        return 0
+
+    monkeypatch.setattr(caps, "_prctl", prctl)
+    with pytest.raises(OSError, match="PR_CAPBSET_READ"):
+        caps._drop_bounding(0)

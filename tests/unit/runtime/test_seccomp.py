@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from rootlesspy import light_ctypes
 from rootlesspy.engine import seccomp_profile
 from rootlesspy.engine.inputs import capabilities
 from rootlesspy.errors import Unsupported
@@ -420,7 +421,7 @@ def test_missing_library_names_the_package(monkeypatch: pytest.MonkeyPatch) -> N
     def missing(name: str) -> None:
         raise OSError(f"{name}: cannot open shared object file: No such file or directory")
 
-    monkeypatch.setattr(ctypes, "CDLL", missing)
+    monkeypatch.setattr(light_ctypes, "CDLL", missing)
     with pytest.raises(Unsupported) as caught:
         seccomp.compile_filter({"defaultAction": "SCMP_ACT_ALLOW"})
     assert "libseccomp.so.2" in caught.value.message

@@ -75,6 +75,8 @@ def test_silence_is_a_failure_but_success_after_exec() -> None:
         (Failed("look up the user", 2, "", "user 'x' is not"), 125, "user 'x' is not"),
         (Failed("mount", 1, "/x", ""), 125, "cannot mount /x"),
         (Failed("hand-shake", 32, "", ""), 125, "without a word"),
+        (Failed("join the container's namespaces", 3, "", ""), 125, "the container has ended"),
+        (Failed("join the container's namespaces", 1, "", ""), 125, "Operation not permitted"),
     ],
 )
 def test_exit_codes_come_from_the_step_and_errno(

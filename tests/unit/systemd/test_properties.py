@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rootlesspy.errors import UsageError
-from rootlesspy.systemd import properties
+from rootlesspy.systemd import cgroup
 from rootlesspy.systemd.bus import Property
 from rootlesspy.systemd.properties import INFINITY, parse_assignment
 
@@ -69,7 +69,7 @@ def test_unknown_key_lists_what_may_have_been_meant() -> None:
     ],
 )
 def test_controller(text: str, controller: str | None) -> None:
-    assert properties.controller(parse_assignment(text)[0]) == controller
+    assert cgroup.controller_of(parse_assignment(text)[0]) == controller
 
 
 @given(

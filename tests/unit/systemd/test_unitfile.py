@@ -106,6 +106,7 @@ def test_variables_are_doubled_in_arguments_alone() -> None:
     assert found == '"/b$in/rp" "$$HOME"'
 
 
+@pytest.mark.row("I6", "a line break or control character never reaches a unit file")
 @pytest.mark.parametrize("text", ["a\nExecStart=/bin/evil", "a\rb", "\x1b[31m", "a\u2028b"])
 def test_control_characters_are_refused_where_nothing_escapes_them(text: str) -> None:
     with pytest.raises(UsageError, match="control characters"):

@@ -67,7 +67,7 @@ def judge(requirement: dict[str, Any], found: Found, *, asked: str | None = NAME
     named = None if asked is None else reference(asked)
     subject = Subject(MANIFEST, DIGEST, named)
     try:
-        made._judge("image x", "default", parsed.default, subject, found)
+        made._judge("image x", "default", parsed.default, subject, lambda: found)
     except ImageError as error:
         message = error.message
     else:

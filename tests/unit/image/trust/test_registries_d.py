@@ -104,6 +104,7 @@ def test_keys_without_a_value() -> None:
         ("? a", "y:1"),
     ],
 )
+@pytest.mark.row("YAML", "what registries.d needs of it, anything else is refused")
 def test_yaml_beyond_it_is_refused(text: str, complaint: str) -> None:
     with pytest.raises(UsageError) as caught:
         registries_d.parse(text, "y")

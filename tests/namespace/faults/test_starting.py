@@ -1,0 +1,171 @@
+"""A detached start that is disturbed while systemd executes the supervisor and rp writes on.
+
+rp is held at its first rename(2), that of record.json: the service is asked for by then, and the
+container is not whole.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import subprocess
+from typing import TYPE_CHECKING
+
+import pytest
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from rig.machine import Machine
+
+pytestmark = pytest.mark.usefixtures("warm", "leaves_nothing")
+
+LIMIT_S = 120
+STOP = ["-f", "-qqq", "-o", "/dev/null", "-e", "trace=rename,renameat,renameat2",
+        "-e", "inject=rename,renameat,renameat2:signal=STOP:when=1"]  # fmt: skip
+# The supervisor is there, and waits for its starter.
+WAIT_FOR_BOTH = """\
+import os, subprocess, sys, time
+name, service = sys.argv[1], f"rp-{sys.argv[1]}.service"
+
+def words(pid):
+    try:
+        with open(f"/proc/{pid}/cmdline", "rb") as file:
+            return file.read().split(b"\\0")
+    except OSError:
+        return []
+
+def state(pid):
+    with open(f"/proc/{pid}/stat") as file:
+        return file.read().rpartition(")")[2].split()[0]
+
+def client():
+    for pid in filter(str.isdigit, os.listdir("/proc")):
+        found = words(pid)
+        if name.encode() in found and b"run" in found and b"strace" not in found[0]:
+            if state(pid) in "tT":
+                return pid
+    return ""
+
+def main_pid():
+    argv = ["systemctl", "--user", "show", "--value", "--property", "MainPID", service]
+    pid = subprocess.run(argv, capture_output=True, text=True).stdout.strip()
+    return pid if pid != "0" and b"supervise" in words(pid) else ""
+
+limit_s = time.monotonic() + 60
+while time.monotonic() < limit_s:
+    found = client(), main_pid()
+    if all(found):
+        print(*found)
+        sys.exit(0)
+    time.sleep(0.02)
+sys.exit(1)
+"""
+# Until the user manager has forgotten the service; how often it was started again.
+WAIT_FOR_END = """\
+service="rp-$1.service"
+for i in $(seq 600); do
+    systemctl --user --quiet is-active "$service" || case $(
+        systemctl --user show --value --property LoadState "$service") in
+        not-found) exit 0;; esac
+    sleep 0.1
+done
+systemctl --user status "$service"; exit 1
+"""
+
+
+@pytest.fixture(scope="module")
+def warm(rig: Machine, alpine: str) -> None:
+    """Fill the caches, whose files are renamed too."""
+    rig.run(["rp", "run", "--rm", "--network", "none", alpine, "true"])
+
+
+class Held:
+    """A `rp run -d` that is stopped in the middle, and the supervisor that waits for it."""
+
+    def __init__(self, machine: Machine, name: str, process: subprocess.Popen[str]) -> None:
+        self.machine = machine
+        self.name = name
+        self.process = process
+        found = machine.run(["python3", "-c", WAIT_FOR_BOTH, name], timeout=LIMIT_S)
+        self.client, self.supervisor = found.stdout.split()
+
+    def signal(self, name: str, pid: str) -> None:
+        self.machine.root(["kill", "-s", name, pid])
+
+    def result(self) -> tuple[int, str]:
+        """Let it go on; return its exit code and what it says."""
+        self.signal("CONT", self.client)
+        _, told = self.process.communicate(timeout=LIMIT_S)
+        return self.process.returncode, told
+
+    def await_end(self) -> None:
+        """Wait until systemd knows no such service any more."""
+        self.machine.run(["sh", "-c", WAIT_FOR_END, "sh", self.name], timeout=LIMIT_S)
+
+
+@contextlib.contextmanager
+def held(rig: Machine, name: str, *options: str) -> Iterator[Held]:
+    """Start a container as a service and hold rp before it is whole."""
+    if not rig.has_root:
+        pytest.skip("needs root: strace would take the rights of newuidmap away")
+    argv = ["rp", "run", "-d", "--name", name, *options, "alpine", "sleep", "600"]
+    environment = ["HOME=/home/alice", "USER=alice", f"XDG_RUNTIME_DIR=/run/user/{rig.uid}"]
+    process = rig.popen(
+        ["env", *environment, "strace", "-u", "alice", *STOP, *argv],
+        user="root", stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+        text=True,
+    )  # fmt: skip
+    with process:
+        try:
+            start = Held(rig, name, process)
+            try:
+                yield start
+            finally:
+                if process.poll() is None:
+                    start.signal("KILL", start.client)
+        finally:
+            process.kill()
+
+
+RESTART = pytest.mark.parametrize("restart", ["no", "always"])
+
+
+@pytest.mark.row("P3", "no container, or one that can be started; the name is free or its own")
+@RESTART
+def test_p3_rp_is_killed_before_the_container_is_whole(rig: Machine, restart: str) -> None:
+    with held(rig, "halfmade", "--restart", restart) as start:
+        start.signal("KILL", start.client)
+        start.process.wait(timeout=LIMIT_S)
+        # Nobody has run another rp: the supervisor cleans up.
+        start.await_end()
+        assert rig.run(["sh", "-c", "ls ~/.local/share/rootlesspy/containers"]).stdout == ""
+
+
+@RESTART
+def test_p3_the_supervisor_is_killed_before_the_container_is_whole(
+    rig: Machine, restart: str
+) -> None:
+    with held(rig, "nobody", "--restart", restart) as start:
+        start.signal("KILL", start.supervisor)
+        code, told = start.result()
+        start.await_end()
+    assert code == 125
+    assert "rp-nobody.service ended before the container began" in told
+
+
+def test_cancelled_before_the_container_is_whole(rig: Machine) -> None:
+    with held(rig, "cancelled", "--restart", "always") as start:
+        start.signal("INT", start.client)
+        code, told = start.result()
+        start.await_end()
+    assert code == 130
+    assert "cancelled by SIGINT" in told
+
+
+def test_a_container_that_cannot_be_made_has_its_service_called_off(rig: Machine) -> None:
+    argv = ["rp", "run", "-d", "--name", "unmade", "--restart", "always",
+            "--cidfile", "/etc/passwd", "alpine", "sleep", "600"]  # fmt: skip
+    done = rig.run(argv, check=False)
+    assert done.returncode == 125
+    assert "--cidfile /etc/passwd exists" in done.stderr
+    rig.run(["sh", "-c", WAIT_FOR_END, "sh", "unmade"])
