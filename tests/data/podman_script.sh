@@ -96,7 +96,7 @@ step run-name-taken '$engine run --name done alpine true'
 step run-detached '$engine run -d --name web -p "$PORT:80" --label app=web --label tier=front -e GREETING=hi \
     --health-cmd "test ! -e /tmp/sick" --health-interval 1h --restart on-failure:3 --stop-timeout 5 \
     -v "$PWD/site:/site:ro" -w /tmp busybox \
-    sh -c "echo two >&2; sleep 1; echo one; echo three; echo four; httpd -h /site; while :; do sleep 0.1; done"'
+    sh -c "echo two >&2; sleep 1; echo one; echo three; echo four; httpd -h /site; sleep 1d"'
 await '$engine logs web 2>&1 | grep -q four'
 step health '$engine healthcheck run web; $engine inspect --format "{{.State.Health.Status}}" web'
 step request 'python3 -c "from urllib.request import urlopen; print(urlopen(\"http://127.0.0.1:$PORT/\").read())"'
