@@ -18,10 +18,15 @@ def growth_bytes(work: Callable[[], object]) -> int:
     """
     # The high-water mark starts anew: proc_pid_clear_refs(5).
     Path("/proc/self/clear_refs").write_text("5", encoding="ascii")
-    before = _status_kib("VmRSS")
+    before, child_before = _status_kib("VmRSS"), _largest_child_kib()
     work()
-    largest_child = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss
-    return (max(_status_kib("VmHWM"), largest_child) - before) << 10
+    child = _largest_child_kib()
+    peak = max(_status_kib("VmHWM"), child if child > child_before else 0)
+    return (peak - before) << 10
+
+
+def _largest_child_kib() -> int:
+    return resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss
 
 
 def _status_kib(field: str) -> int:
