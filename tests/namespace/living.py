@@ -34,6 +34,12 @@ def until(condition: Callable[[], object], what: str) -> None:
         time.sleep(0.05)
 
 
+def journaled(machine: Machine) -> None:
+    """Wait until journald has taken what was sent to it: nobody who sends waits for that."""
+    if machine.has_root:
+        machine.root(["journalctl", "--sync"])
+
+
 @contextmanager
 def running(machine: Machine, name: str, *command: str, **named: Any) -> Iterator[str]:
     """Hold a detached container; yield its id.  named: options (of rp run), network."""
@@ -53,6 +59,20 @@ def script(machine: Machine, name: str, text: str, *options: str) -> Iterator[st
         if "ready" in text:
             until(lambda: "ready" in rp(machine, "logs", name).stdout, f"{name} is not ready")
         yield identity
+
+
+@contextmanager
+def lingering(machine: Machine, user: str) -> Iterator[str]:
+    """Let a user have a user manager meanwhile, and wait until it is gone; yield the uid."""
+    uid = str(machine.run(["id", "-u"], user=user).stdout).strip()
+    machine.root(["loginctl", "enable-linger", user])
+    try:
+        machine.root(["sh", "-c", f"until [ -S /run/user/{uid}/bus ]; do sleep 0.1; done"])
+        yield uid
+    finally:
+        machine.root(["loginctl", "disable-linger", user])
+        # Its mounts and sockets would otherwise go during a test that compares them.
+        machine.root(["sh", "-c", f"while [ -e /run/user/{uid} ]; do sleep 0.1; done"])
 
 
 def state(machine: Machine, name: str) -> str:

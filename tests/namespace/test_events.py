@@ -8,6 +8,7 @@ import subprocess
 from typing import TYPE_CHECKING
 
 import pytest
+from namespace.living import POLITE, journaled, rp, until
 
 if TYPE_CHECKING:
     from rig.machine import Machine
@@ -15,6 +16,7 @@ if TYPE_CHECKING:
 
 def past(rig: Machine, name: str, *options: str) -> list[dict[str, object]]:
     """Return what happened to a container."""
+    journaled(rig)
     argv = ["rp", "events", "--stream=false", "--format=json", "--filter", f"container={name}"]
     return [json.loads(line) for line in rig.run([*argv, *options]).stdout.splitlines()]
 
@@ -31,8 +33,10 @@ def name() -> str:
 
 def test_the_life_of_a_container_is_told(rig: Machine, alpine: str, name: str) -> None:
     rig.run(["rp", "create", "--name", name, "--network=none", "--label=app=web",
-             alpine, "sh", "-c", "trap 'exit 3' TERM; while :; do sleep 0.1; done"])  # fmt: skip
-    for command in ("start", "pause", "unpause", "stop", "rm"):
+             alpine, "sh", "-c", POLITE])  # fmt: skip
+    rig.run(["rp", "start", name])
+    until(lambda: "ready" in rp(rig, "logs", name).stdout, "it is not ready")
+    for command in ("pause", "unpause", "stop", "rm"):
         rig.run(["rp", command, name])
     events = past(rig, name)
     told = ["create", "start", "pause", "unpause", "died", "stop", "remove"]
@@ -77,6 +81,7 @@ def test_volumes_restarts_and_attachments_are_told(rig: Machine, alpine: str, na
     told = [kind for kind in kinds(past(rig, name)) if kind in ("start", "restart", "attach")]
     assert told == ["start", "start", "restart", "attach"]
     rig.run(["rp", "rm", "-f", name])
+    journaled(rig)
     lines = rig.run(["rp", "events", "--no-stream", "--filter", f"volume={name}"]).stdout
     assert [line.split()[4:] for line in lines.splitlines()] == [["volume", "create", name]]
 
@@ -85,6 +90,7 @@ def test_images_are_told(rig: Machine) -> None:
     rig.run(["rp", "pull", "-q", "busybox"])
     identity = rig.run(["rp", "images", "-q", "--no-trunc", "busybox"]).stdout.split()[0]
     rig.run(["rp", "rmi", "busybox"])
+    journaled(rig)
     lines = rig.run(["rp", "events", "--no-stream", "--filter", "image=busybox"]).stdout
     told = [line.split()[4:] for line in lines.splitlines()][-3:]
     hexadecimal = identity.removeprefix("sha256:")
@@ -103,5 +109,6 @@ def test_other_users_see_nothing_of_it(rig: Machine, alpine: str, name: str) -> 
     if not rig.has_root:
         pytest.skip("there is no other user")
     rig.run(["rp", "run", "--rm", "--name", name, "--network=none", alpine, "true"])
+    journaled(rig)
     done = rig.run(["rp", "events", "--no-stream"], user="bob", check=False)
     assert name not in done.stdout
