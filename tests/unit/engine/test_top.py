@@ -21,8 +21,11 @@ if TYPE_CHECKING:
 def child() -> Iterator[int]:
     """Return the pid of a child that waits until this process ends."""
     with subprocess.Popen(
-        [sys.executable, "-c", "input()", "a b"], stdin=subprocess.PIPE
+        [sys.executable, "-c", "input('x')", "a b"], stdin=subprocess.PIPE, stdout=subprocess.PIPE
     ) as process:
+        # Until it runs the kernel may not have its arguments yet.
+        assert process.stdout is not None
+        assert process.stdout.read(1) == b"x"
         yield process.pid
 
 
@@ -35,7 +38,7 @@ def test_processes_of_a_cgroup(child: int, monkeypatch: pytest.MonkeyPatch) -> N
     mine, theirs = found[own], found[child]
     assert theirs.ppid == mine.pid.inside
     assert mine.ppid == 0, "its parent is not one of the container's"
-    assert theirs.args == f"{sys.executable} -c input() a b"
+    assert theirs.args == f"{sys.executable} -c input('x') a b"
     assert theirs.uid.host == os.getuid()
     assert theirs.gid.host == os.getgid()
     assert mine.pgid == os.getpgid(0)
