@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import socket
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
 
 import pytest
 
 from rootlesspy.engine.supervision import readiness
 from rootlesspy.engine.supervision.readiness import Watch
 from rootlesspy.errors import UsageError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 
 @pytest.mark.parametrize(
@@ -39,13 +45,27 @@ def test_others_are_refused(text: str) -> None:
         readiness.parse(text, "--sdnotify")
 
 
+@contextmanager
+def port_of_nobody() -> Iterator[dict[socket.AddressFamily, socket.socket]]:
+    """Yield a socket of each family, bound to a port that no other has at any address."""
+    while True:
+        with socket.socket() as four, socket.socket(socket.AF_INET6) as six:
+            six.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+            six.bind(("::", 0))
+            try:
+                four.bind(("", six.getsockname()[1]))
+            except OSError as error:
+                if error.errno != errno.EADDRINUSE:
+                    raise
+                continue
+            yield {socket.AF_INET: four, socket.AF_INET6: six}
+            return
+
+
 @pytest.mark.parametrize("family", [socket.AF_INET, socket.AF_INET6])
 def test_a_port_is_seen_once_it_is_listened_on(family: socket.AddressFamily) -> None:
-    with socket.socket(family, socket.SOCK_STREAM) as server:
-        try:
-            server.bind(("127.0.0.1" if family == socket.AF_INET else "::1", 0))
-        except OSError as error:
-            pytest.skip(f"no such address: {error}")
+    with port_of_nobody() as bound:
+        server = bound[family]
         port = server.getsockname()[1]
         watch = Watch(f"port:{port}", os.getpid())
         first_ms = watch.timeout_ms()
@@ -61,11 +81,15 @@ def test_a_port_is_seen_once_it_is_listened_on(family: socket.AddressFamily) -> 
 
 
 def test_a_client_of_the_port_does_not_count() -> None:
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        address = server.getsockname()
-        with socket.create_connection(address) as client, server.accept()[0]:
+    with port_of_nobody() as ours, port_of_nobody() as theirs:
+        server, client = ours[socket.AF_INET], theirs[socket.AF_INET]
+        server.listen()
+        port = server.getsockname()[1]
+        assert readiness.is_listening(os.getpid(), port)
+        client.connect(("127.0.0.1", port))
+        with server.accept()[0]:
             server.close()
-            assert not readiness.is_listening(os.getpid(), address[1])
+            assert not readiness.is_listening(os.getpid(), port)
             assert not readiness.is_listening(os.getpid(), client.getsockname()[1])
 
 
