@@ -19,6 +19,12 @@ if TYPE_CHECKING:
 _OPTIONS = extract.Options(top=b"", overwrite=False, keep_owners=False, to_host=False)
 
 
+def open_fds() -> set[int]:
+    """Return the descriptors of this process, without the one that lists them."""
+    listed = os.listdir("/proc/self/fd")
+    return {int(name) for name in listed if os.path.lexists(f"/proc/self/fd/{name}")}
+
+
 class Roots(NamedTuple):
     """The two roots, and a directory beside them that nothing may reach."""
 
@@ -28,6 +34,7 @@ class Roots(NamedTuple):
 
     def copy(self, path: str, to: str, options: extract.Options = _OPTIONS) -> None:
         """Copy from one root into the other."""
+        before = open_fds()
         reader, writer = os.pipe()
         failed: list[BaseException] = []
         fds = [os.open(each, os.O_PATH | os.O_DIRECTORY) for each in (self.source, self.target)]
@@ -50,7 +57,8 @@ class Roots(NamedTuple):
         finally:
             os.close(reader)
             thread.join()
-            for fd in fds:
+            # Each half is a process of its own, whose end closes what it has open.
+            for fd in open_fds() - before:
                 os.close(fd)
         if failed:
             raise failed[0]
