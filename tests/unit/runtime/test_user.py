@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import time
 from typing import TYPE_CHECKING
 
 import pytest
@@ -115,14 +114,12 @@ def test_passwd_that_is_no_file_is_refused_at_once(tmp_path: Path, target: str) 
     else:
         os.symlink(f"/{target.strip('/')}", tmp_path / "etc/passwd")
     fd = os.open(tmp_path, os.O_RDONLY | os.O_DIRECTORY)
-    started = time.monotonic()
     if target == "/dev/zero":
         # The link leads to the image's own /dev/zero, which does not exist.
         assert user.resolve(fd, "5", ()).uid == 5
     else:
         with pytest.raises(OSError, match="not a regular file"):
             user.resolve(fd, "bob", ())
-    assert time.monotonic() - started < 5
     os.close(fd)
 
 

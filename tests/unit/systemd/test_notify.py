@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import socket
 import stat
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 import pytest
@@ -26,10 +27,18 @@ def relay(tmp_path: Path) -> Iterator[Relay]:
     made.close()
 
 
+@contextmanager
+def short(directory: Path) -> Iterator[str]:
+    """Yield a path of a directory that fits into the address of a socket below it."""
+    fd = os.open(directory, os.O_PATH)
+    yield f"/proc/self/fd/{fd}"
+    os.close(fd)
+
+
 def say(tmp_path: Path, *messages: bytes) -> None:
-    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as sender:
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as sender, short(tmp_path) as directory:
         for message in messages:
-            sender.sendto(message, f"{tmp_path}/notify/notify.sock")
+            sender.sendto(message, f"{directory}/notify/notify.sock")
 
 
 @pytest.mark.parametrize(
@@ -93,7 +102,8 @@ def test_an_oversized_datagram_is_dropped(relay: Relay, tmp_path: Path) -> None:
 def test_descriptors_are_closed(relay: Relay, tmp_path: Path) -> None:
     reader, writer = os.pipe()
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as sender:
-        sender.connect(f"{tmp_path}/notify/notify.sock")
+        with short(tmp_path) as directory:
+            sender.connect(f"{directory}/notify/notify.sock")
         socket.send_fds(sender, [b"FDSTORE=1\nREADY=1"], [writer] * 200)
     os.close(writer)
     assert relay.receive() == ["READY=1"]
