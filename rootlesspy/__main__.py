@@ -137,7 +137,7 @@ def _carry_out(words: list[str], session: Session, *, completes: bool) -> int:
             return code
     from rootlesspy.cli import typer_import
 
-    typer_import.load(words)
+    typer_import.load()
     from rootlesspy.cli import app
 
     return app.main(words, session)

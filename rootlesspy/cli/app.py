@@ -18,7 +18,7 @@ from typer.main import get_command
 
 from rootlesspy import __version__
 from rootlesspy.cli import click_command, commands, completion
-from rootlesspy.cli.click_command import Command, Interrupted
+from rootlesspy.cli.click_command import Command, Interrupted, sections_of, write_sections
 from rootlesspy.errors import UsageError
 
 if TYPE_CHECKING:
@@ -26,9 +26,11 @@ if TYPE_CHECKING:
 
     from rootlesspy.cli.session import Session
 
-_HELP_NAMES = {"help_option_names": ["-h", "--help"]}
+_HELP_NAMES = {"help_option_names": ["-h", "--help"], "max_content_width": 100}
 # `-h` of run is --hostname, as in podman.
-_RUN_SETTINGS = {"help_option_names": ["--help"], "allow_interspersed_args": False}
+_RUN_SETTINGS = {**_HELP_NAMES, "help_option_names": ["--help"], "allow_interspersed_args": False}
+# click shortens what is longer, in the middle of a sentence.
+_WHOLE_LINE = 200
 
 # Global options that take a value.
 _WITH_VALUE = ("--store", "--hooks-dir")
@@ -39,6 +41,17 @@ _CLICK_ERROR: type[Any] = typer.BadParameter.__mro__[2]
 
 class Group(TyperGroup):
     """The commands of rp."""
+
+    def format_options(self, ctx: Any, formatter: Any) -> None:
+        """Write the commands, those of rp itself below headings, and then the options."""
+        found: dict[str, list[tuple[str, str]]] = {}
+        made: Any = self.commands
+        for name, each in made.items():
+            heading = each.rich_help_panel if ctx.parent is None else "Commands"
+            row = (name, each.get_short_help_str(_WHOLE_LINE))
+            found.setdefault(heading, []).append(row)
+        write_sections(formatter, found)
+        write_sections(formatter, sections_of(self.get_params(ctx), ctx))
 
     def resolve_command(self, ctx: Any, args: list[str]) -> Any:
         """Find the command; raises UsageError with the nearest name for an unknown one."""
@@ -130,7 +143,7 @@ def _group(name: str, text: str) -> typer.Typer:
         help=text,
         epilog=f"{'rp' if name == 'rp' else f'rp {name}'} COMMAND --help says more about each.",
         context_settings=_HELP_NAMES,
-        rich_markup_mode="rich",
+        rich_markup_mode=None,
     )
 
 

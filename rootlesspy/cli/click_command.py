@@ -52,12 +52,35 @@ class Command(TyperCommand):
         plain = plain_forms(self.get_params(ctx), args, interspersed=ctx.allow_interspersed_args)
         return list(super().parse_args(ctx, plain))
 
+    def format_options(self, ctx: Any, formatter: Any) -> None:
+        """Write operands and options under the headings that they were declared with."""
+        write_sections(formatter, sections_of(self.get_params(ctx), ctx))
+
     def invoke(self, ctx: Any) -> Any:
         """Run the command; leave interruptions to `__main__`."""
         try:
             return super().invoke(ctx)
         except (KeyboardInterrupt, BrokenPipeError) as error:
             raise Interrupted from error
+
+
+def sections_of(parameters: Iterable[Any], ctx: Any) -> dict[str, list[tuple[str, str]]]:
+    """Return names and texts of a command's parameters by heading; what all have comes last."""
+    found: dict[str, list[tuple[str, str]]] = {}
+    for parameter in parameters:
+        row = parameter.get_help_record(ctx)
+        if row is not None:
+            named = "Arguments" if parameter.param_type_name == "argument" else "Options"
+            found.setdefault(getattr(parameter, "rich_help_panel", None) or named, []).append(row)
+    return {**found, "Options": found.pop("Options", [])}
+
+
+def write_sections(formatter: Any, sections: Mapping[str, Sequence[tuple[str, str]]]) -> None:
+    """Write a list of names and texts below each heading."""
+    for heading, rows in sections.items():
+        if rows:
+            with formatter.section(heading):
+                formatter.write_dl(rows)
 
 
 def typed(function: Callable[..., Any]) -> Callable[..., Any]:

@@ -28,7 +28,7 @@ LINES = (
     "container prune --force",
     "cp web:/x /tmp",
     "diff web",
-    "events --no-stream --format x",
+    "events --stream=false --no-trunc",
     "export web",
     "history alpine",
     "image exists alpine",
@@ -83,6 +83,8 @@ def loaded(line: str, home: Path, **environment: str) -> set[str]:
         "import sys; before = set(sys.modules)\n"
         "from rootlesspy.__main__ import main\n"
         f"main({line.split()!r})\n"
+        # What only typer understands fails here, and would say nothing.
+        "assert 'rootlesspy.cli.typer_import' not in sys.modules\n"
         "print('\\nloaded', *set(sys.modules) - before)"
     )
     done = subprocess.run(
