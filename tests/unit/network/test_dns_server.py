@@ -202,12 +202,43 @@ def rig() -> Iterator[Rig]:
         yield Rig(stack)
 
 
+class Clock:
+    """What the server takes for the time: it stands still, however busy the machine is."""
+
+    def __init__(self) -> None:
+        self.now_s = 1000.0
+
+    def monotonic(self) -> float:
+        return self.now_s
+
+
+@pytest.fixture(autouse=True)
+def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
+    made = Clock()
+    monkeypatch.setattr(forwarder, "time", made)
+    monkeypatch.setattr(streams, "time", made)
+    return made
+
+
 @pytest.fixture
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Make the server wait less: what it does then is the same."""
+    """Have the server look at its clock more often: what it does then is the same."""
     monkeypatch.setattr(forwarder, "PATIENCE_S", 0.05)
     monkeypatch.setattr(forwarder, "LIMIT_S", 0.2)
     monkeypatch.setattr(streams, "IDLE_S", 0.1)
+
+
+def silent(rig: Rig, clock: Clock) -> Script:
+    """Return the script of a resolver that says nothing until the server has lost patience.
+
+    The second time it is until the server gives up.
+    """
+
+    def script(_query: dns.message.Message, _tcp: bool) -> None:
+        first = len(rig.resolver.queries) == 1
+        clock.now_s += forwarder.PATIENCE_S if first else forwarder.LIMIT_S
+
+    return script
 
 
 def answer(query: dns.message.Message, *values: str) -> dns.message.Message:
@@ -356,19 +387,19 @@ def test_the_next_resolver_is_asked_when_one_fails(rig: Rig, rcode: dns.rcode.Rc
 
 
 @pytest.mark.usefixtures("impatient")
-def test_the_next_resolver_is_asked_when_one_is_silent(rig: Rig) -> None:
+def test_the_next_resolver_is_asked_when_one_is_silent(rig: Rig, clock: Clock) -> None:
     rig.hosts_servers = (RESOLVER, SECOND)
     second = rig.add_resolver(SECOND)
-    rig.resolver.script = lambda _query, _tcp: None
+    rig.resolver.script = silent(rig, clock)
     assert texts(rig.ask("example.org")) == ["192.0.2.1"]
     assert len(second.queries) == 1
 
 
 @pytest.mark.usefixtures("impatient")
-def test_a_late_answer_of_the_first_resolver_counts(rig: Rig) -> None:
+def test_a_late_answer_of_the_first_resolver_counts(rig: Rig, clock: Clock) -> None:
     rig.hosts_servers = (RESOLVER, SECOND)
     second = rig.add_resolver(SECOND)
-    rig.resolver.script = lambda _query, _tcp: None
+    rig.resolver.script = silent(rig, clock)
     second.script = lambda _query, _tcp: rig.resolver.say(
         answer(rig.resolver.queries[0][0], "192.0.2.7"), 0
     )
@@ -376,9 +407,9 @@ def test_a_late_answer_of_the_first_resolver_counts(rig: Rig) -> None:
 
 
 @pytest.mark.usefixtures("impatient")
-def test_silence_of_all_resolvers_is_a_failure(rig: Rig) -> None:
+def test_silence_of_all_resolvers_is_a_failure(rig: Rig, clock: Clock) -> None:
     """A lost datagram is sent again; in the end the client is told."""
-    rig.resolver.script = lambda _query, _tcp: None
+    rig.resolver.script = silent(rig, clock)
     assert rig.ask("example.org").rcode() == dns.rcode.SERVFAIL
     assert len(rig.resolver.queries) == 2
 
@@ -444,12 +475,14 @@ def test_the_same_question_is_sent_once(rig: Rig) -> None:
 
 
 @pytest.mark.usefixtures("impatient")
-def test_a_circle_ends(rig: Rig) -> None:
+def test_a_circle_ends(rig: Rig, clock: Clock) -> None:
     """The host's resolver asks a container, which asks us: the query waits for itself."""
     forwarded = rig.client()
+    says_nothing = silent(rig, clock)
 
-    def ask_again(query: dns.message.Message, _tcp: bool) -> None:
+    def ask_again(query: dns.message.Message, tcp: bool) -> None:
         forwarded.send(query.to_wire())
+        says_nothing(query, tcp)
 
     rig.resolver.script = ask_again
     assert rig.ask("example.org").rcode() == dns.rcode.SERVFAIL
@@ -512,8 +545,10 @@ def test_one_clients_streams_make_room_for_its_own(rig: Rig) -> None:
 
 
 @pytest.mark.usefixtures("impatient")
-def test_idle_streams_are_closed(rig: Rig) -> None:
+def test_idle_streams_are_closed(rig: Rig, clock: Clock) -> None:
     sock = rig.client(kind=socket.SOCK_STREAM)
+    rig.until(lambda: rig.server._streams._streams)
+    clock.now_s += 2 * streams.IDLE_S
     assert rig.receive_over_tcp(sock) == b""
 
 
@@ -536,9 +571,10 @@ def test_who_does_not_fetch_answers_is_not_read_from(rig: Rig) -> None:
 
 
 @pytest.mark.usefixtures("impatient")
-def test_no_timer_is_left_when_nothing_is_under_way(rig: Rig) -> None:
+def test_no_timer_is_left_when_nothing_is_under_way(rig: Rig, clock: Clock) -> None:
     """No idle wake-ups."""
     rig.ask("example.org", tcp=True)
+    clock.now_s += forwarder.LIMIT_S
     rig.until(lambda: not rig.loop._timers or set(rig.loop._timers) == {"test"})
 
 
