@@ -20,38 +20,33 @@ if TYPE_CHECKING:
 pytestmark = pytest.mark.usefixtures("warm", "leaves_nothing")
 
 LIMIT_S = 120
-STOP = ["-f", "-qqq", "-o", "/dev/null", "-e", "trace=rename,renameat,renameat2",
+TRACE = "/run/starting.trace"
+STOP = ["-f", "-qqq", "-o", TRACE, "-e", "trace=rename,renameat,renameat2",
         "-e", "inject=rename,renameat,renameat2:signal=STOP:when=1"]  # fmt: skip
-# The supervisor is there, and waits for its starter.
+# rp has stopped (it is in a tracing stop at other moments too, and so are processes that it makes),
+# and the supervisor has called its starter, which is where it waits: the listening socket has a
+# name, and so has each end that nobody has accepted yet.
 WAIT_FOR_BOTH = """\
-import os, subprocess, sys, time
-name, service = sys.argv[1], f"rp-{sys.argv[1]}.service"
-
-def words(pid):
-    try:
-        with open(f"/proc/{pid}/cmdline", "rb") as file:
-            return file.read().split(b"\\0")
-    except OSError:
-        return []
-
-def state(pid):
-    with open(f"/proc/{pid}/stat") as file:
-        return file.read().rpartition(")")[2].split()[0]
+import re, subprocess, sys, time
+service, trace = f"rp-{sys.argv[1]}.service", sys.argv[2]
 
 def client():
-    for pid in filter(str.isdigit, os.listdir("/proc")):
-        found = words(pid)
-        if name.encode() in found and b"run" in found and b"strace" not in found[0]:
-            if state(pid) in "tT":
-                return pid
-    return ""
+    try:
+        with open(trace) as file:
+            found = re.search(r"^(\\d+) +--- stopped by SIGSTOP ---", file.read(), re.MULTILINE)
+    except FileNotFoundError:
+        return ""
+    return found[1] if found else ""
 
 def main_pid():
+    with open("/proc/net/unix") as file:
+        if sum(line.endswith("/starter\\n") for line in file) < 2:
+            return ""
     argv = ["systemctl", "--user", "show", "--value", "--property", "MainPID", service]
     pid = subprocess.run(argv, capture_output=True, text=True).stdout.strip()
-    return pid if pid != "0" and b"supervise" in words(pid) else ""
+    return pid if pid != "0" else ""
 
-limit_s = time.monotonic() + 60
+limit_s = time.monotonic() + 100
 while time.monotonic() < limit_s:
     found = client(), main_pid()
     if all(found):
@@ -86,7 +81,7 @@ class Held:
         self.machine = machine
         self.name = name
         self.process = process
-        found = machine.run(["python3", "-c", WAIT_FOR_BOTH, name], timeout=LIMIT_S)
+        found = machine.run(["python3", "-c", WAIT_FOR_BOTH, name, TRACE], timeout=LIMIT_S)
         self.client, self.supervisor = found.stdout.split()
 
     def signal(self, name: str, pid: str) -> None:
@@ -110,6 +105,7 @@ def held(rig: Machine, name: str, *options: str) -> Iterator[Held]:
         pytest.skip("needs root: strace would take the rights of newuidmap away")
     argv = ["rp", "run", "-d", "--name", name, *options, "alpine", "sleep", "600"]
     environment = ["HOME=/home/alice", "USER=alice", f"XDG_RUNTIME_DIR=/run/user/{rig.uid}"]
+    rig.root(["rm", "-f", TRACE])
     process = rig.popen(
         ["env", *environment, "strace", "-u", "alice", *STOP, *argv],
         user="root", stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
@@ -125,6 +121,7 @@ def held(rig: Machine, name: str, *options: str) -> Iterator[Held]:
                     start.signal("KILL", start.client)
         finally:
             process.kill()
+            rig.root(["rm", "-f", TRACE])
 
 
 RESTART = pytest.mark.parametrize("restart", ["no", "always"])
