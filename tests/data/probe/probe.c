@@ -308,8 +308,11 @@ static void report(const char *file)
     end(']');
     puts("}");
     if (file) {
-        int fd = open(file, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0666);
-        if (fd < 0 || dup2(fd, 1) < 0)
+        /* Under its name it is whole: somebody waits for it. */
+        char draft[4096];
+        snprintf(draft, sizeof draft, "%s.draft", file);
+        int fd = open(draft, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0666);
+        if (fd < 0 || dup2(fd, 1) < 0 || fflush(stdout) || rename(draft, file) < 0)
             _exit(3);
     }
 }

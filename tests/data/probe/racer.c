@@ -178,11 +178,13 @@ static void descriptors(const char *pid)
         if (entry->d_name[0] == '.')
             continue;
         snprintf(path, sizeof path, "/proc/%s/fd/%.200s", pid, entry->d_name);
-        ssize_t length = readlink(path, target, sizeof target - 1);
-        target[length < 0 ? 0 : length] = 0;
         int fd = open(path, O_RDONLY | O_NONBLOCK | O_CLOEXEC);
         if (fd < 0)
             continue;
+        /* What was opened: the number may have stood for another file before. */
+        snprintf(path, sizeof path, "/proc/self/fd/%d", fd);
+        ssize_t length = readlink(path, target, sizeof target - 1);
+        target[length < 0 ? 0 : length] = 0;
         /* Whose it is now, as below. */
         program_of(pid, after, sizeof after);
         tell("fd", after, target);
@@ -246,7 +248,7 @@ static int hunt(int seconds)
         if (directory)
             closedir(directory);
         clock_gettime(CLOCK_MONOTONIC, &now);
-        if (seconds && now.tv_sec - start.tv_sec >= seconds)
+        if (seconds && now.tv_sec - start.tv_sec - (now.tv_nsec < start.tv_nsec) >= seconds)
             break;
     }
     return report(seen);

@@ -12,6 +12,7 @@ import platform
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from namespace.living import until
 
 from rootlesspy.engine import seccomp_profile
 from rootlesspy.engine.inputs import capabilities
@@ -62,13 +63,15 @@ def test_ghsa_7236_unknown_mode_does_not_switch_the_filter_off(box: Box, option:
 def test_ghsa_7236_filter_is_on_in_every_way_in(rig: Machine, alpine: str) -> None:
     show = "grep -E '^(Seccomp|NoNewPrivs|CapBnd|CapInh|CapAmb):' /proc/self/status"
     health = ("--health-cmd", f"{show} >/health && echo ok", "--health-interval", "disable")
-    payload = ("sh", "-c", f"{show} >/run.txt; sleep 1000")
+    payload = ("sh", "-c", f"{show} >/draft; mv /draft /run.txt; sleep 1000")
     rig.run(["rp", "run", "-d", "--name", "ways", *health, alpine, *payload])
     try:
         executed = rig.run(["rp", "exec", "ways", "sh", "-c", show]).stdout
         rig.run(["rp", "healthcheck", "run", "ways"])
         checked = rig.run(["rp", "exec", "ways", "cat", "/health"]).stdout
-        first = rig.run(["rp", "exec", "ways", "cat", "/run.txt"]).stdout
+        look = ["rp", "exec", "ways", "cat", "/run.txt"]
+        until(lambda: rig.run(look, check=False).returncode == 0, "the payload has not looked")
+        first = rig.run(look).stdout
     finally:
         rig.run(["rp", "rm", "--force", "--time", "0", "ways"])
     assert "Seccomp:\t2" in first
