@@ -73,13 +73,20 @@ def windows(traced: dict[str, list[str]]) -> dict[str, list[str]]:
     """Return the calls of each process that is inside, up to its execve: pid → calls."""
     found: dict[str, list[str]] = {}
     inherited: set[str] = set()
-    for pid, calls in sorted(traced.items(), key=lambda each: int(each[0])):
+    # Those whose parents are inside come after these, whatever their numbers, which start anew
+    # after the highest.
+    pending = list(traced)
+    while pending:
+        pid = pending.pop()
+        found.pop(pid, None)
         inside = pid in inherited
-        for call in calls:
+        for call in traced[pid]:
             if inside:
                 found.setdefault(pid, []).append(call)
-                if made := re.search(r"^clone3?\(.* = (\d+)$", call):
+                made = re.search(r"^clone3?\(.* = (\d+)$", call)
+                if made and made[1] in traced and made[1] not in inherited:
                     inherited.add(made[1])
+                    pending.append(made[1])
                 if _EXECUTED.match(call):
                     break
             inside = inside or bool(_INSIDE.match(call))
