@@ -275,6 +275,12 @@ def _unmount() -> None:
         if time.monotonic() > limit_s:
             raise SystemExit("the store's file system stays busy")
         time.sleep(0.02)
+    # A mount namespace that is on its way out may have it still: a mount would find that one.
+    losetup = ["losetup", "--associated", _DISK]
+    while subprocess.run(losetup, capture_output=True, check=True).stdout:
+        if time.monotonic() > limit_s:
+            raise SystemExit("the store's disk stays in use")
+        time.sleep(0.02)
 
 
 def _demand(held: contract.Contract, argv: list[str]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 from typing import TYPE_CHECKING
 
@@ -65,10 +66,11 @@ def test_r3_no_inodes_are_left(rig: Machine, leaves_nothing: None, few: None) ->
             assert "Traceback" not in done.stderr
         listed = rig.run(["rp", "ps", "-a", "--format", "{{.Names}} {{.State}}"], env=ENV).stdout
         assert listed == "runs running\n", argv
-        # A blob of an image that was not written to its end may stay until the next prune.
+        # Blobs of an image that was not written to its end may stay until the next prune; how
+        # many depends on which of those who write at once was first to find no room.
         checked = rig.run(["rp", "fsck", "--repair"], env=ENV, check=False).stdout.splitlines()
         left_over = [line for line in checked if not line.startswith("orphan ")]
-        assert left_over in ([], ["1 cured, 0 left"]), argv
+        assert not left_over or re.fullmatch(r"\d+ cured, 0 left", "\n".join(left_over)), argv
         assert rig.run(["rp", "fsck"], env=ENV).stdout == "", argv
         assert rig.run(["rp", "volume", "ls", "-q"], env=ENV).stdout == ""
     for argv, _ in commands:
