@@ -142,7 +142,7 @@ class Host(NamedTuple):
     token: str
 
     def attempt(
-        self, commands: Sequence[Sequence[str]], *, timeout_s: float = 60, for_s: float = 0
+        self, commands: Sequence[Sequence[str]], *, timeout_s: float = 200, for_s: float = 0
     ) -> list[Outcome]:
         """Run commands one after the other; fail where one tells the token or breaks.
 
@@ -166,7 +166,7 @@ class Host(NamedTuple):
             assert "internal error" not in each.stderr, each.stderr
         return found
 
-    def one(self, *argv: str, timeout_s: float = 60) -> Outcome:
+    def one(self, *argv: str, timeout_s: float = 200) -> Outcome:
         """Run one command."""
         return self.attempt([argv], timeout_s=timeout_s)[0]
 

@@ -119,7 +119,7 @@ def test_modules_of_the_working_directory_are_not_imported(
         rp run --rm --network=none {alpine} true; rp run -d --name here --network=none {alpine} \
             sleep 100
         rp exec here true; rp ps -q; rp images -q; rp logs here; rp top here; rp inspect here
-        rp cp here:/etc/passwd ../passwd; rp save -o ../save.tar {alpine}; rp doctor
+        rp cp here:/etc/passwd ../passwd; rp save -o ../save.tar {alpine}; rp doctor || true
         rp healthcheck run here || true; rp stop here; rp start here; rp enable here
         rp disable here; rp rm -f here; rp version; rp --help"""
     done = rig.run(["sh", "-c", script], timeout=300)

@@ -94,7 +94,7 @@ def test_cve_2023_28101_no_text_of_an_image_is_obeyed_by_the_terminal(
         "rp why codes", "rp events --since 1h --until 0s", "rp security codes",
     )  # fmt: skip
     with rig.pty(["sh", "-c", "; ".join([*commands, "echo the-end"])]) as terminal:
-        terminal.expect("the-end")
+        terminal.expect("the-end", timeout=200)
         shown = terminal.output.decode("utf-8", "replace")
     rp(rig, "rm", "-f", "codes")
     assert "\\x1b]52;" in shown

@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 
     from rig.machine import Machine
 
+pytestmark = pytest.mark.limit(900)
+
 PLACE = "/home/alice/unpack"
 RUN = ("rp", "run", "--rm", "--net=none")
 LAYERS = ("cd ~/.local/share/rootlesspy/layers; find . -printf '%p %y %m %s %T@ %l %n\\n' | sort; "
@@ -216,7 +218,7 @@ def test_deleting_what_containers_leave(host: Host, below: list[bytes]) -> None:
         ln -s {OUT} /link; ln -s / /root-link; mkdir /other; touch /other/f
         /bin/busybox chown -R 33:44 /other; chmod 0 /other"""
     argv = ["rp", "run", "--net=none", "--name", "left", "-v", f"{PLACE}/bound:/bound"]
-    machine.run([*argv, "localhost/below", "sh", "-c", script])
+    machine.run([*argv, "localhost/below", "sh", "-c", script], timeout=400)
     found = machine.run(["rp", "inspect", "-f", "{{.Id}}", "left"]).stdout.strip()
     directory_of = f"/home/alice/.local/share/rootlesspy/containers/{found}"
     if machine.has_root:
