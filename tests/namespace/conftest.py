@@ -13,11 +13,18 @@ if TYPE_CHECKING:
     from rig.machine import Machine
 
 
-# rp's own data, and podman's, which is in the rig for comparison.
+# rp's own data, and podman's, which is in the rig for comparison. What still ends may write.
 _EMPTY = """
 for home in /home/*; do
-    rm -rf "$home"/.local/share/rootlesspy "$home"/.local/share/containers
+    until rm -rf "$home"/.local/share/rootlesspy "$home"/.local/share/containers; do
+        sleep 0.1
+    done
 done
+"""
+# Where a module had a user manager for bob: it ends, and its mounts and sockets go, seconds later.
+_ALONE = """
+loginctl disable-linger bob
+while [ -e "/run/user/$(id -u bob)" ]; do sleep 0.1; done
 """
 
 
@@ -31,6 +38,7 @@ def _fresh_start(rig: Machine) -> None:
         return
     rig.run(["rp", "rm", "--all", "--force"], check=False)
     rig.run(["sh", "-c", "podman rm --all --force --time 0; podman rmi --all --force"], check=False)
+    rig.root(["sh", "-c", _ALONE])
     rig.root(["sh", "-c", _EMPTY])
 
 

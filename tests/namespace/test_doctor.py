@@ -10,6 +10,7 @@ import json
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import pytest
+from namespace.living import lingering
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -238,7 +239,8 @@ def test_a_refusal_of_overlay_that_is_remembered_wrongly(rig: Machine, alpine: s
 def test_a_full_file_system(rig: Machine) -> None:
     mounted = "mkdir -p /mnt/full; mount -t tmpfs -o size=64k,mode=1777 full /mnt/full"
     filled = "head -c 64k /dev/zero >/mnt/full/fill"
-    with broken(rig, f"{mounted}; {filled}", "umount /mnt/full; rmdir /mnt/full"):
+    mends = "until umount /mnt/full; do sleep 0.1; done; rmdir /mnt/full"
+    with broken(rig, f"{mounted}; {filled}", mends):
         env = {"XDG_DATA_HOME": "/mnt/full"}
         report = doctor(rig, env=env)
         assert wrong(report) == {"space": "failed"}
@@ -250,7 +252,8 @@ def test_a_file_system_that_overlay_refuses(rig: Machine) -> None:
         "mkdir -p /mnt/t && mount -t tmpfs t /mnt/t && cd /mnt/t && mkdir l u w /mnt/o;"
         "mount -t overlay -o lowerdir=l,upperdir=u,workdir=w o /mnt/o && chmod 1777 /mnt/o"
     )
-    with broken(rig, script, "umount /mnt/o; umount /mnt/t; rmdir /mnt/o /mnt/t"):
+    mends = "until umount /mnt/o; do sleep 0.1; done; umount /mnt/t; rmdir /mnt/o /mnt/t"
+    with broken(rig, script, mends):
         report = doctor(rig, env={"XDG_DATA_HOME": "/mnt/o"})
         assert wrong(report)["overlay"] == "warning"
         assert "fuse-overlayfs is used" in row(report, "overlay")["message"]
@@ -308,13 +311,12 @@ def test_a_user_with_nothing_gets_one_command_that_cures_all(rig: Machine) -> No
     assert (attempt["check"], attempt["done"]) == ("linger", False)
     assert "logind refuses" in attempt["message"]
     try:
-        uid = rig.run(["id", "-u"], user="bob").stdout.strip()
         rig.root(["sh", "-c", report["rootCommand"]])
-        rig.root(["sh", "-c", f"until [ -S /run/user/{uid}/bus ]; do sleep 0.1; done"])
-        assert wrong(doctor(rig, user="bob")) == {}
-        assert runs(rig, user="bob")
+        rig.root(["test", "-e", "/var/lib/systemd/linger/bob"])
+        with lingering(rig, "bob"):
+            assert wrong(doctor(rig, user="bob")) == {}
+            assert runs(rig, user="bob")
     finally:
-        rig.root(["loginctl", "disable-linger", "bob"])
         for path, content in before.items():
             rig.root(["sh", "-c", f"cat >{path}"], input=content)
 

@@ -26,9 +26,10 @@ if TYPE_CHECKING:
 _SNAPSHOT = Path(__file__).with_name("snapshot.py").read_text(encoding="utf-8")
 _SETTLE_LIMIT_S = 60.0
 _RUNTIME = re.compile(r" /run/user/(\d+)(?:/| )")
-# Kinds of the snapshot in which things end by themselves (the session that logged the user in).
+# The session that logged the user in.
 _SESSION = re.compile(r"/session-[^/]+\.scope$")
-_PASSING = frozenset(("processes", "units", "runtime", "cgroups"))
+# Kinds of the snapshot in which things end by themselves (another user's manager and its sockets).
+_PASSING = frozenset(("processes", "units", "runtime", "cgroups", "sockets"))
 
 Completed = subprocess.CompletedProcess[Any]
 Snapshot = dict[str, list[str]]
@@ -206,11 +207,12 @@ class Terminal:
         self.pid, self._fd = pty.fork()
         if self.pid == 0:
             try:
+                # Before the command can ask for it.
+                _set_size(0, 24, 80)
                 os.execvp(argv[0], list(argv))
             finally:
                 os._exit(127)
         os.set_inheritable(self._fd, False)
-        self.resize(24, 80)
 
     def __enter__(self) -> Terminal:
         return self
@@ -220,7 +222,7 @@ class Terminal:
 
     def resize(self, rows: int, columns: int) -> None:
         """Change the window's size; the foreground process gets SIGWINCH."""
-        fcntl.ioctl(self._fd, termios.TIOCSWINSZ, struct.pack("HHHH", rows, columns, 0, 0))
+        _set_size(self._fd, rows, columns)
 
     def send(self, data: str | bytes) -> None:
         """Type something; a line ends with \\r, as the Enter key sends it."""
@@ -278,6 +280,10 @@ class Terminal:
             return False
         self.output += data
         return bool(data)
+
+
+def _set_size(terminal: int, rows: int, columns: int) -> None:
+    fcntl.ioctl(terminal, termios.TIOCSWINSZ, struct.pack("HHHH", rows, columns, 0, 0))
 
 
 def _difference(kind: str, before: Sequence[str], after: Sequence[str], uid: int) -> list[str]:
