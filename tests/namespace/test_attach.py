@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import signal
 import subprocess
-import time
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from namespace.living import LIMIT_S, exit_record, rp, running, script, state, until
@@ -16,6 +15,14 @@ if TYPE_CHECKING:
 pytestmark = pytest.mark.usefixtures("alpine", "leaves_nothing")
 
 CREATE = ("rp", "create", "--network=none")
+# Whoever is attached by now hears it; then the payload waits for a line of input.
+CALLS = "until [ -e /go ]; do echo ready; sleep 0.1; done; read go"
+
+
+def has_begun(client: subprocess.Popen[Any]) -> None:
+    """Wait until a client is attached to a payload that calls."""
+    assert client.stdout is not None
+    assert client.stdout.readline() in ("ready\n", b"ready\n")
 
 
 def test_start_attached_loses_nothing_of_a_short_life(rig: Machine) -> None:
@@ -103,13 +110,17 @@ def test_piped_input_and_separate_errors(rig: Machine) -> None:
 
 
 def test_without_stdin_it_only_listens(rig: Machine) -> None:
-    with running(rig, "listen", "sh", "-c", "read line; echo got $line; exit 2", options=("-i",)):
+    with running(rig, "listen", "sh", "-c", f"{CALLS}; echo got $go; exit 2", options=("-i",)):
         argv = ["rp", "attach", "--no-stdin", "listen"]
         with rig.popen(argv, stdin=-1, stdout=-1, text=True) as listener:
-            time.sleep(0.5)
+            assert listener.stdin is not None
+            listener.stdin.write("ignored\n")
+            listener.stdin.flush()
+            has_begun(listener)
+            rig.run(["rp", "exec", "listen", "touch", "/go"])
             done = rp(rig, "attach", "listen", input="words\n", timeout=LIMIT_S)
             assert done.returncode == 2
-            assert listener.communicate("ignored\n", timeout=LIMIT_S)[0] == "got words\n"
+            assert listener.communicate(timeout=LIMIT_S)[0].endswith("got words\n")
             assert listener.returncode == 2
 
 
@@ -118,18 +129,20 @@ def test_without_stdin_it_only_listens(rig: Machine) -> None:
 def test_a_client_that_dies_leaves_it_running(rig: Machine, first: bool) -> None:
     if first:
         rig.run([*CREATE, "-i", "--name", "lives", "alpine", "sh"])
-        client = rig.popen(["rp", "start", "-ai", "lives"], stdin=-1)
-        until(lambda: state(rig, "lives") == "running", "it does not start")
+        argv = ["rp", "start", "-ai", "lives"]
     else:
         rig.run(["rp", "run", "-d", "-i", "--network=none", "--name", "lives", "alpine", "sh"])
-        client = rig.popen(["rp", "attach", "lives"], stdin=-1)
-        time.sleep(0.5)
-    rig.run(["pkill", "-9", "-f", "rp (start -ai|attach) lives"])
-    client.wait(LIMIT_S)
+        argv = ["rp", "attach", "lives"]
+    with rig.popen(argv, stdin=-1, stdout=-1, text=True) as client:
+        assert client.stdin is not None
+        client.stdin.write("echo ready\n")
+        client.stdin.flush()
+        has_begun(client)
+        until(lambda: state(rig, "lives") == "running", "it does not start")
+        rig.run(["pkill", "-9", "-f", "rp (start -ai|attach) lives"])
+        client.wait(LIMIT_S)
     done = rp(rig, "attach", "lives", input="echo alive; exit 1\n", timeout=LIMIT_S)
     assert (done.returncode, done.stdout) == (1, "alive\n")
-    if client.stdin is not None:
-        client.stdin.close()
     rp(rig, "rm", "-f", "lives")
 
 
@@ -171,12 +184,13 @@ def test_run_passes_signals_on_or_not(rig: Machine, leaves_nothing: None) -> Non
 
 @pytest.mark.row("R10", "it is dropped")
 def test_a_slow_reader_does_not_stop_a_detached_container(rig: Machine) -> None:
-    flood = "read go; seq 1000000; echo over; exit 2"
+    flood = f"{CALLS}; seq 1000000; echo over; exit 2"
     with (
         running(rig, "flood", "sh", "-c", flood, options=("-i", "--log-driver=none")) as identity,
         rig.popen(["rp", "attach", "--no-stdin", "flood"], stdout=-1) as slow,
     ):
-        time.sleep(0.5)
+        has_begun(slow)
+        rig.run(["rp", "exec", "flood", "touch", "/go"])
         rp(rig, "attach", "flood", input="go\n", timeout=LIMIT_S)
         assert exit_record(rig, identity)["exit_code"] == 2
         slow.kill()

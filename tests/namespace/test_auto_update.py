@@ -6,6 +6,7 @@ import json
 from typing import TYPE_CHECKING
 
 import pytest
+from namespace.living import until
 
 if TYPE_CHECKING:
     from rig.machine import Completed, Machine
@@ -54,6 +55,11 @@ def test_containers_follow_their_image_and_come_back_when_it_fails(
     rp(rig, "stop", "stopped")
     rp(rig, "enable", "follows")
     rp(rig, "exec", "follows", "touch", "/k/mine")
+
+    def said(name: str) -> str:
+        return str(rp(rig, "logs", name).stdout)
+
+    until(lambda: said("stays"), "the first one says nothing")
     try:
         assert updates(rig) == [("follows", "false")]
 
@@ -62,9 +68,9 @@ def test_containers_follow_their_image_and_come_back_when_it_fails(
         assert updates(rig, "--dry-run") == [("follows", "pending")]
         assert rp(rig, "ps", "-q", "--no-trunc", "--filter", "name=follows").stdout == before
         assert updates(rig) == [("follows", "true")]
-        assert rp(rig, "logs", "follows").stdout.endswith("two\n")
+        until(lambda: said("follows").endswith("two\n"), "the new one says nothing")
         assert rp(rig, "exec", "follows", "ls", "/k").stdout == "mine\n"
-        assert rp(rig, "logs", "stays").stdout == "one\n"
+        assert said("stays") == "one\n"
         enabled = rig.run(["systemctl", "--user", "is-enabled", "rp-follows"]).stdout
         assert enabled == "enabled\n"
         assert updates(rig) == [("follows", "false")]
@@ -77,7 +83,7 @@ def test_containers_follow_their_image_and_come_back_when_it_fails(
         done = rp(rig, "auto-update", "--format", "{{.ContainerName}} {{.Updated}}", check=False)
         assert (done.returncode, done.stdout) == (125, "follows rolled back\n")
         assert "/nonesuch" in done.stderr
-        assert rp(rig, "logs", "follows").stdout.endswith("two\n")
+        until(lambda: said("follows").endswith("two\n"), "the old one says nothing")
         shown = rp(rig, "inspect", "-f", "{{.State.Status}}", "follows").stdout
         assert shown == "running\n"
     finally:

@@ -6,6 +6,7 @@ import json
 from typing import TYPE_CHECKING
 
 import pytest
+from namespace.living import until
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -60,8 +61,8 @@ def test_restart_policy_of_a_running_container(rig: Machine, box: str) -> None:
     }
     # What was changed lasts as long as the unit, and the policy for the next one too.
     rp(rig, "stop", "-t", "0", "box")
-    left = rig.run(["find", f"/run/user/{rig.uid}/systemd/transient", "-name", "rp-box.*"]).stdout
-    assert left == ""
+    find = ["find", f"/run/user/{rig.uid}/systemd/transient", "-name", "rp-box.*"]
+    until(lambda: rig.run(find).stdout == "", "files of its units are left")
     rp(rig, "start", "box")
     assert show(rig, "rp-box", "Restart", "DropInPaths") == {
         "Restart": "always",
