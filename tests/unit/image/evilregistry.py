@@ -59,7 +59,9 @@ class Running(NamedTuple):
 
     def requests(self) -> list[Request]:
         """Return all requests so far."""
-        return [Request(*json.loads(line)) for line in self.log.read_text().splitlines()]
+        # The last line may be half-written; who asked has no answer yet then.
+        lines = self.log.read_text().rpartition("\n")[0].splitlines()
+        return [Request(*json.loads(line)) for line in lines]
 
     def paths(self) -> list[str]:
         """Return the paths asked for so far."""
@@ -95,6 +97,8 @@ def serve(
 
 class _Server(ThreadingHTTPServer):
     daemon_threads = True
+    # Twenty at once: a connection that finds no place comes back after seconds.
+    request_queue_size = 128
 
     def handle_error(self, request: object, client_address: object) -> None:
         """Say nothing of clients that leave early."""
@@ -272,9 +276,9 @@ def certificate(directory: Path, name: str, *, subject: str, days: int = 2) -> P
     return path
 
 
-def closed_port() -> int:
-    """Return a port on which nothing listens."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
+@contextmanager
+def closed_port() -> Iterator[int]:
+    """Hold a port on which nothing listens, and nobody else will."""
+    with socket.socket() as holder:
+        holder.bind(("127.0.0.1", 0))
+        yield holder.getsockname()[1]

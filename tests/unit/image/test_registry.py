@@ -269,8 +269,9 @@ def test_a_connection_that_breaks(bench: Bench) -> None:
 def test_G1_a_stalled_registry(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
     import urllib3
 
-    monkeypatch.setattr(transport, "_TIMEOUT", urllib3.Timeout(connect=5, read=0.2))
-    server = bench.serve(lambda request: Answer(200, slowly(b"xx", 30), MANIFEST_HEADERS))
+    # Long enough for a busy machine to send the headers: they have to come.
+    monkeypatch.setattr(transport, "_TIMEOUT", urllib3.Timeout(connect=60, read=5))
+    server = bench.serve(lambda request: Answer(200, slowly(b"xx", 600), MANIFEST_HEADERS))
     with pytest.raises(RegistryError, match=r"broke: .*timed out"):
         bench.manifest(server)
 
@@ -285,8 +286,10 @@ def test_G1_one_byte_per_second(bench: Bench, monkeypatch: pytest.MonkeyPatch) -
 
 @pytest.mark.row("G5", "one line that names the host")
 def test_unreachable(bench: Bench) -> None:
-    port = evilregistry.closed_port()
-    with pytest.raises(RegistryError, match=r"unreachable: .*refused") as caught:
+    with (
+        evilregistry.closed_port() as port,
+        pytest.raises(RegistryError, match=r"unreachable: .*refused") as caught,
+    ):
         bench.client().manifest(Source(f"127.0.0.1:{port}", "a/b", insecure=False), "latest")
     assert caught.value.hint is not None
     assert bench.waits == []

@@ -86,11 +86,12 @@ class Bench:
     def __init__(self, directory: Path, stack: ExitStack) -> None:
         self.directory = directory
         self.stack = stack
+        self._count = 0
 
     def serve(self, script: Callable[[str], evilregistry.Script] = Keeper) -> Running:
-        return self.stack.enter_context(
-            evilregistry.serve(self.directory / f"log{os.urandom(2).hex()}", script)
-        )
+        self._count += 1
+        log = self.directory / f"log{self._count}"
+        return self.stack.enter_context(evilregistry.serve(log, script))
 
     def uploader(self, server: Running, **sizes: int) -> upload.Uploader:
         client = Client(
