@@ -157,13 +157,13 @@ def test_transfers_die_with_the_agent(
             assert len(file.read()) < len(BLOB) - 1
     with pytest.raises(Error, match="ended with status -9"):
         children.wait(transfer)
-    assert child_pids(os.getpid()) == before
+    assert child_pids(os.getpid()) <= before
 
 
 def test_nothing_runs_unless_something_is_asked(agent: Agent) -> None:
     before = child_pids(os.getpid())
     agent.forget_connections()
-    assert child_pids(os.getpid()) == before
+    assert child_pids(os.getpid()) <= before
 
 
 _IMPORTED = """\

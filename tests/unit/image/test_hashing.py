@@ -16,6 +16,7 @@ MEBIBYTE = bytes(range(256)) * 4096
 
 
 def _children() -> set[str]:
+    """Return all children; those of earlier tests may be waited for at any time."""
     return set(Path(f"/proc/self/task/{os.getpid()}/children").read_text("ascii").split())
 
 
@@ -32,7 +33,7 @@ def test_is_the_digest_of_all_pieces(algorithm: str, count: int, expected: int) 
     hasher = Hasher(algorithm, expected_bytes=expected)
     _feed(hasher, count)
     assert hasher.result() == f"{algorithm}:{hashlib.new(algorithm, MEBIBYTE * count).hexdigest()}"
-    assert _children() == before
+    assert _children() <= before
 
 
 @pytest.mark.parametrize(("expected", "alone"), [(0, 3), ((4 << 20) - 1, 3), (4 << 20, 0)])
@@ -40,7 +41,7 @@ def test_a_child_takes_over_where_much_has_come_or_will(expected: int, alone: in
     before = _children()
     hasher = Hasher("sha256", expected_bytes=expected)
     _feed(hasher, alone)
-    assert _children() == before
+    assert _children() <= before
     _feed(hasher, 1)
     assert len(_children() - before) == 1
     hasher.result()
