@@ -7,7 +7,7 @@ import math
 import os
 import re
 import time
-from typing import cast
+from typing import TYPE_CHECKING, cast
 
 import pytest
 
@@ -18,6 +18,9 @@ from rootlesspy.engine.output import event_reader
 from rootlesspy.engine.output.event_reader import Event
 from rootlesspy.errors import UsageError
 from rootlesspy.systemd.journal_reader import Reader
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 ID = "08e08209f10603251f9e198475b7d4296208c66e8043e4808aa0be8020824b38"
 DIED = Event(
@@ -35,8 +38,11 @@ DIED = Event(
 
 
 @pytest.fixture(autouse=True)
-def _utc(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("TZ", "UTC")
+def _utc() -> Iterator[None]:
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setenv("TZ", "UTC")
+        time.tzset()
+        yield
     time.tzset()
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import time
+from typing import TYPE_CHECKING
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -13,12 +14,18 @@ from rootlesspy.cli import logs, moment
 from rootlesspy.engine.output.log_lines import Entry
 from rootlesspy.errors import UsageError
 
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
 NOON = 1_700_000_000
 
 
 @pytest.fixture(autouse=True)
-def _utc(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("TZ", "UTC")
+def _utc() -> Iterator[None]:
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setenv("TZ", "UTC")
+        time.tzset()
+        yield
     time.tzset()
 
 

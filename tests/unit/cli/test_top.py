@@ -86,10 +86,12 @@ def test_options_of_ps(words: tuple[str, ...], expected: list[str]) -> None:
     assert [header for header, _ in written(*words)] == expected
 
 
-def test_texts_of_ps(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("TZ", "UTC")
+def test_texts_of_ps() -> None:
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setenv("TZ", "UTC")
+        time.tzset()
+        found = dict(written("-eo", "time,etime,c,stime,bsdtime,s"))
     time.tzset()
-    found = dict(written("-eo", "time,etime,c,stime,bsdtime,s"))
     assert found == {
         "TIME": "1:33", "ELAPSED": "01:02:05", "C": "2", "STIME": "Nov14", "S": "S",
     }  # fmt: skip
