@@ -46,6 +46,8 @@ def test_ruff_check() -> None:
     run_linter("ruff", "check", "--output-format=concise", ".")
 
 
+# Without its cache it takes a minute of a processor that others use too.
+@pytest.mark.limit(1800)
 def test_mypy_strict() -> None:
     run_linter("mypy", "--no-error-summary")
 
