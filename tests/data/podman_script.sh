@@ -25,7 +25,7 @@ step() {
 
 # Wait for something to come true; what is wrong otherwise is the next step's to show.
 await() {
-    for _ in $(seq 100); do
+    for _ in $(seq 600); do
         if eval "$1" >"$directory/awaited" 2>&1; then
             return
         fi
@@ -96,7 +96,7 @@ step run-name-taken '$engine run --name done alpine true'
 step run-detached '$engine run -d --name web -p "$PORT:80" --label app=web --label tier=front -e GREETING=hi \
     --health-cmd "test ! -e /tmp/sick" --health-interval 1h --restart on-failure:3 --stop-timeout 5 \
     -v "$PWD/site:/site:ro" -w /tmp busybox \
-    sh -c "echo two >&2; sleep 1; echo one; echo three; echo four; httpd -h /site; sleep 1d"'
+    sh -c "echo two >&2; sleep 1; echo one; echo three; httpd -h /site; echo four; sleep 1d"'
 await '$engine logs web 2>&1 | grep -q four'
 step health '$engine healthcheck run web; $engine inspect --format "{{.State.Health.Status}}" web'
 step request 'python3 -c "from urllib.request import urlopen; print(urlopen(\"http://127.0.0.1:$PORT/\").read())"'
@@ -181,6 +181,8 @@ step kill-stopped '$engine kill worker'
 step wait-missing '$engine wait no-such-container'
 step start-attached '$engine start -a done'
 step rm-missing '$engine rm no-such-container'
+# The journal has it a moment later.
+await '$engine events --stream=false --since "$started" --filter container=worker --filter event=died --format "{{.Name}}" | grep -c worker | grep -q 3'
 step events '$engine events --stream=false --since "$started" --filter container=worker --filter event=died --format "{{.Type}} {{.Status}} {{.Name}}"'
 step events-until '$engine events --since "$started" --until 0s --filter container=done --filter event=create --format "{{.Name}} {{.Image}}"'
 

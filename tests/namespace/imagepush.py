@@ -19,7 +19,7 @@ order = json.load(sys.stdin)
 host = order["host"]
 
 def send(method, path, body=b"", headers={}):
-    connection = http.client.HTTPConnection(host, timeout=20)
+    connection = http.client.HTTPConnection(host, timeout=100)
     connection.request(method, path, body, headers)
     answer = connection.getresponse()
     text = answer.read()

@@ -26,7 +26,7 @@ from typing import Any
 _BASE = "/home/alice/sweep"
 _STORE = f"{_BASE}/rootlesspy"
 _TRACE = "/run/sweep.trace"
-_GONE_LIMIT_S = 60.0
+_GONE_LIMIT_S = 120.0
 _COMMAND_LIMIT_S = 180
 _KILL, _NO_SPACE = "signal=KILL", "error=ENOSPC"
 _FAILURE = 125
@@ -136,12 +136,28 @@ def _wrong_words(done: subprocess.CompletedProcess[str], trace: str) -> str:
     was stderr.
     """
     lines = [line for line in done.stderr.splitlines() if not line.startswith("hint: ")]
-    injected = [line for line in trace.splitlines() if "(INJECTED)" in line]
+    injected = [line for line in _whole(trace) if "(INJECTED)" in line]
     is_real = not any(re.search(r"write\(\d+<[^/]", line) for line in injected)
     says = len(lines) == 1 and "space" in lines[0] if is_real else len(lines) <= 1
     if done.returncode != _FAILURE or not says:
         return f"exit {done.returncode}: {done.stderr!r} {injected}"
     return ""
+
+
+def _whole(trace: str) -> list[str]:
+    """Return a trace's lines, with those together that another process's call has parted."""
+    found: list[str] = []
+    begun: dict[str, str] = {}
+    for line in trace.splitlines():
+        pid, _, text = line.partition(" ")
+        text = text.lstrip()
+        if text.endswith("<unfinished ...>"):
+            begun[pid] = text.removesuffix("<unfinished ...>")
+            continue
+        if text.startswith("<... ") and pid in begun:
+            text = begun.pop(pid) + text.partition(" resumed>")[2]
+        found.append(f"{pid} {text}")
+    return found
 
 
 def _half_made() -> list[str]:

@@ -21,7 +21,8 @@ if TYPE_CHECKING:
 
 SCRIPT = (Path(__file__).parents[1] / "data" / "podman_script.sh").read_text(encoding="utf-8")
 STEPS = tuple(re.findall(r"(?m)^step (\S+) ", SCRIPT))
-LIMIT_S = 200
+# On a busy machine it takes minutes.
+LIMIT_S = 1200
 # There are no controllers in the rig, and without them podman needs to be told.
 CONTAINERS_CONF = "/tmp/podman-script.conf"
 OVERRIDE = "[containers]\npids_limit = 0\n"

@@ -31,7 +31,7 @@ def shown(rig: Machine, name: str) -> dict[str, Any]:
 
 def eventually(holds: Callable[[], bool]) -> None:
     """Wait until something holds; fail when it still does not after a long time."""
-    limit_s = time.monotonic() + 60
+    limit_s = time.monotonic() + 200
     while not holds():
         assert time.monotonic() < limit_s, "it never came true"
         time.sleep(0.1)
@@ -43,7 +43,7 @@ def test_members_share_network_host_name_and_memory(rig: Machine, alpine: str) -
     script = "echo shared >/dev/shm/mark; exec sleep 1000"
     rig.run(["rp", "run", "-d", "--pod", "web", "--name", "one", alpine, "sh", "-c", script])
     script = """
-        until [ -e /dev/shm/mark ]; do sleep 0.1; done
+        until [ -s /dev/shm/mark ]; do sleep 0.1; done
         hostname; cat /dev/shm/mark; grep -cw db /etc/hosts; grep two /etc/hosts | cut -f 1
         nc -l -p 80 </dev/null &
         until nc 127.0.0.1 80 </dev/null; do sleep 0.1; done; wait; echo reached
@@ -261,7 +261,10 @@ def test_the_end_of_the_last_member_ends_the_pod(rig: Machine, alpine: str) -> N
     rig.run([*argv, "sh", "-c", "[ -e /again ] && exec sleep 1000; touch /again; exit 1"])
     argv = ["rp", "run", "-d", "--pod", "web", "--name", "two", "--stop-signal", "KILL", alpine]
     rig.run([*argv, "sleep", "1000"])
-    eventually(lambda: rig.run(["rp", "exec", "one", "ls", "/again"], check=False).returncode == 0)
+    # Of its second life: the first one ends after it has made the file.
+    eventually(
+        lambda: rig.run(["rp", "exec", "one", "pidof", "sleep"], check=False).returncode == 0
+    )
     rig.run(["rp", "stop", "two"])
     assert shown(rig, "web")["State"] == "Degraded"
     rig.run(["rp", "stop", "-t", "0", "one"])
@@ -333,8 +336,19 @@ def test_what_members_run_use_and_say(rig: Machine, alpine: str) -> None:
     for name in ("one", "two"):
         argv = ["rp", "run", "-d", "--pod", "web", "--name", name, alpine]
         rig.run([*argv, "sh", "-c", f"echo this is {name}; exec sleep 1000"])
-    top = rig.run(["rp", "pod", "top", "web", "pid", "args"]).stdout.splitlines()
-    assert [line.split() for line in top[1:]] == [["1", "sleep", "1000"]] * 2
+
+    def told(*words: str) -> list[str]:
+        return sorted(rig.run(["rp", "pod", *words, "web"]).stdout.splitlines())
+
+    # Once the shells have said it, and become what they run.
+    said = ["one this is one", "two this is two"]
+    eventually(lambda: told("logs", "--names") == said)
+    top = ["rp", "pod", "top", "web", "pid", "args"]
+
+    def shown_by_top() -> list[list[str]]:
+        return [line.split() for line in rig.run(top).stdout.splitlines()[1:]]
+
+    eventually(lambda: shown_by_top() == [["1", "sleep", "1000"]] * 2)
     rows = json.loads(
         rig.run(["rp", "pod", "stats", "--no-stream", "--format", "json", "web"]).stdout
     )
@@ -344,8 +358,6 @@ def test_what_members_run_use_and_say(rig: Machine, alpine: str) -> None:
     }  # fmt: skip
     heading = rig.run(["rp", "pod", "stats", "--no-stream"]).stdout.splitlines()[0]
     assert heading.split()[:3] == ["POD", "CID", "NAME"]
-    said = rig.run(["rp", "pod", "logs", "--names", "web"]).stdout
-    assert sorted(said.splitlines()) == ["one this is one", "two this is two"]
     assert rig.run(["rp", "pod", "logs", "-c", "two", "web"]).stdout == "this is two\n"
     line = rig.run(["rp", "pod", "ps", "--ctr-names", "--ctr-status", "--noheading"]).stdout
     assert line.split()[-2:] == ["one,two", "running,running"]

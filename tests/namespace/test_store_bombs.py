@@ -56,7 +56,7 @@ def _load(rig: Machine, image: Image, index: bytes | None = None) -> Outcome:
             member.size = len(data)
             archive.addfile(member, io.BytesIO(data))
     rig.run(["sh", "-c", f"cat >{PLACE}"], input=gzip.compress(buffer.getvalue(), 1))
-    done = rig.run(["python3", "-I", "-c", _MEASURED, PLACE], timeout=180)
+    done = rig.run(["python3", "-I", "-c", _MEASURED, PLACE], timeout=220)
     outcome = Outcome(*json.loads(done.stdout))
     rig.run(["rp", "rmi", "--all", "--force"], check=False)
     left = "find ~/.local/share/rootlesspy/tmp ~/.local/share/rootlesspy/layers -mindepth 2"
