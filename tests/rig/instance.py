@@ -25,8 +25,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
-_BOOT_LIMIT_S = 90.0
-_KILL_LIMIT_S = 20.0
+_BOOT_LIMIT_S = 300.0
+_KILL_LIMIT_S = 120.0
 
 
 class Instance(NamedTuple):
@@ -158,6 +158,7 @@ def _boot(name: str, suite: str, tree: Path, owner_pid: int) -> Instance:
     try:
         starter_pid = _start(tree, directory, cgroup / "machine")
         session = _wait_ready(ready_fd, starter_pid, directory)
+        _wait_listening(_only_child(starter_pid), recipe.REGISTRY_PORT)
     except BaseException:
         _clean(name)
         raise
@@ -190,7 +191,7 @@ def _start(tree: Path, directory: Path, cgroup: Path) -> int:
                "sh", os.fspath(location.REPOSITORY / "tests" / "rig" / "boot.sh"),
                os.fspath(tree), os.fspath(directory)]
     # fmt: on
-    script = 'echo 0 >"$1"; log=$2; shift 2; "$@" >"$log" 2>&1 & echo $!'
+    script = 'echo 0 >"$1" || exit; log=$2; shift 2; "$@" >"$log" 2>&1 & echo $!'
     procs, log = cgroup / "cgroup.procs", directory / "boot.log"
     started = subprocess.run(
         ["sh", "-c", script, "sh", os.fspath(procs), os.fspath(log), *unshare],
@@ -213,6 +214,26 @@ def _wait_ready(ready_fd: int, starter_pid: int, directory: Path) -> str:
     log = (directory / "boot.log").read_text(encoding="utf-8", errors="replace")[-2000:]
     what = "died" if readable else f"did not reach its user manager in {_BOOT_LIMIT_S:.0f} s"
     raise RigError(f"the rig {what} while booting:\n{log}")
+
+
+def _wait_listening(pid: int, port: int) -> None:
+    """Wait until somebody listens on a TCP port in the network namespace of a process.
+
+    systemd has started the registry, but does not know when it is ready.
+    """
+    limit_s = time.monotonic() + _BOOT_LIMIT_S
+    wanted = f":{port:04X}"
+    while True:
+        lines = [
+            line.split()
+            for name in ("tcp", "tcp6")
+            for line in (location.proc(pid) / "net" / name).read_text("ascii").splitlines()
+        ]
+        if any(fields[1].endswith(wanted) and fields[3] == "0A" for fields in lines):
+            return
+        if time.monotonic() > limit_s:
+            raise RigError(f"nobody listens on port {port} of the rig after {_BOOT_LIMIT_S:.0f} s")
+        time.sleep(0.02)
 
 
 def _enable_controllers(cgroup: Path) -> None:

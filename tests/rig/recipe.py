@@ -80,7 +80,8 @@ USERS = (ALICE, BOB)
 # the network namespace `outside` at the other end.
 ADDRESS = "10.99.0.2"
 OUTSIDE_ADDRESS = "10.99.0.1"
-REGISTRY = "localhost:5000"
+REGISTRY_PORT = 5000
+REGISTRY = f"localhost:{REGISTRY_PORT}"
 
 _READY_SERVICE = """\
 # A login session of alice, as a login would make it. The first thing it does is to tell the

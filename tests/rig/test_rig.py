@@ -47,6 +47,14 @@ def traces(name: str) -> list[str]:
     return found
 
 
+def assert_cleaned(name: str) -> None:
+    """Fail when anything of a rig stays; a shell that was about to start it may end on its own."""
+    limit_s = time.monotonic() + 60
+    while left := [trace for trace in traces(name) if not trace.endswith(".lock")]:
+        assert time.monotonic() < limit_s, left
+        time.sleep(0.05)
+
+
 def start(name: str, owner_pid: int = 0) -> instance.Instance:
     return instance.up(name, recipe.SUITES[0], print, owner_pid=owner_pid)
 
@@ -60,8 +68,11 @@ def test_user_has_a_login_with_user_manager(rig: Machine) -> None:
     assert "/session-" in rig.run(["cat", "/proc/self/cgroup"]).stdout.splitlines()[-1]
 
 
-def test_system_has_no_failed_unit(rig: Machine) -> None:
-    assert rig.root(["systemctl", "--failed", "--plain", "--no-legend"]).stdout == ""
+def test_system_has_no_failed_unit(name: str) -> None:
+    # In a rig where no other test has let any fail.
+    machine = Machine(RigDoor(start(name)))
+    machine.root(["systemctl", "is-system-running", "--wait"], check=False)
+    assert machine.root(["systemctl", "--failed", "--plain", "--no-legend"]).stdout == ""
 
 
 def test_bob_has_neither_manager_nor_subordinate_ids(rig: Machine) -> None:
@@ -186,7 +197,7 @@ def test_down_leaves_nothing(name: str) -> None:
 def test_next_use_cleans_up_after_kill(name: str, victim: str) -> None:
     if victim == "mid-boot":
         process = subprocess.Popen([COMMAND, "up", "--name", name], stderr=subprocess.DEVNULL)
-        limit_s = time.monotonic() + 30
+        limit_s = time.monotonic() + 120
         while not list(location.cgroup2().glob(f"*{name}*")) and time.monotonic() < limit_s:
             time.sleep(0.005)
         process.kill()
@@ -195,11 +206,11 @@ def test_next_use_cleans_up_after_kill(name: str, victim: str) -> None:
         running = start(name)
         init = os.pidfd_open(running.init_pid)
         os.kill(running.starter_pid if victim == "starter" else running.init_pid, signal.SIGKILL)
-        assert select.select([init], [], [], 10)[0], "the rig outlived it"
+        assert select.select([init], [], [], 120)[0], "the rig outlived it"
         os.close(init)
     assert traces(name) != []
     instance.sweep()
-    assert [trace for trace in traces(name) if not trace.endswith(".lock")] == []
+    assert_cleaned(name)
 
 
 def test_rig_of_a_dead_owner_is_removed_by_the_next_use(name: str) -> None:
@@ -210,7 +221,7 @@ def test_rig_of_a_dead_owner_is_removed_by_the_next_use(name: str) -> None:
     owner.kill()
     owner.wait()
     instance.sweep()
-    assert [trace for trace in traces(name) if not trace.endswith(".lock")] == []
+    assert_cleaned(name)
 
 
 def test_images_without_the_shared_ones(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -233,4 +244,4 @@ def test_broken_boot_says_why_and_leaves_nothing(
     monkeypatch.setattr(furnish, "furnish", lambda *_: "")
     with pytest.raises(location.RigError, match="died while booting"):
         start(name)
-    assert [trace for trace in traces(name) if not trace.endswith(".lock")] == []
+    assert_cleaned(name)
