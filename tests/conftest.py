@@ -15,7 +15,7 @@ import subprocess
 from typing import TYPE_CHECKING
 
 import pytest
-from hypothesis import settings
+from hypothesis import HealthCheck, settings
 from rig import install, instance, location, machine, recipe
 from rig.effort import SEEN, effort, nightly
 
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from collections.abc import Generator, Iterator
 
 # Time is never asserted: a busy machine is no defect.
-settings.register_profile("default", deadline=None)
+settings.register_profile("default", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("default")
 
 _LIMIT_S = 240
