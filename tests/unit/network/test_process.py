@@ -127,7 +127,7 @@ def test_stop_is_quick(monkeypatch: pytest.MonkeyPatch) -> None:
         sent.append(number)
         send(pidfd, number)
 
-    monkeypatch.setattr(process.signal, "pidfd_send_signal", recorded)
+    monkeypatch.setattr("rootlesspy.network.process.signal.pidfd_send_signal", recorded)
     process.stop(running)
     assert sent == [signal.SIGKILL]
     assert not os.path.exists(f"/proc/{running.pid}")
