@@ -81,13 +81,14 @@ def remove(
             _remove_broken(paths, container_id, force=force)
             continue
         if found.state == "running" or record.is_locked(paths.container(container_id)):
-            if not force:
+            if not force and not record.has_left(paths, container_id):
                 raise Conflict(
                     f"container {found.record.name} is running",
                     hint=f"stop it first, or: rp rm -f {found.record.name}",
                 )
             _refuse_while_shared(paths, found)
-            _end(paths, found, timeout_s, reporter)
+            if force:
+                _end(paths, found, timeout_s, reporter)
         _refuse_while_shared(paths, found)
         _call_off_restart(paths, found)
         lock_fd = _lock_to_remove(paths, found)

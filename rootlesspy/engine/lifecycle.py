@@ -278,6 +278,8 @@ def _lock_to_start(paths: Paths, text: str) -> tuple[Container, int | None]:
     directory = paths.container(found.record.id)
     try:
         lock_fd = record.lock(directory)
+        if lock_fd is None and record.has_left(paths, found.record.id):
+            lock_fd = record.lock(directory)
     except FileNotFoundError:
         raise NotFound(f"no container with name or id {text!r}") from None
     if lock_fd is not None:

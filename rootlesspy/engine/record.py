@@ -38,6 +38,9 @@ SHARERS = "sharers"
 
 EXIT = "exit.json"
 _SHORTAGE = (errno.EMFILE, errno.ENFILE, errno.ENOMEM)
+_LEAVING_S = 5.0
+_LOOKING_S = 5.0
+_BRIEF_S = 0.005
 POSTSTOP = "poststop"
 """File that is there while the poststop hooks of a run are owed."""
 
@@ -385,6 +388,21 @@ def wait_unlocked(directory: str, timeout_s: float) -> bool:
     return True
 
 
+def has_left(paths: Paths, container_id: str) -> bool:
+    """Say whether nobody supervises a container that has ended; who recorded its end soon leaves.
+
+    Not so one that is being started again.
+    """
+    directory = paths.container(container_id)
+    deadline = time.monotonic() + _LEAVING_S
+    while is_locked(directory):
+        found = load(paths, container_id)
+        if found is None or found.state != "exited" or time.monotonic() > deadline:
+            return False
+        time.sleep(_BRIEF_S)
+    return True
+
+
 def lost(started_s: float = 0.0) -> ExitRecord:
     """Return the end of a container that nobody saw."""
     return ExitRecord(
@@ -411,12 +429,25 @@ def lock(directory: str) -> int | None:
     None when somebody makes, starts or supervises it.  Raises FileNotFoundError, OSError.
     """
     fd = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        os.close(fd)
-        return None
+    deadline = 0.0
+    while not _flocked(fd, fcntl.LOCK_EX):
+        # Somebody may only be looking, as is_locked() does for a moment.
+        is_looked_at = _flocked(fd, fcntl.LOCK_SH)
+        fcntl.flock(fd, fcntl.LOCK_UN)
+        deadline = deadline or time.monotonic() + _LOOKING_S
+        if not is_looked_at or time.monotonic() > deadline:
+            os.close(fd)
+            return None
+        time.sleep(_BRIEF_S)
     return fd
+
+
+def _flocked(fd: int, kind: int) -> bool:
+    try:
+        fcntl.flock(fd, kind | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
 
 
 def write_live_state(directory: str, state: LiveState) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import subprocess
 import time
 from typing import TYPE_CHECKING
 
@@ -12,6 +13,7 @@ from namespace.living import (
     LIMIT_S,
     POLITE,
     RUN,
+    STORE,
     exit_record,
     is_active,
     main_process,
@@ -131,20 +133,24 @@ def test_all_latest_filter_and_cidfile(rig: Machine) -> None:
     rig.run(["rm", "-f", "cid"])
 
 
+def active_state(rig: Machine, unit: str) -> str:
+    """Return what systemd says of a unit: not active is also one that is still ending."""
+    return show(rig, unit, "ActiveState")["ActiveState"]
+
+
 @pytest.mark.parametrize("way", STOPS)
 def test_every_way_to_stop_is_the_same_clean_stop(rig: Machine, way: str) -> None:
     child = "(trap 'echo child was asked' TERM; while :; do sleep 0.1; done) & "
     with script(rig, "way", child + POLITE, "--restart=always") as identity:
         rig.run(STOPS[way], timeout=LIMIT_S)
-        until(lambda: not is_active(rig, "rp-way.service"), "the service goes on")
+        # Asked for, so no policy starts it again, and it is no failure either.
+        until(lambda: active_state(rig, "rp-way.service") == "inactive", "the service goes on")
         ended = exit_record(rig, identity)
         assert (ended["exit_code"], ended["signal"], ended["oom_killed"]) == (3, 0, False)
         assert ended["reason"] == ("stop" if way == "rp" else "systemctl")
         assert rp(rig, "logs", "way").stdout == "ready\nasked\n"
-        # Asked for, so no policy starts it again, and it is no failure either.
         time.sleep(0.5)
-        unit = show(rig, "rp-way.service", "ActiveState", "SubState", "NRestarts", "Result")
-        assert unit["ActiveState"] == "inactive"
+        assert active_state(rig, "rp-way.service") == "inactive"
         assert state(rig, "way") == "exited"
         assert not is_active(rig, "rp-way.scope")
         # And it can be started again, with the same policy.
@@ -221,7 +227,10 @@ def test_wait_prints_the_exit_codes_in_the_order_asked(rig: Machine) -> None:
 def test_a_removed_container_ends_those_who_wait(rig: Machine) -> None:
     with running(rig, "gone", "sleep", "600", options=("--rm",)):
         waiting = rig.popen(["rp", "wait", "gone"], stdout=-1, text=True)
-        time.sleep(3)
+        connected = ["ss", "--no-header", "--unix", "state", "connected"]
+        until(lambda: "/control " in rig.run(connected).stdout, "it does not wait")
+        # One after the other: what was asked before is being served.
+        rig.run(["rp", "exec", "gone", "true"])
         rp(rig, "stop", "gone")
         assert waiting.communicate(timeout=LIMIT_S)[0] == "143\n"
         assert state(rig, "gone") == ""
@@ -233,6 +242,25 @@ def test_rm_option_with_detach(rig: Machine) -> None:
     until(lambda: not is_active(rig, "rp-brief.service"), "the service stays")
     failed = rig.run(["systemctl", "--user", "list-units", "--failed", "--no-legend", "rp-brief*"])
     assert failed.stdout == ""
+
+
+@pytest.mark.parametrize(("lock", "held_s"), [("--exclusive", 1), ("--shared", 0.3)])
+def test_who_starts_or_removes_it_waits_for_who_is_about_to_leave(
+    rig: Machine, lock: str, held_s: float
+) -> None:
+    """Its end is on record before its supervisor has left; who lists containers looks at locks."""
+    with running(rig, "leaving", "true") as identity:
+        hold = f"exec flock {lock} ~/{STORE}/{identity} sh -c 'echo held; sleep {held_s}'"
+        for command in ("start", "rm"):
+            until(lambda: state(rig, "leaving") == "exited", "it goes on")
+            until(
+                lambda: active_state(rig, "rp-leaving.service") == "inactive", "its service goes on"
+            )
+            with rig.popen(["sh", "-c", hold], stdout=subprocess.PIPE, text=True) as holder:
+                assert holder.stdout is not None
+                assert holder.stdout.readline() == "held\n"
+                done = rp(rig, command, "leaving")
+            assert (done.returncode, done.stdout, done.stderr) == (0, "leaving\n", "")
 
 
 def test_restart_makes_it_a_new_process(rig: Machine) -> None:
@@ -271,15 +299,11 @@ def test_how_often_it_is_started(rig: Machine, policy: str, code: int, runs: int
     with running(
         rig, "often", "sh", "-c", f"echo run; exit {code}", options=(f"--restart={policy}",)
     ):
-
-        def is_over() -> bool:
-            return show(rig, "rp-often.service", "ActiveState")["ActiveState"] in (
-                "inactive",
-                "failed",
-            )
-
         until(lambda: rp(rig, "logs", "often").stdout.count("run") >= runs, "too few runs")
-        until(is_over, "it is not over")
+        until(
+            lambda: active_state(rig, "rp-often.service") in ("inactive", "failed"),
+            "it is not over",
+        )
         time.sleep(0.3)
         assert rp(rig, "logs", "often").stdout == "run\n" * runs
         assert rp(rig, "wait", "often").stdout == f"{code}\n"
@@ -290,7 +314,10 @@ def test_always_goes_on_until_it_is_stopped(rig: Machine, code: int) -> None:
     with running(rig, "ever", "sh", "-c", f"echo run; exit {code}", options=("--restart=always",)):
         until(lambda: rp(rig, "logs", "ever").stdout.count("run") >= 3, "it does not go on")
         assert rp(rig, "stop", "ever").returncode == 0
-        time.sleep(0.2)
+        until(
+            lambda: active_state(rig, "rp-ever.service") in ("inactive", "failed"),
+            "it is not over",
+        )
         runs = rp(rig, "logs", "ever").stdout.count("run")
         time.sleep(1)
         assert rp(rig, "logs", "ever").stdout.count("run") == runs
@@ -319,7 +346,7 @@ def test_what_cannot_start_stays_to_be_looked_at(
     attached = rp(rig, "start", "-a", "bad")
     assert (attached.returncode, said in attached.stderr) == (code, True)
     # Nor does a restart policy try again what has never run.
-    assert show(rig, "rp-bad.service", "ActiveState")["ActiveState"] == "failed"
+    until(lambda: active_state(rig, "rp-bad.service") == "failed", "it is tried again")
     assert rp(rig, "rm", "bad").returncode == 0
     # Not with --rm.
     gone = rp(rig, "run", "-d", "--rm", "--network=none", "--name", "bad", *words)
@@ -342,21 +369,30 @@ def test_a_port_in_use(rig: Machine) -> None:
 
 
 def test_paused(rig: Machine) -> None:
-    loop = "while :; do echo tick; sleep 0.05; done"
-    with script(rig, "frozen", loop) as identity:
+    # What it has written to a file nobody has yet to read and log.
+    loop = "while :; do echo tick; echo tick >>/ticks/file; sleep 0.05; done"
+    rig.run(["sh", "-c", "rm -rf ticks; mkdir ticks"])
+
+    def ticks() -> str:
+        return str(rig.run(["cat", "ticks/file"]).stdout)
+
+    with script(rig, "frozen", loop, "-v", "/home/alice/ticks:/ticks") as identity:
+        until(lambda: "tick" in rp(rig, "logs", "frozen").stdout, "it says nothing")
         assert rp(rig, "pause", "frozen").stdout == "frozen\n"
         assert state(rig, "frozen") == "paused"
         assert show(rig, "rp-frozen.scope", "FreezerState")["FreezerState"] == "frozen"
-        ticks = rp(rig, "logs", "frozen").stdout
+        before = ticks()
         for command in (["pause"], ["exec"], ["start"]):
             done = rp(rig, *command, "frozen", *(["true"] if command == ["exec"] else []))
             assert (done.returncode, "is " in done.stderr) == (125, True), command
             assert "paused" in done.stderr
-        assert rp(rig, "logs", "frozen").stdout == ticks
+        assert "tick" in rp(rig, "logs", "frozen").stdout
+        assert ticks() == before
         assert rp(rig, "unpause", "--all").stdout.strip() == identity
-        until(lambda: rp(rig, "logs", "frozen").stdout != ticks, "it does not go on")
+        until(lambda: ticks() != before, "it does not go on")
         done = rp(rig, "unpause", "frozen")
         assert (done.returncode, "frozen is not paused" in done.stderr) == (125, True)
+    rig.run(["rm", "-r", "ticks"])
 
 
 @pytest.mark.row("X2", "a frozen one is ended")
@@ -397,9 +433,13 @@ def test_output_of_a_daemon_that_keeps_stdout_open(rig: Machine) -> None:
 
 
 def test_closed_output_is_not_the_end(rig: Machine) -> None:
-    script_ = "echo before; exec >&- 2>&-; sleep 2; exit 9"
+    script_ = (
+        "echo before; exec >&- 2>&-; touch /closed; until [ -e /go ]; do sleep 0.1; done; exit 9"
+    )
     with running(rig, "closed", "sh", "-c", script_):
+        rig.run(["rp", "exec", "closed", "sh", "-c", "until [ -e /closed ]; do sleep 0.1; done"])
         time.sleep(0.2)
         assert state(rig, "closed") == "running"
+        rig.run(["rp", "exec", "closed", "touch", "/go"])
         assert rp(rig, "wait", "closed", timeout=LIMIT_S).stdout == "9\n"
         assert rp(rig, "logs", "closed").stdout == "before\n"
