@@ -31,6 +31,7 @@ PASSING = (
     *("kernel/random/", "kernel/ns_last_pid", "fs/dentry-state", "fs/inode-", "fs/file-nr"),
     *("kernel/pty/nr", "net/netfilter/nf_conntrack_count", "kernel/hostname", "fs/aio-nr"),
     *("fs/quota/", "kernel/perf_event_max_sample_rate", "vm/stat_"),
+    *("kernel/tainted", "kernel/hung_task_detect_count"),
 )
 MASKED = (
     *("/proc/acpi", "/proc/asound", "/proc/bus", "/proc/fs", "/proc/interrupts", "/proc/irq"),

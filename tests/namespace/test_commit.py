@@ -191,8 +191,13 @@ def test_p11_a_killed_commit_thaws_and_moves_no_name(rig: Machine, changed: str)
         rig,
         f"""
         status() {{ rp inspect -f '{{{{.State.Status}}}}' {changed}; }}
+        pid=$(rp inspect -f '{{{{.State.Pid}}}}' {changed})
+        events=/sys/fs/cgroup$(sed -n 's/^0:://p' /proc/$pid/cgroup)/cgroup.events
         rp commit -p -q {changed} {IMAGE} & commit=$!
-        until [ "$(status)" = paused ]; do kill -0 $commit; done
+        until grep -qx 'frozen 1' $events; do kill -0 $commit; done
+        # However fast it is, it does not get to its end.
+        kill -STOP $commit
+        [ "$(status)" = paused ]
         kill -9 $commit; wait
         until [ "$(status)" = running ]; do sleep 0.1; done
         rp exec {changed} true""",

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import pytest
 from namespace.imagepush import push
-from namespace.tracing import CREATED, EXECUTED, MEMBER, SYNCED, Trace, trace
+from namespace.tracing import CREATED, EXECUTED, GONE, MEMBER, SYNCED, Trace, trace
 from rig import ociimage
 
 if TYPE_CHECKING:
@@ -72,6 +72,7 @@ rp inspect counted >"$home/out"
 rp logs counted >"$home/out"
 rp cp /etc/hostname counted:/copied
 rp stop -t 0 counted >"$home/out"
+{GONE}
 rp start counted >"$home/out"
 rp rm -f counted >"$home/out"
 XDG_DATA_HOME=$home/pulled rp pull -q "$tiny" >"$home/out"

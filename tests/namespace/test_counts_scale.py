@@ -11,7 +11,7 @@ import time
 from typing import TYPE_CHECKING, NamedTuple
 
 import pytest
-from namespace.tracing import MEMBER, Trace, trace
+from namespace.tracing import GONE, MEMBER, Trace, trace
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -36,7 +36,7 @@ _COMMANDS = {
     "create": 'rp create --name another "$image" true',
     "rm": "rp rm another",
     "stop": "rp stop -t 0 counted",
-    "start": "rp start counted",
+    "start": f"{GONE}; rp start counted",
 }
 _LISTINGS = ("ps", "ps -a", "ps -a (json)")
 # Ends with a command of its own: else the last one would take the place of the shell.

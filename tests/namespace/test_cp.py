@@ -6,6 +6,7 @@ SECURITY.md J.  What podman 5 does decides about names; containers run, are stop
 from __future__ import annotations
 
 import io
+import subprocess
 import tarfile
 from typing import TYPE_CHECKING
 
@@ -13,7 +14,6 @@ import pytest
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from subprocess import CompletedProcess
 
     from rig.machine import Machine
 
@@ -40,7 +40,7 @@ def _sh(rig: Machine, script: str, *, check: bool = True, timeout: float = 60) -
     return str(done.stdout)
 
 
-def _cp(rig: Machine, *words: str, **options: object) -> CompletedProcess[str]:
+def _cp(rig: Machine, *words: str, **options: object) -> subprocess.CompletedProcess[str]:
     # Paths of the host are meant in /tmp/cp.
     argv = ["sh", "-c", 'cd /tmp/cp && exec rp cp "$@"', "cp", *words]
     return rig.run(argv, check=False, **options)  # type: ignore[arg-type]
@@ -235,16 +235,15 @@ def test_busy_while_files_are_copied(rig: Machine, alpine: str) -> None:
     """Start and rm of a stopped container lose against a copy that has begun, and say so."""
     rig.run(["rp", "rm", "-f", BOX], check=False)
     rig.run(["rp", "create", "--name", BOX, "--network=none", alpine, "sleep", "1000"])
-    slow = rig.popen(["sh", "-c", f"(sleep 3; cd /etc; tar c hostname) | rp cp - {BOX}:/srv"])
-    try:
+    with rig.popen(["rp", "cp", "-", f"{BOX}:/srv"], stdin=subprocess.PIPE) as slow:
         container_id = rig.run(["rp", "inspect", "-f", "{{.Id}}", BOX]).stdout.strip()
         directory = f"$HOME/.local/share/rootlesspy/containers/{container_id}"
         _sh(rig, f"while flock -n {directory} true; do sleep 0.05; done")
         for words in (("start", BOX), ("rm", BOX)):
             assert rig.run(["rp", *words], check=False).returncode != 0
-    finally:
-        assert slow.wait(20) == 0
-    assert _sh(rig, f"rp cp {BOX}:/srv - | tar t") == "srv/\nsrv/hostname\n"
+        slow.communicate(_archive(("file", "")), timeout=120)
+        assert slow.returncode == 0
+    assert _sh(rig, f"rp cp {BOX}:/srv - | tar t") == "srv/\nsrv/file\n"
     rig.run(["rp", "rm", BOX])
 
 

@@ -7,6 +7,7 @@ import subprocess
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from namespace.living import until
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -198,12 +199,7 @@ def test_one_that_systemd_restarts_is_left_to_systemd(rig: Machine, file: Defini
         """)
     file.rp("apply")
     show = ["systemctl", "--user", "show", "rp-d-loop.service", "--value", "-p"]
-    restarts = 0
-    for _ in range(200):
-        restarts = int(rig.run([*show, "NRestarts"]).stdout)
-        if restarts >= 5:
-            break
-    assert restarts >= 5
+    until(lambda: int(rig.run([*show, "NRestarts"]).stdout) >= 5, "it is not restarted")
     assert file.actions() == {"d-loop": "nothing"}
     assert file.rp("apply").stdout == ""
 

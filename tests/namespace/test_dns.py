@@ -12,7 +12,7 @@ import subprocess
 from typing import TYPE_CHECKING
 
 import pytest
-from namespace.living import rp, until
+from namespace.living import rp, show, until
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -296,10 +296,14 @@ def test_names_come_and_go_with_their_containers(rig: Machine, alpine: str) -> N
 
 def test_names_after_the_service_was_killed(rig: Machine) -> None:
     unit = "rp-network-front.service"
-    show = ["systemctl", "--user", "show", "-P", "MainPID", unit]
-    before = rig.run(show).stdout.strip()
+    before = show(rig, unit, "MainPID")
+
+    def is_back() -> bool:
+        now = show(rig, unit, "MainPID", "ActiveState")
+        return now["ActiveState"] == "active" and now["MainPID"] not in ("0", before["MainPID"])
+
     rig.run(["systemctl", "--user", "kill", "-s", "KILL", unit])
-    until(lambda: rig.run(show).stdout.strip() not in ("0", before), "the service stays away")
+    until(is_back, "the service stays away")
     assert addresses(rig, "web-1", "db") == ["10.91.1.10"]
     assert addresses(rig, "web-1", "outside.example") == ["192.0.2.53"]
 

@@ -58,12 +58,17 @@ for delay_ms in range(40, 400, 30):
     argv = ["rp", "run", "--rm", "--network=none", "--name=" + sys.argv[1], *sys.argv[2:]]
     started = subprocess.Popen(argv, stdin=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     time.sleep(delay_ms / 1000)
-    for pid in filter(str.isdigit, os.listdir("/proc")):
-        try:
-            if b"--name=" + sys.argv[1].encode() in open(f"/proc/{pid}/cmdline", "rb").read():
-                os.kill(int(pid), 9)
-        except (FileNotFoundError, ProcessLookupError, PermissionError):
-            pass
+    found = True
+    # Again until none is found: one may be forked while the others are looked for.
+    while found:
+        found = False
+        for pid in filter(str.isdigit, os.listdir("/proc")):
+            try:
+                if b"--name=" + sys.argv[1].encode() in open(f"/proc/{pid}/cmdline", "rb").read():
+                    os.kill(int(pid), 9)
+                    found = True
+            except (FileNotFoundError, ProcessLookupError, PermissionError):
+                pass
     started.wait()
 """
 
