@@ -6,7 +6,6 @@ import hashlib
 import os
 import re
 import signal
-import time
 from typing import TYPE_CHECKING
 
 import pytest
@@ -287,10 +286,14 @@ def test_r11_a_reader_that_leaves_early(rig: Machine, alpine: str, leaves_nothin
 def test_a_signal_ends_a_payload_that_does_not_handle_it(
     rig: Machine, alpine: str, leaves_nothing: None, number: int, code: int
 ) -> None:
-    running = rig.popen(["rp", "run", "--rm", "--name", "sig", alpine, "sleep", "600"])
-    _wait_running(rig, "sig")
-    running.send_signal(number)
-    assert running.wait(120) in (code, code - 128 - 128, -number)
+    # Before it runs a signal is for rp, which then ends by another one.
+    script = "echo ready; exec sleep 600"
+    running = rig.popen(["rp", "run", "--rm", alpine, "sh", "-c", script], stdout=-1, text=True)
+    with running:
+        assert running.stdout is not None
+        assert running.stdout.readline() == "ready\n"
+        running.send_signal(number)
+        assert running.wait(120) in (code, code - 128 - 128, -number)
 
 
 def test_a_signal_reaches_a_payload_that_handles_it(
@@ -304,12 +307,6 @@ def test_a_signal_reaches_a_payload_that_handles_it(
         running.send_signal(signal.SIGTERM)
         assert running.stdout.read() == "got\n"
         assert running.wait(120) == 9
-
-
-def _wait_running(rig: Machine, name: str) -> None:
-    limit = time.monotonic() + 120
-    while "Up" not in rig.run(["rp", "ps", "--filter", f"name={name}"]).stdout:
-        assert time.monotonic() < limit, "container does not come up"
 
 
 def test_debug_timing_shows_where_time_goes(rig: Machine, alpine: str) -> None:
