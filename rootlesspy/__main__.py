@@ -197,7 +197,9 @@ def _unexpected(reporter: Reporter, error: Exception) -> int:
     """Report a defect of rp, or an OSError that nobody translated."""
     text = str(error) or type(error).__name__
     if isinstance(error, OSError) and error.strerror:
-        where = f"{os.fsdecode(error.filename)}: " if error.filename else ""
+        # What is opened by its descriptor is named so.
+        named = error.filename and not isinstance(error.filename, int)
+        where = f"{os.fsdecode(error.filename)}: " if named else ""
         reporter.error(f"{where}{error.strerror.lower()}")
     elif isinstance(error, ImportError):
         # As with too few descriptors, or files that an upgrade has just replaced.

@@ -80,7 +80,14 @@ def read_blob(paths: Paths, digest: str) -> bytes:
 def read_file(path: str) -> bytes:
     """Return the content of a document, one byte more than is allowed at most.  Raises OSError."""
     fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK | _NO_FOLLOW)
-    with open(fd, "rb") as file:
+    try:
+        file = open(fd, "rb")
+    except OSError as error:
+        # A directory: it would name the descriptor.
+        os.close(fd)
+        error.filename = path
+        raise
+    with file:
         return file.read(image_spec.MAX_DOCUMENT_BYTES + 1)
 
 
@@ -240,7 +247,7 @@ def _layer_number(paths: Paths, diff_id: str, suffix: str, key: str) -> int:
     try:
         data = read_file(f"{layer_directory(paths, diff_id, suffix)}/layer.json")
         return int(json.loads(data)[key])
-    except (OSError, ValueError, LookupError, TypeError):
+    except (OSError, ValueError, LookupError, TypeError, OverflowError, RecursionError):
         return 0
 
 

@@ -169,7 +169,7 @@ def _maps_of(path: str) -> IdMaps:
             tuple(IdMapping(*map(int, each.split(":"))) for each in part.split(","))
             for part in text.split(" ")
         )
-    except (OSError, ValueError, LookupError, TypeError, AttributeError):
+    except (OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError):
         return own
     return IdMaps(uids, gids)
 

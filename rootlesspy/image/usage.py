@@ -39,7 +39,7 @@ def layers_bytes(paths: Paths) -> dict[str, int]:
         for path in _directories(variant):
             try:
                 found[path] = int(json.loads(layout.read_file(f"{path}/layer.json"))["size_bytes"])
-            except (OSError, ValueError, LookupError, TypeError):
+            except (OSError, ValueError, LookupError, TypeError, OverflowError, RecursionError):
                 found[path] = 0
     return found
 

@@ -72,6 +72,7 @@ def raising(monkeypatch: pytest.MonkeyPatch) -> Callable[[BaseException], None]:
          "hint: rp --debug shows where; please report it\n")),
         (PermissionError(13, "Permission denied", "/x"), 125, "rp: /x: permission denied\n"),
         (OSError(28, "No space left on device"), 125, "rp: no space left on device\n"),
+        (IsADirectoryError(21, "Is a directory", 7), 125, "rp: is a directory\n"),
         (ImportError("/lib/_x.so: Too many open files", name="_x"), 125,
          ("rp: cannot load _x: /lib/_x.so: Too many open files\n"
          "hint: try again; then look at ulimit -n, or install rp again\n")),

@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from unit.image import tarmaker as tm
 
 from rootlesspy.errors import Conflict, ImageError, NotFound, UsageError
-from rootlesspy.image import layout, locks, removal
+from rootlesspy.image import layout, locks, removal, usage
 from rootlesspy.image.reference import parse
 from rootlesspy.image.store import Image, Store, parse_time
 from rootlesspy.linux.userns import IdMapping, IdMaps
@@ -460,3 +460,29 @@ def test_the_hot_path_imports_nothing_heavy() -> None:
     heavy = {"hashlib", "subprocess", "pathlib", "dataclasses", "inspect", "tempfile", "datetime",
              "urllib3", "tomli", "shutil", "logging", "http.client", "tarfile", "ssl"}  # fmt: skip
     assert not heavy & set(done.stdout.split())
+
+
+# --- descriptions of layers that somebody damaged ----------------------------------------------
+
+
+@pytest.mark.parametrize("text", ["[" * 100_000, '{"size_bytes": 1e400}', "{}", "null", '"x"'])
+def test_a_damaged_description_of_a_layer_has_no_size(shelf: Shelf, text: str) -> None:
+    (diff_id,) = shelf.image("x").diff_ids
+    place = layout.layer_directory(shelf.paths, diff_id, "")
+    Path(place, "layer.json").write_text(text, encoding="ascii")
+    assert layout.layer_size(shelf.paths, diff_id, "") == 0
+    assert usage.layers_bytes(shelf.paths) == {place: 0}
+    assert usage.total_bytes(shelf.paths) > 0
+    removal.remove_layer(shelf.paths, place)
+    assert not os.path.exists(place)
+
+
+def test_a_directory_in_the_place_of_a_document_is_named(shelf: Shelf) -> None:
+    path = f"{shelf.paths.layers}/default-maps"
+    os.unlink(path)
+    os.mkdir(path)
+    before = os.listdir("/proc/self/fd")
+    with pytest.raises(IsADirectoryError) as raised:
+        layout.maps_suffix(shelf.paths, MAPS)
+    assert raised.value.filename == path
+    assert os.listdir("/proc/self/fd") == before
