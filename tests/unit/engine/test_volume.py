@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import fcntl
+import gc
 import json
 import os
 import stat
@@ -70,9 +71,14 @@ def machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Machine
 
     monkeypatch.setattr(userns, "call_in_userns", call)
     paths = Paths(data=f"{tmp_path}/data", runtime=None, config=f"{tmp_path}/config")
-    before = os.listdir("/proc/self/fd")
-    yield Machine(paths, tmp_path / "layer", tmp_path / "host", calls)
-    assert os.listdir("/proc/self/fd") == before, "descriptors were left open"
+    # The collector closes what earlier tests have left to it.
+    gc.disable()
+    try:
+        before = os.listdir("/proc/self/fd")
+        yield Machine(paths, tmp_path / "layer", tmp_path / "host", calls)
+        assert os.listdir("/proc/self/fd") == before, "descriptors were left open"
+    finally:
+        gc.enable()
     if os.path.exists(paths.tmp):
         assert os.listdir(paths.tmp) == [], "half-made things were left"
 
