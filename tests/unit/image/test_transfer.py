@@ -36,7 +36,8 @@ def ends(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> tup
 
 def test_a_pipe_carries_everything_to_its_end(ends: tuple[int, int]) -> None:
     reader, writer = ends
-    if os.fork() == 0:
+    pid = os.fork()
+    if pid == 0:
         os.close(reader)
         transfer.write_all(writer, _DATA)
         os._exit(0)
@@ -45,7 +46,7 @@ def test_a_pipe_carries_everything_to_its_end(ends: tuple[int, int]) -> None:
     while piece := source.read(1 << 18):
         found += piece
     os.close(reader)
-    os.wait()
+    os.waitpid(pid, 0)
     assert found == _DATA
 
 
@@ -66,13 +67,14 @@ def test_neither_end_is_inherited(ends: tuple[int, int]) -> None:
 
 def test_a_stream_reads_what_stands_in_for_a_pipe(ends: tuple[int, int], tmp_path: Path) -> None:
     reader, writer = ends
-    if os.fork() == 0:
+    pid = os.fork()
+    if pid == 0:
         os.close(reader)
         transfer.write_all(writer, _DATA)
         os._exit(0)
     os.close(writer)
     assert _copied(reader, tmp_path) == _DATA[10:]
-    os.wait()
+    os.waitpid(pid, 0)
 
 
 @pytest.mark.parametrize("refusal", [None, errno.EXDEV, errno.EOPNOTSUPP])
