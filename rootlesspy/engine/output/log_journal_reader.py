@@ -24,9 +24,10 @@ if TYPE_CHECKING:
     from rootlesspy.paths import Paths
 
 _FIELDS = ("MESSAGE", "PRIORITY", "CONTAINER_PARTIAL_MESSAGE", "RP_LINE_END", "RP_EVENT", "RP_TIME")
-_LATE_S = 1.5
-"""How long after a container's end its last words may take to be in the journal."""
+_LATE_S = 5.0
+"""How long after the last record a container's last words may take to be in the journal."""
 _RECENT_S = 10.0
+"""As long after its end nobody takes the journal for whole without the event of it."""
 
 
 class JournalReader:
@@ -156,7 +157,7 @@ def _await_last_words(paths: Paths, of: ContainerRecord) -> None:
     reader = journal_reader.Reader(
         _end_of(of), fields=("RP_TIME",), follow=True, since_s=ended.started_s
     )
-    deadline = time.monotonic() + _LATE_S - ago_s
+    deadline = time.monotonic() + _RECENT_S - ago_s
     poller = select.poll()
     poller.register(reader.fileno(), select.POLLIN)
     try:
