@@ -33,14 +33,14 @@ import socket, sys
 address, port, kind = sys.argv[1], int(sys.argv[2]), sys.argv[3]
 family = socket.AF_INET6 if ":" in address else socket.AF_INET
 with socket.socket(family, socket.SOCK_DGRAM if kind == "udp" else socket.SOCK_STREAM) as sock:
-    sock.settimeout(3)
+    sock.settimeout(60)
     answer = b""
     try:
         sock.connect((address, port))
         sock.send(b"hello\\n")
         while part := sock.recv(65536):
             answer += part
-            sock.settimeout(0.5 if kind == "udp" else 3)
+            sock.settimeout(0.5 if kind == "udp" else 60)
     except OSError as error:
         answer = answer or f"error: {error}".encode()
 print(answer.decode())
@@ -53,11 +53,14 @@ def serve(sock, kind):
             _data, client = sock.recvfrom(999)
             sock.sendto(b"SECRET udp", client)
         else:
-            connection, client = sock.accept()
-            # Closing with unread data would be a reset, which may overtake the answer.
-            connection.recv(999)
-            connection.sendall(b"SECRET tcp")
-            connection.close()
+            try:
+                with sock.accept()[0] as connection:
+                    # Closing with unread data would be a reset, which may overtake the answer.
+                    connection.recv(999)
+                    connection.sendall(b"SECRET tcp")
+            except OSError:
+                # Who asked has left.
+                pass
 threads = []
 for argument in sys.argv[1:]:
     address, port, kind = argument.rsplit("/", 2)
@@ -292,7 +295,7 @@ def test_loopback_is_open_to_those_who_ask_for_it(
     """Shows that the tests of section L (catalogue/test_network.py) would notice."""
     listener("127.0.0.1/7777/tcp")
     argv = ["rp", "run", "--rm", "--network", "pasta:--map-gw", alpine]
-    assert "SECRET" in rig.run([*argv, "sh", "-c", f"echo x | nc -w 2 {OUTSIDE} 7777"]).stdout
+    assert "SECRET" in rig.run([*argv, "sh", "-c", f"echo x | nc -w 60 {OUTSIDE} 7777"]).stdout
 
 
 @pytest.mark.parametrize("network", ["pasta", "slirp4netns"])
@@ -398,7 +401,7 @@ def test_mode_none_has_its_loopback_only(rig: Machine, alpine: str) -> None:
 
 def test_mode_host_is_the_hosts_network(rig: Machine, alpine: str, listener: Listener) -> None:
     listener("127.0.0.1/7777/tcp")
-    script = "echo x | nc -w 2 127.0.0.1 7777; echo; readlink /proc/self/ns/net; hostname"
+    script = "echo x | nc -w 60 127.0.0.1 7777; echo; readlink /proc/self/ns/net; hostname"
     argv = ["rp", "run", "--rm", "--network", "host", alpine, "sh", "-c", script]
     answer, namespace, hostname = rig.run(argv).stdout.splitlines()
     assert answer == "SECRET tcp"
@@ -492,7 +495,7 @@ def test_host_gateway(rig: Machine, alpine: str, listener: Listener) -> None:
     """The host's public services are reached by name; those of its loopback are not."""
     listener("0.0.0.0/7779/tcp", "127.0.0.1/7777/tcp")
     argv = ["rp", "run", "--rm", "--add-host", "up:host-gateway", alpine, "sh", "-c"]
-    script = "echo x | nc -w 2 up 7779; echo; echo x | nc -w 2 up 7777 || echo refused"
+    script = "echo x | nc -w 60 up 7779; echo; echo x | nc -w 2 up 7777 || echo refused"
     done = rig.run([*argv, script], check=False)
     if done.returncode == 125:
         # The pasta of Debian 12 has no address for it.

@@ -28,6 +28,10 @@ def first(rig: Machine, alpine: str) -> str:
     """Return the name of a container that runs."""
     argv = ["rp", "run", "-d", "--name", "first", "--hostname", "box", "--add-host", "db:10.1.2.3"]
     rig.run([*argv, alpine, "sh", "-c", "echo shared >/dev/shm/mark; exec sleep 1000"])
+    until(
+        lambda: "sleep" in rig.run(["rp", "exec", "first", "cat", "/proc/1/comm"]).stdout,
+        "it does not sleep",
+    )
     return "first"
 
 
@@ -66,9 +70,13 @@ def test_who_shares_a_pid_namespace_leaves_no_process_in_it(
     """Its first process is not number 1: the kernel would kill nobody with it."""
     script = "(trap '' TERM HUP; exec sleep 2222) & echo up"
     rig.run(["rp", "run", "--rm", "--pid", f"container:{first}", alpine, "sh", "-c", script])
-    processes = rig.run(["rp", "exec", first, "ps", "-o", "stat,args"]).stdout
-    assert "sleep 2222" not in processes
-    assert "sleep 1000" in processes
+
+    def processes() -> str:
+        return str(rig.run(["rp", "exec", first, "ps", "-o", "stat,args"]).stdout)
+
+    # Killed, it may take a moment to be gone.
+    until(lambda: "sleep 2222" not in processes(), "it goes on")
+    assert "sleep 1000" in processes()
 
 
 def test_the_other_one_is_started_first_and_removed_last(

@@ -28,7 +28,8 @@ CAPABILITIES = ("CAP_CHOWN", "CAP_KILL", "CAP_NET_RAW", "CAP_SYS_CHROOT", "CAP_S
 # Of a bind mount of the tree that the tests find mounted: propagation, recursive attributes.
 TREE_OPTIONS = ("rslave", "rprivate", "rshared", "rro", "rnosuid", "rnoatime")
 
-# What a process can see of how it was started, and is the same in two runs of one runtime.
+# What a process can see of how it was started, and is the same in two runs of one runtime; below
+# /run, sessions and services that end take their mounts along.
 PROBE = r"""
 id; pwd; umask; hostname; echo domainname $(cat /proc/sys/kernel/domainname)
 grep -E '^(Cap|NoNewPrivs|Seccomp:|Groups|SigIgn|SigBlk)' /proc/self/status
@@ -40,7 +41,8 @@ for f in /proc/kcore /proc/timer_list /masked; do
     [ -e $f ] && wc -c $f 2>&1 | head -c 60; done
 for d in /proc/sys /etc /tmp /m1 /m2 /dev/shm; do touch $d/x 2>&1; done
 cat /proc/sys/kernel/shmmax /proc/sys/net/ipv4/ip_unprivileged_port_start 2>&1
-cut -d' ' -f5- /proc/self/mountinfo | sed -E 's/ (shared|master|propagate_from):[0-9]+//g' \
+cut -d' ' -f5- /proc/self/mountinfo | grep -vE '^/tree/(user|credentials)/' \
+    | sed -E 's/ (shared|master|propagate_from):[0-9]+//g' \
     | sed 's/ - \([^ ]*\) .*/ - \1/' \
     | sed -E 's#^(/proc/[^ ]*|/sys/firmware) .*#\1 masked#' \
     | grep -vE '^/dev/(null|zero|full|random|urandom|tty) ' | sort

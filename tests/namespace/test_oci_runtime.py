@@ -375,4 +375,5 @@ def test_pause_in_a_scope(made: bundles.Bundles) -> None:
     stats = json.loads(oci(rig, "events", "--stats", ID).stdout)
     assert stats["data"]["pids"]["current"] == 1
     oci(rig, "delete", "--force", ID)
-    assert rig.run(["systemctl", "--user", "is-active", unit], check=False).stdout == "inactive\n"
+    active = ["systemctl", "--user", "is-active", unit]
+    wait_for(lambda: rig.run(active, check=False).stdout == "inactive\n")
