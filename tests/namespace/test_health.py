@@ -10,6 +10,7 @@ import json
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from namespace import living
 from namespace.imagepush import push
 from rig import ociimage
 
@@ -51,11 +52,12 @@ def health(rig: Machine, name: str = "hc") -> dict[str, Any]:
 
 def until(rig: Machine, template: str, wanted: str, name: str = "hc") -> None:
     """Wait until rp inspect shows something."""
-    script = 'for _ in $(seq 100); do [ "$(rp inspect --format "$1" "$2")" = "$3" ] && exit; done'
-    rig.run(["sh", "-c", f"{script}; exit 1", "until", template, name, wanted])
+    argv = ["rp", "inspect", "--format", template, name]
+    living.until(lambda: rig.run(argv).stdout == f"{wanted}\n", f"{template} is not {wanted}")
 
 
 def events(rig: Machine, name: str = "hc") -> list[str]:
+    living.journaled(rig)
     form = "{{.HealthStatus}}"
     container_id = rig.run(["rp", "inspect", "--format", "{{.Id}}", name]).stdout.strip()
     wanted = ["--filter", f"container={container_id}", "--filter", "event=health_status"]
@@ -136,7 +138,9 @@ def test_a_check_that_takes_too_long_is_killed_with_all_it_started(
         assert found["Status"] == "unhealthy"
         assert found["Log"][0]["ExitCode"] == -1
         assert "timed out after 0.5 s" in found["Log"][0]["Output"]
-        assert "471" not in rig.run(["rp", "exec", "hc", "ps", "-o", "args"]).stdout
+        # What is killed takes its time to die.
+        listing = ["rp", "exec", "hc", "ps", "-o", "args"]
+        living.until(lambda: "471" not in rig.run(listing).stdout, "it goes on")
 
 
 def test_a_command_that_is_not_there_is_a_failure_that_says_so(rig: Machine, alpine: str) -> None:
@@ -166,6 +170,7 @@ def test_an_unhealthy_container_is_ended_when_that_was_asked(
         code = rig.run(["rp", "wait", "hc"]).stdout.strip()
         assert code == ("137" if action == "kill" else "0")
         assert "it was unhealthy" in rig.run(["rp", "why", "hc"]).stdout
+        living.journaled(rig)
         reason = rig.run(
             ["rp", "events", "--since", "10m", "--until", "0s", "--filter", "event=died"]
         )
@@ -175,13 +180,10 @@ def test_an_unhealthy_container_is_ended_when_that_was_asked(
 def test_an_unhealthy_container_is_restarted_when_that_was_asked(rig: Machine, alpine: str) -> None:
     options = ("--health-cmd", "false", "--health-retries", "1", "--health-on-failure", "restart")
     with container(rig, *options, *BY_HAND):
-        before = rig.run(["rp", "inspect", "--format", "{{.State.Pid}}", "hc"]).stdout
+        pid = ["rp", "inspect", "--format", "{{.State.Pid}}", "hc"]
+        before = rig.run(pid).stdout
         check(rig)
-        script = (
-            'for _ in $(seq 100); do now=$(rp inspect --format "{{.State.Pid}}" hc);'
-            ' [ "$now" != "$1" ] && [ "$now" != 0 ] && exit; done; exit 1'
-        )
-        rig.run(["sh", "-c", script, "restarted", before.strip()])
+        living.until(lambda: rig.run(pid).stdout not in (before, "0\n"), "it is not restarted")
         # A new run knows nothing of the old one's health.
         assert health(rig) == {"Status": "starting", "FailingStreak": 0, "Log": []}
 

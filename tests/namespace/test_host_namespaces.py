@@ -6,6 +6,7 @@ import subprocess
 from typing import TYPE_CHECKING
 
 import pytest
+from namespace.living import until
 
 if TYPE_CHECKING:
     from rig.machine import Machine
@@ -82,6 +83,12 @@ def test_private_ones_are_not_the_hosts(rig: Machine, alpine: str, leaves_nothin
     assert shm == "none"
 
 
+def assert_gone(rig: Machine, pattern: str) -> None:
+    """Wait for what is killed to be dead: systemd is asked to, and not waited for."""
+    argv = ["pgrep", "-f", pattern]
+    until(lambda: rig.run(argv, check=False).stdout == "", "it goes on")
+
+
 def test_nothing_outlives_its_first_process(
     rig: Machine, alpine: str, leaves_nothing: None
 ) -> None:
@@ -90,7 +97,7 @@ def test_nothing_outlives_its_first_process(
     script = "sleep 98761 & exit 3"
     argv = ["rp", "run", "--rm", "--pid=host", alpine, "sh", "-c", script]
     assert rig.run(argv, check=False).returncode == 3
-    assert rig.run(["pgrep", "-f", "^sleep 98761"], check=False).stdout == ""
+    assert_gone(rig, "^sleep 98761")
 
 
 def test_nothing_outlives_a_killed_supervisor(
@@ -105,7 +112,7 @@ def test_nothing_outlives_a_killed_supervisor(
         shown = rig.run(["rp", "inspect", "lost", "--format", "{{.State.ConmonPid}}"])
         rig.run(["kill", "-KILL", shown.stdout.strip()])
         assert client.wait(timeout=60) == 125
-    assert rig.run(["pgrep", "-f", "^sleep 9876"], check=False).stdout == ""
+    assert_gone(rig, "^sleep 9876")
 
 
 def test_exec_where_there_is_no_pid_namespace(

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from namespace.living import DEAF, main_process, rp, running, script, state, until
+from namespace.living import DEAF, main_process, rp, running, script, show, state, until
 from namespace.test_hot_modules import STANDARD, loaded
 
 if TYPE_CHECKING:
@@ -30,7 +30,9 @@ OPTIONS = (
     "--volume", "seen-volume:/data", "--volume", "/usr:/mnt:ro", "--tmpfs", "/scratch",
     "--ulimit", "nofile=100:200", "--workdir", "/tmp", "--cap-add", "NET_ADMIN",
     "--cap-drop", "CHOWN", "--hostname", "seen-host", "--stop-timeout", "3",
-    "--health-cmd", "true", "--restart", "on-failure:3", "--add-host", "db:10.0.0.1",
+    # No check at its start: it would be one more process, or the second one.
+    "--health-cmd", "true", "--health-interval", "disable", "--restart", "on-failure:3",
+    "--add-host", "db:10.0.0.1",
 )  # fmt: skip
 SCRIPT = "sleep 1001 & exec sleep 1000"
 
@@ -46,6 +48,9 @@ def seen(rig: Machine, alpine: str) -> Iterator[str]:
     """Hold a container with many options, its own network and two processes."""
     argv = ["rp", "run", "-d", "--name", "seen", *OPTIONS, alpine, "sh", "-c", SCRIPT]
     rig.run(argv)
+    both = ["COMMAND", "sleep 1000", "sleep 1001"]
+    listing = ["rp", "top", "seen", "args"]
+    until(lambda: rig.run(listing).stdout.splitlines() == both, "they do not sleep")
     yield "seen"
     rp(rig, "rm", "-f", "seen")
     rig.run(["sh", "-c", "rm -rf ~/.local/share/rootlesspy/volumes/seen-volume"], check=False)
@@ -248,6 +253,9 @@ def test_restarts_are_those_of_systemd(rig: Machine) -> None:
             "{{.State}} {{.Restarts}}",
         ]
         until(lambda: rig.run(form).stdout == "exited 2\n", "it was not restarted twice")
+        # systemd counts a restart before it does it.
+        last = {"ActiveState": "failed"}
+        until(lambda: show(rig, "rp-again.service", "ActiveState") == last, "it does not end")
         shown = rp(rig, "why", "again").stdout
         assert "by itself with exit code 4" in shown
         assert "restarted 2 times" in shown
@@ -334,17 +342,23 @@ def test_why_of_one_that_never_ran(rig: Machine) -> None:
         rp(rig, "rm", "-f", "never")
 
 
+def await_deaf(machine: Machine, name: str, run: int) -> None:
+    """Wait until a container has said in each of its runs that it hears no SIGTERM."""
+    until(lambda: rp(machine, "logs", name).stdout == "ready\n" * run, f"{name} is not ready")
+
+
 def test_why_says_who_stopped_it(rig: Machine) -> None:
     with script(rig, "ended", DEAF, "--stop-timeout", "1"):
         assert why(rig, "ended")["Kind"] == "running"
         rig.run(["rp", "kill", "ended"])
         until(lambda: state(rig, "ended") == "exited", "it was not killed")
         assert why(rig, "ended")["Kind"] == "kill"
-        for words, kind in (
+        for run, (words, kind) in enumerate((
             (["rp", "stop", "ended"], "timeout"),
             (["systemctl", "--user", "kill", "-s", "KILL", "rp-ended.scope"], "signal"),
-        ):
+        ), start=2):  # fmt: skip
             rig.run(["rp", "start", "ended"])
+            await_deaf(rig, "ended", run)
             rig.run(words)
             until(lambda: state(rig, "ended") == "exited", "it was not ended")
             assert why(rig, "ended")["Kind"] == kind, words
@@ -363,6 +377,8 @@ def test_why_of_one_whose_supervisor_was_killed(rig: Machine) -> None:
         supervisor = rig.run(["rp", "inspect", "-f", "{{.State.ConmonPid}}", "lost"]).stdout.strip()
         rig.run(["kill", "-KILL", supervisor])
         until(lambda: state(rig, "lost") == "exited", "its end is not noticed")
+        signalled = {"Result": "signal"}
+        until(lambda: show(rig, "rp-lost.service", "Result") == signalled, "nor by systemd")
         told = why(rig, "lost")
         assert told["Kind"] == "lost"
         assert "supervisor" in told["Cause"][0]
