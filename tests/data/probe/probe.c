@@ -366,8 +366,10 @@ static int call32(const long *a) { (void)a; return ENOSYS; }
 static int socketcall32(const long *a) { (void)a; return ENOSYS; }
 #endif
 
+enum { PATIENCE_S = 100, LAST_KNOWN = 480 };
+
 /* In a child, so that a call that kills, hangs or forks spoils nothing; -signal when it died. */
-static int in_child(int (*make)(const long *), const long *arguments)
+static int in_child(int (*make)(const long *), const long *arguments, unsigned limit_s)
 {
     int fds[2], status = 0, answer = 0;
     pid_t child;
@@ -375,7 +377,7 @@ static int in_child(int (*make)(const long *), const long *arguments)
     if (pipe2(fds, O_CLOEXEC) < 0 || (child = fork()) < 0)
         return errno;
     if (child == 0) {
-        alarm(2);
+        alarm(limit_s);
         answer = make(arguments);
         _exit(write(fds[1], &answer, sizeof answer) != sizeof answer);
     }
@@ -407,7 +409,7 @@ static void calls(char **specifications)
         for (word = strtok(word, ","); word && count < 7; word = strtok(NULL, ","))
             arguments[count++] = number_of(word);
         fflush(stdout);
-        number(*specifications, in_child(make, arguments));
+        number(*specifications, in_child(make, arguments, PATIENCE_S));
     }
     puts("}");
 }
@@ -434,7 +436,8 @@ static void sweep(long first, long last)
         call[0] = nr;
         snprintf(name, sizeof name, "%ld", nr);
         fflush(stdout);
-        number(name, in_child(call64, call));
+        /* select, poll and their like may wait for ever with such arguments; sync for the disk. */
+        number(name, in_child(call64, call, nr > LAST_KNOWN || nr == SYS_sync ? PATIENCE_S : 10));
     }
     puts("}");
 }
@@ -725,7 +728,7 @@ static int run(int argc, char **argv)
     } else if (!strcmp(word, "syscall") && argc > 2 && argc < 10) {
         for (int i = 2; i < argc; i++)
             call[i - 2] = number_of(argv[i]);
-        printf("%d\n", in_child(call64, call));
+        printf("%d\n", in_child(call64, call, PATIENCE_S));
     } else if (!strcmp(word, "calls")) {
         calls(argv + 2);
     } else if (!strcmp(word, "sweep") && argc == 4) {
