@@ -30,7 +30,7 @@ LIST = """find / -xdev \\( -path /proc -o -path /sys -o -path /dev \\) -prune -o
 DATA = "$HOME/.local/share/rootlesspy"
 
 
-def _sh(rig: Machine, script: str, *, check: bool = True, timeout: float = 60) -> str:
+def _sh(rig: Machine, script: str, *, check: bool = True, timeout: float = 120) -> str:
     done = rig.run(["sh", "-ec", script], check=check, timeout=timeout)
     return str(done.stdout)
 

@@ -35,7 +35,7 @@ mkfifo tree/fifo; printf 'x' > "$(printf 'tree/a\\n\\377b*')"; mkdir -m 700 tree
 LIST = "find . -printf '%p %y %m %T@ %n %l\\n' | sort | tr '\\377' F"
 
 
-def _sh(rig: Machine, script: str, *, check: bool = True, timeout: float = 60) -> str:
+def _sh(rig: Machine, script: str, *, check: bool = True, timeout: float = 120) -> str:
     done = rig.run(["sh", "-ec", script], check=check, timeout=timeout)
     return str(done.stdout)
 
