@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shlex
+import signal
 from typing import TYPE_CHECKING
 
 import pytest
@@ -165,7 +166,12 @@ def test_run_hands_the_request_to_the_engine(monkeypatch: pytest.MonkeyPatch) ->
     session = Session(Reporter(debug=True), {"HOME": "/h"})
     invocation = argv.parse(["--debug", "run", "-e", "HOME", "alpine", "ls"])
     assert invocation is not None
-    assert hot.execute(invocation, session) == 7
+    held = signal.pthread_sigmask(signal.SIG_BLOCK, ())
+    try:
+        assert hot.execute(invocation, session) == 7
+    finally:
+        # It blocks signals for the rest of its process, which is that of all tests here.
+        signal.pthread_sigmask(signal.SIG_SETMASK, held)
     assert seen == [RunRequest(image="alpine", command=("ls",), env=("HOME=/h",), debug=True)]
 
 
