@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 from namespace.imagepush import push
+from namespace.living import journaled
 from rig import ociimage
 from rig.ociimage import Entry, directory
 
@@ -105,6 +106,7 @@ def test_names_come_and_go(rig: Machine, alpine: str) -> None:
     assert "no name nosuch" in refused.stderr
     rig.run(["rp", "untag", alpine, "mine"])
     assert rig.run(["rp", "image", "exists", "mine"], check=False).returncode == 1
+    journaled(rig)
     told = rig.run(["rp", "events", "--since=5m", "--stream=false", "--filter=type=image"]).stdout
     for event in ("tag", "untag"):
         assert any(
