@@ -54,6 +54,9 @@ class Stream:
         if self._file_bytes is not None and count > available:
             self._at = self._end
             self.total += count - available
+            # No file system can seek as far as an archive may say.
+            if count - available > self._file_bytes:
+                raise _truncated()
             if os.lseek(self._fd, count - available, os.SEEK_CUR) > self._file_bytes:
                 raise _truncated()
             return

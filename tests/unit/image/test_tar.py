@@ -255,6 +255,17 @@ def test_refused(data: bytes) -> None:
         read(tm.archive(data))
 
 
+@pytest.mark.parametrize("size", [1 << 12, 1 << 45, 1 << 56, (1 << 63) - 1])
+def test_what_is_passed_over_ends_in_the_archive(size: int) -> None:
+    with tempfile.TemporaryFile() as source:
+        source.write(tm.archive(tm.header(fields={(124, 12): tm.base256(size, 12)})))
+        source.seek(0)
+        reader = TarReader(Stream(source.fileno()))
+        assert reader.next() is not None
+        with pytest.raises(ImageError, match="truncated"):
+            reader.next()
+
+
 @pytest.mark.parametrize(
     "data",
     [
