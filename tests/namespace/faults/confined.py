@@ -18,9 +18,9 @@ from typing import Any
 from namespace.faults import contract
 
 _TRACE = "/run/confined.trace"
-# Only what is the same in each container of one command line.
+# Only what is the same in each container of one command line: not SigQ, how many signals wait.
 _LOOK = """
-grep -E "^(Cap|NoNew|Seccomp|Groups|Uid|Gid|Sig)" /proc/self/status; cat /proc/self/limits
+grep -E "^(Cap|NoNew|Seccomp|Groups|Uid|Gid|Sig[^Q])" /proc/self/status; cat /proc/self/limits
 cut -d" " -f4-6 /proc/self/mountinfo; cat /proc/self/uid_map /proc/self/gid_map
 hostname; id; cat /proc/self/oom_score_adj; umask; pwd; env | sort
 ls /proc/self/fd | wc -l; ls -ld / /etc /tmp /dev/* /proc/keys /proc/kcore | cut -c1-33
