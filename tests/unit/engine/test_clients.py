@@ -217,15 +217,19 @@ def test_a_signal_of_an_exec_client_is_its_session_s(bench: Bench) -> None:
 
 def test_connections_are_accepted_as_they_come(bench: Bench, tmp_path: Any) -> None:
     listener = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-    listener.bind(os.fspath(tmp_path / "control"))
+    # A path that fits into an address, wherever temporary files are.
+    directory = os.open(tmp_path, os.O_PATH)
+    address = f"/proc/self/fd/{directory}/control"
+    listener.bind(address)
     listener.listen()
     bench.clients.listen(listener)
     for _ in range(3):
         end = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        end.connect(os.fspath(tmp_path / "control"))
+        end.connect(address)
         bench.ends.append(end)
         bench.turn()
         bench.ask(end, "watch")
         assert told(end)[0] == "started"
     bench.turns.forget(listener.fileno())
     listener.close()
+    os.close(directory)

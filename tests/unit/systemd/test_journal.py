@@ -23,17 +23,25 @@ FIELDS = st.dictionaries(st.text("ABC_", min_size=1, max_size=4), st.binary(max_
 
 
 @pytest.fixture
-def daemon(tmp_path: Path) -> Iterator[socket.socket]:
+def address(tmp_path: Path) -> Iterator[str]:
+    """Return where the socket is, by a path that fits into an address."""
+    fd = os.open(tmp_path, os.O_PATH)
+    yield f"/proc/self/fd/{fd}/socket"
+    os.close(fd)
+
+
+@pytest.fixture
+def daemon(address: str) -> Iterator[socket.socket]:
     """Return the socket that the records arrive at."""
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as end:
-        end.bind(str(tmp_path / "socket"))
+        end.bind(address)
         end.setblocking(False)
         yield end
 
 
 @pytest.fixture
-def connection(tmp_path: Path) -> Iterator[Journal]:
-    made = Journal(str(tmp_path / "socket"))
+def connection(address: str) -> Iterator[Journal]:
+    made = Journal(address)
     yield made
     made.close()
 
@@ -134,16 +142,15 @@ def test_large_messages_that_nobody_has_received_are_few(
     del daemon
 
 
-def test_a_journal_that_restarts_is_found_again(tmp_path: Path) -> None:
-    path = str(tmp_path / "socket")
-    connection = Journal(path)
+def test_a_journal_that_restarts_is_found_again(address: str) -> None:
+    connection = Journal(address)
     assert not connection.send(b"", b"nobody is there")
     for _ in range(2):
         with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as daemon:
-            daemon.bind(path)
+            daemon.bind(address)
             assert connection.send(b"", b"here")
             assert receive(daemon).endswith(b"here\n")
-        os.unlink(path)
+        os.unlink(address)
     assert not connection.send(b"", b"gone again")
     connection.wait(0)
     connection.close()

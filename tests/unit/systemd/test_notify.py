@@ -157,8 +157,8 @@ def test_long_paths_work(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("abstract", [True, False])
 def test_notifier_sends(tmp_path: Path, abstract: bool) -> None:
-    address = f"@rp-test-{os.getpid()}" if abstract else f"{tmp_path}/socket"
-    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager:
+    with short(tmp_path) as directory, socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager:
+        address = f"@rp-test-{os.getpid()}" if abstract else f"{directory}/socket"
         manager.bind(address.replace("@", "\0") if abstract else address)
         assert Notifier(address).send("READY=1", "STATUS=é")
         assert manager.recv(100) == "READY=1\nSTATUS=é".encode()
