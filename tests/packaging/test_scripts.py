@@ -54,7 +54,7 @@ def test_with_a_terminal_it_is_a_shell_in_the_container() -> None:
         terminal.send("hostname; id -u; stty size\r")
         terminal.expect(r"0\r\n24 80")
         terminal.send("exit 7\r")
-        assert terminal.wait(timeout=60) == 7
+        assert terminal.wait(timeout=300) == 7
 
 
 def test_with_a_user_manager_it_runs_directly(rig: Machine) -> None:
@@ -80,6 +80,6 @@ def test_with_a_user_manager_it_runs_directly(rig: Machine) -> None:
 
 def test_interrupted_it_cleans_up() -> None:
     with Terminal([TRY]) as terminal:
-        terminal.expect("making one in namespaces", timeout=60)
+        terminal.expect("making one in namespaces", timeout=300)
         terminal.send("\x03")
-        assert terminal.wait(timeout=60) == 130
+        assert terminal.wait(timeout=300) == 130

@@ -22,8 +22,8 @@ from rig.location import RigError
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-_READY_LIMIT_S = 400.0
-_SAVE_LIMIT_S = 120.0
+_READY_LIMIT_S = 1200.0
+_SAVE_LIMIT_S = 400.0
 # qcow2 refers to its backing files by absolute name.
 _KERNEL_ARGUMENTS = (
     "root=/dev/vda rw console=ttyS0 quiet net.ifnames=0 mitigations=off panic=-1 "
@@ -54,7 +54,12 @@ class Qemu:
         self.disk = directory / "disk.qcow2"
         form = "qcow2" if backing.suffix == ".qcow2" else "raw"
         create_overlay(backing, form, self.disk)
-        self.port = _free_port()
+        # Bound for as long as the machine runs: nobody else is given its port meanwhile, and QEMU
+        # listens on it all the same, as both may share an address (SO_REUSEADDR).
+        self._reserved = socket.socket()
+        self._reserved.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        self._reserved.bind(("127.0.0.1", 0))
+        self.port = int(self._reserved.getsockname()[1])
         self._process = self._start(kernel, state)
         try:
             self._monitor = self._connect()
@@ -84,7 +89,7 @@ class Qemu:
         )
         return ["python3", "-I", "-S", wire.__file__, "run", json.dumps([self.port, command])]
 
-    def root(self, script: str, *, data: bytes = b"", timeout_s: float = 120) -> str:
+    def root(self, script: str, *, data: bytes = b"", timeout_s: float = 400) -> str:
         """Run a shell script as root inside and return its output; raise RigError when it fails."""
         environment = {"HOME": "/root", "PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "LANG": "C.UTF-8"}
         argv = self.argv(["sh", "-c", script], 0, environment, in_session=False)
@@ -151,10 +156,11 @@ class Qemu:
             # Ended in order where it answers: the disk of a saved state must be complete.
             try:
                 self._command("quit")
-                self._process.wait(timeout=10)
+                self._process.wait(timeout=120)
             except (OSError, RigError, AttributeError, subprocess.TimeoutExpired):
                 self._process.kill()
         self._process.wait()
+        self._reserved.close()
         if hasattr(self, "_monitor"):
             self._monitor.close()
 
@@ -183,7 +189,7 @@ class Qemu:
 
     def _connect(self) -> socket.socket:
         path = self.directory / "monitor"
-        limit_s = time.monotonic() + 30
+        limit_s = time.monotonic() + 120
         monitor = socket.socket(socket.AF_UNIX)
         monitor.settimeout(60)
         while True:
@@ -274,8 +280,3 @@ def _acceleration() -> str:
     if flags & {"vmx", "svm"} and os.access("/dev/kvm", os.R_OK | os.W_OK):
         return "kvm"
     return "tcg,thread=multi"
-
-
-def _free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        return int(listener.getsockname()[1])

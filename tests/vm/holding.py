@@ -17,12 +17,15 @@ APP_SLICE = "/sys/fs/cgroup/user.slice/user-1000.slice/user@1000.service/app.sli
 # Limits need no network, and every second counts twice here.
 RUN = ("rp", "run", "--rm", "--network", "none")
 # Generous: the machine is emulated and may be slow.
-RUN_LIMIT_S = 180
+RUN_LIMIT_S = 400
 
 
 def pull(machine: VirtualMachine) -> None:
     """Have alpine in the machine's store."""
     if "alpine" not in machine.images:
+        # systemd has started the registry, but does not know when it is ready.
+        answers = "until : </dev/tcp/127.0.0.1/5000; do sleep 0.2; done"
+        machine.run(["bash", "-c", answers], timeout=RUN_LIMIT_S)
         machine.run(["rp", "pull", "--quiet", "alpine"], timeout=RUN_LIMIT_S)
         machine.images.add("alpine")
 

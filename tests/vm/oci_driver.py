@@ -151,8 +151,18 @@ def drive(runtime: str, mode: str, own: str) -> dict[str, Any]:
             seen.update(drive_further(command, name, pid))
     finally:
         run(*command, "delete", "--force", name, check=False)
-    seen["left"] = os.path.exists(f"/proc/{pid}")
+    seen["left"] = not goes(pid)
     return seen
+
+
+def goes(pid: int) -> bool:
+    """Wait until a process is gone: a dead one is there until its parent has asked."""
+    limit_s = time.monotonic() + 60
+    while os.path.exists(f"/proc/{pid}"):
+        if time.monotonic() > limit_s:
+            return False
+        time.sleep(0.05)
+    return True
 
 
 def drive_further(command: list[str], name: str, pid: int) -> dict[str, Any]:
@@ -205,7 +215,7 @@ def refused(own: str) -> list[object]:
 def main(mode: str, *runtimes: str) -> None:
     # Its traceback says where it waited in vain.
     signal.signal(signal.SIGALRM, lambda *_: sys.exit("".join(traceback.format_stack())))
-    signal.alarm(600)
+    signal.alarm(1800)
     os.makedirs(HOME, exist_ok=True)
     own = move_aside() if mode == "files" else ""
     seen: dict[str, Any] = {each: drive(each, mode, own) for each in runtimes}

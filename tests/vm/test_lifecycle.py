@@ -10,6 +10,8 @@ import pytest
 from vm.holding import RUN_LIMIT_S, cgroup_file, pull
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from rig.vm import VirtualMachine
 
 EATER = 'BEGIN { while (1) { n += 10; a[n] = sprintf("%10485760s", ""); print n; fflush() } }'
@@ -37,9 +39,20 @@ def ended(machine: VirtualMachine, name: str) -> dict[str, Any]:
     return dict(json.loads(machine.run(["sh", "-c", f"cat ~/{path}"]).stdout))
 
 
-def used_us(machine: VirtualMachine, name: str) -> int:
+def cpu(machine: VirtualMachine, name: str) -> dict[str, int]:
     lines = cgroup_file(machine, name, "cpu.stat").splitlines()
-    return int(dict(line.split() for line in lines)["usage_usec"])
+    return {key: int(number) for key, number in map(str.split, lines)}
+
+
+def used_us(machine: VirtualMachine, name: str) -> int:
+    return cpu(machine, name)["usage_usec"]
+
+
+def until(condition: Callable[[], bool], what: str) -> None:
+    limit_s = time.monotonic() + RUN_LIMIT_S
+    while not condition():
+        assert time.monotonic() < limit_s, what
+        time.sleep(0.5)
 
 
 def test_a_paused_container_uses_no_cpu(vm: VirtualMachine) -> None:
@@ -50,8 +63,7 @@ def test_a_paused_container_uses_no_cpu(vm: VirtualMachine) -> None:
     time.sleep(2)
     assert used_us(vm, "busy") == before
     rp(vm, "unpause", "busy")
-    time.sleep(2)
-    assert used_us(vm, "busy") > before
+    until(lambda: used_us(vm, "busy") > before, "it does not go on")
     rp(vm, "rm", "-f", "busy")
 
 
@@ -64,7 +76,8 @@ def test_a_detached_container_that_eats_too_much(vm: VirtualMachine) -> None:
     end = ended(vm, "eater")
     assert end["oom_killed"]
     assert "out of memory" in end["error"]
-    assert 45 << 20 < end["usage"]["memory_peak_bytes"] <= 50 << 20
+    # What a dying process takes is charged beyond the limit.
+    assert 45 << 20 < end["usage"]["memory_peak_bytes"] <= 51 << 20
     assert end["usage"]["oom_kills"] >= 1
     assert "memory" in rp(vm, "why", "eater").lower()
     rp(vm, "rm", "eater")
@@ -73,10 +86,7 @@ def test_a_detached_container_that_eats_too_much(vm: VirtualMachine) -> None:
 def test_a_restart_policy_after_out_of_memory(vm: VirtualMachine) -> None:
     started(vm, "again", "--memory=30m", "--restart=on-failure:1", "alpine", "awk", EATER)
     argv = ["systemctl", "--user", "is-failed", "rp-again.service"]
-    limit_s = time.monotonic() + RUN_LIMIT_S
-    while vm.run(argv, check=False).returncode != 0:
-        assert time.monotonic() < limit_s, "it is started again and again"
-        time.sleep(0.5)
+    until(lambda: vm.run(argv, check=False).returncode == 0, "it is started again and again")
     # Each run begins with its first 10 MiB.
     assert rp(vm, "logs", "again").splitlines().count("10") == 2
     rp(vm, "rm", "again")
@@ -84,8 +94,10 @@ def test_a_restart_policy_after_out_of_memory(vm: VirtualMachine) -> None:
 
 def test_stop_of_a_limited_one_keeps_its_figures(vm: VirtualMachine) -> None:
     limits = ("--memory=64m", "--cpus=0.5", "--pids-limit=20")
-    started(vm, "held", *limits, "alpine", "sh", "-c", f"trap 'exit 4' TERM; {BUSY}")
-    time.sleep(2)
+    script = f"trap 'exit 4' TERM; echo ready; {BUSY}"
+    started(vm, "held", *limits, "alpine", "sh", "-c", script)
+    until(lambda: rp(vm, "logs", "held") == "ready", "it does not begin")
+    until(lambda: cpu(vm, "held")["throttled_usec"] > 0 and used_us(vm, "held") > 100_000, "idle")
     rp(vm, "stop", "held")
     end = ended(vm, "held")
     assert (end["exit_code"], end["reason"]) == (4, "stop")
@@ -99,9 +111,8 @@ def test_exec_counts_against_the_limits(vm: VirtualMachine) -> None:
     done = vm.run(["rp", "exec", "shared", "awk", EATER], check=False, timeout=RUN_LIMIT_S)
     assert done.returncode == 137
     assert rp(vm, "inspect", "--format", "{{.State.Status}}", "shared") == "running"
-    many = vm.run(
-        ["rp", "exec", "shared", "sh", "-c", "for n in $(seq 40); do sleep 5 & done"],
-        check=False, timeout=RUN_LIMIT_S,
-    )  # fmt: skip
+    script = "for n in $(seq 40); do sleep 1000 </dev/null >/dev/null 2>&1 & done"
+    argv = ["rp", "exec", "shared", "sh", "-c", script]
+    many = vm.run(argv, check=False, timeout=RUN_LIMIT_S)
     assert "fork" in many.stderr
     rp(vm, "rm", "-f", "shared")

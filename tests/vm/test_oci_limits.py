@@ -32,7 +32,7 @@ MADE = {
 def driven(machine: VirtualMachine, mode: str) -> dict[str, Any]:
     """Run the driver with crun and rp-oci; return what it saw."""
     words = [*(SCOPE if mode == "files" else ()), "python3", "-", mode, "crun", "rp-oci"]
-    seen: dict[str, Any] = json.loads(machine.run(words, input=DRIVER, timeout=900).stdout)
+    seen: dict[str, Any] = json.loads(machine.run(words, input=DRIVER, timeout=2000).stdout)
     return seen
 
 

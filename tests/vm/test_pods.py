@@ -71,6 +71,15 @@ def counted(machine: VirtualMachine, file: str) -> dict[str, int]:
     }
 
 
+def cpu_usage(machine: VirtualMachine) -> tuple[float, float]:
+    """Return the CPU time that the slice has used, and when: seconds, by the machine's clock."""
+    group = shown(machine, SLICE, "ControlGroup")["ControlGroup"]
+    argv = ["cat", f"/sys/fs/cgroup{group}/cpu.stat", "/proc/uptime"]
+    lines = machine.run(argv).stdout.splitlines()
+    used_us = int(dict(line.split() for line in lines)["usage_usec"])
+    return used_us / 1e6, float(lines[-1].split()[0])
+
+
 @pytest.fixture(scope="module", autouse=True)
 def before(vm: VirtualMachine) -> Iterator[int]:
     """Have a pod with limits and two members; return the shared memory that was used before."""
@@ -123,12 +132,13 @@ def test_members_that_go_over_the_memory_together(vm: VirtualMachine) -> None:
 def test_half_a_cpu_is_for_all_of_them(vm: VirtualMachine) -> None:
     for name in ("one", "two"):
         rp(vm, "exec", "-d", name, "sh", "-c", "exec timeout 600 sh -c 'while :; do :; done'")
-    first, began = counted(vm, "cpu.stat")["usage_usec"], time.monotonic()
+    first_s, began_s = cpu_usage(vm)
     time.sleep(10)
-    used_us, elapsed_s = counted(vm, "cpu.stat")["usage_usec"] - first, time.monotonic() - began
+    used_s, now_s = cpu_usage(vm)
     for name in ("one", "two"):
         rp(vm, "exec", name, "pkill", "timeout")
-    assert 0.2 < used_us / 1e6 / elapsed_s < 0.7
+    # Less where the machine that emulates this one has no time for it.
+    assert 0.1 < (used_s - first_s) / (now_s - began_s) < 0.7
     assert counted(vm, "cpu.stat")["nr_throttled"] > 0
 
 

@@ -19,12 +19,12 @@ if TYPE_CHECKING:
     from rig.machine import Completed
     from rig.vm import VirtualMachine
 
-pytestmark = pytest.mark.limit(600)
+pytestmark = pytest.mark.limit(3000)
 
 LOGIN = "rig-ready.service"
 MIB = 1 << 20
 # Says that it was asked to end, where it can be read afterwards.
-POLITE = "trap 'echo asked >/asked; exit 0' TERM; while :; do sleep 0.1; done"
+POLITE = "trap 'echo asked >/asked; exit 0' TERM; echo ready; while :; do sleep 0.1; done"
 
 
 @pytest.fixture(autouse=True, scope="module")
@@ -63,6 +63,14 @@ def running(machine: VirtualMachine, argv: str) -> int:
     """Count the processes with this command line."""
     done = machine.root(["pgrep", "-x", "-c", "-f", argv], check=False)
     return int(done.stdout)
+
+
+def runs_once(machine: VirtualMachine, argv: str) -> None:
+    """Wait until there is exactly one process with this command line.
+
+    What is recorded as running becomes its command a moment later.
+    """
+    until(lambda: running(machine, argv) == 1, f"one {argv}")
 
 
 def log_out(machine: VirtualMachine) -> None:
@@ -126,6 +134,7 @@ def test_cpus_without_their_controller_are_held_by_affinity(vm: VirtualMachine) 
 @pytest.mark.row("U3", "stopped politely without linger, and that was said")
 def test_logout_with_linger_and_without(vm: VirtualMachine) -> None:
     start(vm, "polite", "alpine", "sh", "-c", POLITE)
+    until(lambda: rp(vm, "logs", "polite").stdout == "ready\n", "it is polite")
     pid = inspect(vm, "polite", "{{.State.Pid}}")
     log_out(vm)
     log_in(vm)
@@ -142,7 +151,7 @@ def test_logout_with_linger_and_without(vm: VirtualMachine) -> None:
     log_in(vm)
     vm.root(["loginctl", "enable-linger", recipe.ALICE.name])
     wait_until_up(vm, "starts")
-    assert running(vm, "sleep 1003") == 1
+    runs_once(vm, "sleep 1003")
     assert inspect(vm, "polite", "{{.State.Status}} {{.State.ExitCode}}") == "exited 0"
     assert reason(vm, "polite") == "shutdown"
 
@@ -157,7 +166,7 @@ def test_enabled_containers_are_back_once_with_a_killed_manager(vm: VirtualMachi
     until(lambda: manager_is_gone(vm), "the user manager ends")
     log_in(vm)
     wait_until_up(vm, "kept")
-    assert running(vm, "sleep 1004") == 1
+    runs_once(vm, "sleep 1004")
     assert running(vm, "sleep 1005") == 0
     assert inspect(vm, "other", "{{.State.Status}}") == "exited"
 
@@ -167,9 +176,10 @@ def test_enabled_containers_are_back_once_after_a_reboot(vm: VirtualMachine) -> 
     start(vm, "kept", "--restart", "always", "alpine", "sleep", "1006")
     rp(vm, "enable", "kept")
     start(vm, "polite", "--restart", "always", "alpine", "sh", "-c", POLITE)
+    until(lambda: rp(vm, "logs", "polite").stdout == "ready\n", "it is polite")
     vm.reboot()
     wait_until_up(vm, "kept")
-    assert running(vm, "sleep 1006") == 1
+    runs_once(vm, "sleep 1006")
     # Not enabled: a restart policy is of the unit, and that was transient.
     assert inspect(vm, "polite", "{{.State.Status}} {{.State.ExitCode}}") == "exited 0"
     assert reason(vm, "polite") == "shutdown"

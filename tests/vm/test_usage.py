@@ -57,7 +57,10 @@ def usage(machine: VirtualMachine, name: str) -> dict[str, Any]:
 
 def test_a_running_container_is_measured(held: VirtualMachine) -> None:
     limit_s = time.monotonic() + RUN_LIMIT_S
-    while not usage(held, "held")["CPUThrottledUSec"] or not numbers(held, "held")["BlockOutput"]:
+    while (
+        not usage(held, "held")["CPUThrottledUSec"]
+        or (numbers(held, "held")["BlockOutput"] or 0) < 2 * MIB
+    ):
         assert time.monotonic() < limit_s, "it is not throttled, or writes nothing"
         time.sleep(1)
     found = numbers(held, "held")
