@@ -229,7 +229,8 @@ def test_a_clock_that_stands_in_the_past(monkeypatch: pytest.MonkeyPatch) -> Non
 
 def test_a_runtime_directory_that_others_may_enter(home: Machine) -> None:
     directory = home.runtime_dir or ""
-    os.mkdir(directory, 0o755)
+    os.mkdir(directory)
+    os.chmod(directory, 0o755)
     found = doctor_session.session(home, {})
     assert (found.status, found.own) == (WARNING, "private-runtime")
     assert doctor_fix.REPAIRS[found.own](home)
