@@ -209,6 +209,9 @@ class Terminal:
             try:
                 # Before the command can ask for it.
                 _set_size(0, 24, 80)
+                # As a login has it: what is started with & in a script ignores Ctrl-C.
+                for number in (signal.SIGINT, signal.SIGQUIT, signal.SIGPIPE):
+                    signal.signal(number, signal.SIG_DFL)
                 os.execvp(argv[0], list(argv))
             finally:
                 os._exit(127)
