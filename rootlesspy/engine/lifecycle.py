@@ -193,6 +193,11 @@ def wait(paths: Paths, text: str) -> int:
     found = get(paths, text)
     directory = paths.container(found.record.id)
     end = control.connect(paths, found.record.id)
+    while end is None and found.state == "running":
+        # Who listens no more has its end still to record.
+        record.wait_unlocked(directory, _POLL_S)
+        found = get(paths, text)
+        end = control.connect(paths, found.record.id)
     if end is not None:
         try:
             control.tell(end, "watch")

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from rootlesspy.systemd.bus import Property
 
 PAYLOAD = "payload"
+_ABOVE = "memory.events of the slice"
 _USUAL_MOUNT = "/sys/fs/cgroup"
 # A path of each v1 hierarchy may stand before it.
 _LINES_BYTES = 1 << 16
@@ -178,7 +179,9 @@ class Meter:
 
     systemd removes the cgroup as soon as its last process is gone, which races with whoever wants
     to know how it ended.  So the files are opened early, and the supervisor polls fileno() for
-    POLLPRI: the kernel counts an OOM kill, and wakes the poller, before the victim dies.
+    POLLPRI: the kernel counts an OOM kill, and wakes the poller, before the victim dies.  Unless it
+    has woken it less than 10 ms before: the count of the slice above, which stays, tells what was
+    missed then.
     """
 
     def __init__(self, directory: str) -> None:
@@ -187,6 +190,11 @@ class Meter:
             for name in ("memory.events", "memory.peak", "cpu.stat", "pids.peak", "io.stat")
             if (fd := _open(f"{directory}/{name}")) is not None
         }
+        if "memory.events" in self._fds:
+            above_fd = _open(f"{os.path.dirname(directory)}/memory.events")
+            if above_fd is not None:
+                self._fds[_ABOVE] = above_fd
+        self._oom_kills_above = 0
         payload_fd = _open(f"{directory}/{PAYLOAD}")
         self.payload_fd = -1 if payload_fd is None else payload_fd
         """For clone3's CLONE_INTO_CGROUP; -1 where the scope is not divided."""
@@ -206,7 +214,7 @@ class Meter:
             memory_peak_bytes=_first_number(self._text("memory.peak")),
             cpu_usage_us=_keyed_number(cpu, "usage_usec"),
             pids_peak=_first_number(self._text("pids.peak")),
-            oom_kills=_keyed_number(self._text("memory.events"), "oom_kill"),
+            oom_kills=self._oom_kills(),
             cpu_throttled_us=_keyed_number(cpu, "throttled_usec"),
             io_read_bytes=_device_total(io, "rbytes="),
             io_write_bytes=_device_total(io, "wbytes="),
@@ -224,6 +232,17 @@ class Meter:
         if self.payload_fd >= 0:
             os.close(self.payload_fd)
             self.payload_fd = -1
+
+    def _oom_kills(self) -> int | None:
+        """Return how many processes were killed for want of memory; None where nobody counts."""
+        # Before its own: what is counted in between is in this one's difference to the next.
+        above = _keyed_number(self._text(_ABOVE), "oom_kill") or 0
+        found, known = _keyed_number(self._text("memory.events"), "oom_kill"), self.usage.oom_kills
+        if found is None:
+            # Gone, and one of those that the slice has counted since was its last.
+            return None if known is None else known + max(0, above - self._oom_kills_above)
+        self._oom_kills_above = max(above, self._oom_kills_above + found - (known or 0))
+        return found
 
     def _text(self, name: str) -> str:
         fd = self._fds.get(name)

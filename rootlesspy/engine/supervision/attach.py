@@ -11,7 +11,7 @@ import errno
 import os
 import select
 
-from rootlesspy.engine.supervision import control, tty
+from rootlesspy.engine.supervision import cancel, control, tty
 from rootlesspy.engine.supervision.cancel import CancelledError
 from rootlesspy.errors import Error
 from rootlesspy.light_modules import signal, socket
@@ -208,7 +208,7 @@ class Client:
 
     def _end_start(self, number: int) -> None:
         """Obey a signal that came before it is known to run.  Raises CancelledError."""
-        passed_on = self._forwards and self._supervisor_pid
+        passed_on = self._forwards and self._supervisor_pid and number in cancel.SIGNALS
         if not (passed_on or self._early):
             # It may run already: that it does is told after its first words.  A second signal ends
             # the start.

@@ -380,12 +380,15 @@ class _Supervision:
                 self._signal(signal.SIGINT)
 
     def _kill(self) -> None:
+        self._read_meter()
         try:
             signal.pidfd_send_signal(self._running.init.pidfd, signal.SIGKILL)
         except ProcessLookupError:
             return
 
     def _signal(self, number: int) -> None:
+        # Now: after its end systemd may be faster.
+        self._read_meter()
         init = self._running.init
         if payload_signal.send(init.pid, init.pidfd, number):
             self._emulated = number

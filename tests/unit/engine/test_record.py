@@ -6,6 +6,7 @@ import json
 import os
 import resource
 import tempfile
+import threading
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
@@ -14,7 +15,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from rootlesspy import paths as paths_module
-from rootlesspy.engine import names, record, statefile
+from rootlesspy.engine import lifecycle, names, record, statefile
 from rootlesspy.errors import Conflict, Error, NotFound, UsageError
 
 if TYPE_CHECKING:
@@ -96,6 +97,25 @@ def test_states_follow_the_files_and_the_lock(paths: Paths) -> None:
     assert found is not None
     assert found.exit == ended
     assert found.record == made
+
+
+def test_who_waits_for_one_that_listens_no_more_is_told_its_end(paths: Paths) -> None:
+    """As between a supervisor's last turn and its record of the end."""
+    made = _record()
+    lock = record.create(paths, made, durable=False)
+    directory = paths.container(made.id)
+    record.write_live_state(directory, record.LiveState(1, 2, 3, 4, "boot", 6.0, 0, 0))
+
+    ended = record.ExitRecord(7, 9.0, 6.0, oom_killed=False, error="")
+
+    def end() -> None:
+        record.write_exit_record(directory, ended, durable=True)
+        os.close(lock)
+
+    later = threading.Timer(0.3, end)
+    later.start()
+    assert lifecycle.wait(paths, "web") == 7
+    later.join()
 
 
 @pytest.mark.row("D1", "shown as damaged, for a cut at every byte")
