@@ -9,6 +9,8 @@
 
 Whoever makes or supervises a container holds flock(2) on its directory, for as long as it lives:
 the kernel releases it on death, so a free lock proves that nobody is there.
+
+Records and locks are one file: every start needs both, and another module costs it 0.1 ms.
 """
 
 from __future__ import annotations
@@ -365,12 +367,9 @@ def is_locked(directory: str) -> bool:
     except FileNotFoundError:
         return False
     try:
-        fcntl.flock(fd, fcntl.LOCK_SH | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return True
+        return not _flocked(fd, fcntl.LOCK_SH)
     finally:
         os.close(fd)
-    return False
 
 
 def wait_unlocked(directory: str, timeout_s: float) -> bool:
