@@ -286,12 +286,9 @@ def test_r11_a_reader_that_leaves_early(rig: Machine, alpine: str, leaves_nothin
 def test_a_signal_ends_a_payload_that_does_not_handle_it(
     rig: Machine, alpine: str, leaves_nothing: None, number: int, code: int
 ) -> None:
-    # Before it runs a signal is for rp, which then ends by another one.
-    script = "echo ready; exec sleep 600"
-    running = rig.popen(["rp", "run", "--rm", alpine, "sh", "-c", script], stdout=-1, text=True)
-    with running:
-        assert running.stdout is not None
-        assert running.stdout.readline() == "ready\n"
+    with rig.popen(["rp", "run", "--rm", alpine, "sleep", "617"]) as running:
+        # It alone has these words; a shell before it would catch SIGINT, and lose it in its exec.
+        rig.run(["sh", "-c", "until pgrep -fx 'sleep 617' >/dev/null; do sleep 0.05; done"])
         running.send_signal(number)
         assert running.wait(120) in (code, code - 128 - 128, -number)
 
