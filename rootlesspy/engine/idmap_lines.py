@@ -62,13 +62,7 @@ def texts(found: Mappings, own: Mappings) -> list[str]:
             pieces += _of_host(line, own, "")
         except UsageError:
             written.append(f"{each.container_id}:@{each.host_id}:{each.size}")
-    joined: list[IdMapping] = []
-    for piece in pieces:
-        if joined and _continues(joined[-1], piece):
-            joined[-1] = joined[-1]._replace(size=joined[-1].size + piece.size)
-        else:
-            joined.append(piece)
-    return [f"{each.container_id}:{each.host_id}:{each.size}" for each in joined] + written
+    return [f"{e.container_id}:{e.host_id}:{e.size}" for e in _joined(pieces)] + written
 
 
 def laid_out(
@@ -87,17 +81,7 @@ def laid_out(
     pieces = _taken(left, count)
     if pieces is None:
         return None
-    found = list(kept)
-    for start, end in wanted:
-        while start < end:
-            first, last = pieces[0]
-            amount = min(end - start, last - first)
-            found.append(IdMapping(start, first, amount))
-            start += amount
-            pieces[0] = (first + amount, last)
-            if first + amount == last:
-                pieces.pop(0)
-    return checked(found, option)
+    return checked(kept + _paired(wanted, pieces), option)
 
 
 def spans(ranges: Ranges) -> list[Span]:
@@ -124,15 +108,11 @@ def checked(found: Iterable[IdMapping], option: str) -> Mappings:
     Raises UsageError for what the kernel would refuse with EINVAL alone: overlaps, too many lines;
     and for a map without id 0, as which rp prepares the container.
     """
-    lines: list[IdMapping] = []
-    for each in sorted(found):
-        last = lines[-1] if lines else None
-        if last is not None and each.container_id < last.container_id + last.size:
-            raise UsageError(f"{option}: id {each.container_id} of the container is mapped twice")
-        if last is not None and _continues(last, each):
-            lines[-1] = last._replace(size=last.size + each.size)
-        else:
-            lines.append(each)
+    ordered = sorted(found)
+    for one, other in zip(ordered, ordered[1:], strict=False):  # noqa: RUF007 no itertools
+        if other.container_id < one.container_id + one.size:
+            raise UsageError(f"{option}: id {other.container_id} of the container is mapped twice")
+    lines = _joined(ordered)
     by_host = sorted(lines, key=lambda line: line.host_id)
     for one, other in zip(by_host, by_host[1:], strict=False):  # noqa: RUF007 no itertools
         if other.host_id < one.host_id + one.size:
@@ -157,42 +137,43 @@ def _plain(line: MapLine) -> IdMapping:
 
 def _of_host(line: MapLine, own: Mappings, option: str) -> list[IdMapping]:
     """Return a line of host ids as lines of ids in order."""
-    found = []
-    done = 0
-    while done < line.size:
-        host_id = line.from_id + done
-        within = next((e for e in own if e.host_id <= host_id < e.host_id + e.size), None)
-        if within is None:
-            raise UsageError(
-                f"{option}: id {host_id} of the host is not yours",
-                hint=f"yours are {os.getuid()} and those of your lines in /etc/subuid",
-            )
-        offset = host_id - within.host_id
-        amount = min(line.size - done, within.size - offset)
-        found.append(IdMapping(line.container_id + done, within.container_id + offset, amount))
-        done += amount
+    inverse = [IdMapping(each.host_id, each.container_id, each.size) for each in own]
+    found, missing = _through(_plain(line), inverse)
+    if missing is not None:
+        raise UsageError(
+            f"{option}: id {missing} of the host is not yours",
+            hint=f"yours are {os.getuid()} and those of your lines in /etc/subuid",
+        )
     return found
 
 
 def _to_host(piece: IdMapping, own: Mappings, option: str) -> list[IdMapping]:
     """Return a line of ids in order as lines of host ids."""
-    found = []
+    found, missing = _through(piece, own)
+    if missing is not None:
+        count = sum(each.size for each in own)
+        raise UsageError(
+            f"{option}: you have no id number {missing}, but 0 (yourself) to {count - 1}",
+            hint="more subordinate ids, as root: usermod --add-subuids FIRST-LAST "
+            f"--add-subgids FIRST-LAST {idmap.user_name()}",
+        )
+    return found
+
+
+def _through(piece: IdMapping, own: Sequence[IdMapping]) -> tuple[list[IdMapping], int | None]:
+    """Return a line whose ids are mapped once more by own, and the first that own does not have."""
+    found: list[IdMapping] = []
     done = 0
     while done < piece.size:
         number = piece.host_id + done
         within = next((e for e in own if e.container_id <= number < e.container_id + e.size), None)
         if within is None:
-            count = sum(each.size for each in own)
-            raise UsageError(
-                f"{option}: you have no id number {number}, but 0 (yourself) to {count - 1}",
-                hint="more subordinate ids, as root: usermod --add-subuids FIRST-LAST "
-                f"--add-subgids FIRST-LAST {idmap.user_name()}",
-            )
+            return found, number
         offset = number - within.container_id
         amount = min(piece.size - done, within.size - offset)
         found.append(IdMapping(piece.container_id + done, within.host_id + offset, amount))
         done += amount
-    return found
+    return found, None
 
 
 def _without(line: IdMapping, new: IdMapping) -> list[IdMapping]:
@@ -214,17 +195,21 @@ def _rest(found: Sequence[IdMapping], own: Mappings) -> list[IdMapping]:
         [(each.host_id, each.host_id + each.size) for each in found],
     )
     inside = [(each.container_id, each.container_id + each.size) for each in found]
-    room = minus([(0, 2**32 - 1)], inside)
+    return _paired(minus([(0, 2**32 - 1)], inside), left)
+
+
+def _paired(inside: Sequence[Span], outside: Sequence[Span]) -> list[IdMapping]:
+    """Return lines from container ids to other ids, each in order, until either runs out."""
     lines = []
-    for start, end in left:
-        while start < end:
-            first, last = room[0]
-            amount = min(end - start, last - first)
-            lines.append(IdMapping(first, start, amount))
-            start += amount
-            room[0] = (first + amount, last)
-            if first + amount == last:
-                room.pop(0)
+    containers, others = list(inside), list(outside)
+    while containers and others:
+        (start, end), (first, last) = containers.pop(0), others.pop(0)
+        size = min(end - start, last - first)
+        lines.append(IdMapping(start, first, size))
+        if start + size < end:
+            containers.insert(0, (start + size, end))
+        if first + size < last:
+            others.insert(0, (first + size, last))
     return lines
 
 
@@ -243,8 +228,17 @@ def _taken(free: Sequence[Span], count: int) -> list[Span] | None:
     return None
 
 
-def _continues(last: IdMapping, each: IdMapping) -> bool:
-    return (
-        each.container_id == last.container_id + last.size
-        and each.host_id == last.host_id + last.size
-    )
+def _joined(lines: Iterable[IdMapping]) -> list[IdMapping]:
+    """Return lines with those made one that continue the line before them."""
+    joined: list[IdMapping] = []
+    for each in lines:
+        last = joined[-1] if joined else None
+        if (
+            last is not None
+            and each.container_id == last.container_id + last.size
+            and each.host_id == last.host_id + last.size
+        ):
+            joined[-1] = last._replace(size=last.size + each.size)
+        else:
+            joined.append(each)
+    return joined
