@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from rootlesspy.engine.networks import leases
-from rootlesspy.engine.networks import store as networks
+from rootlesspy.engine.networks import member_files
 from rootlesspy.engine.pods import store
 from rootlesspy.engine.supervision import etc_files, job
 from rootlesspy.errors import Error
@@ -23,17 +22,7 @@ def refresh(paths: Paths, pod: Pod) -> None:
     """
     request = driver.restore(pod.network)
     try:
-        selection = driver.select(request, (), now=False)
-        own: list[str] = []
-        servers: list[str] = []
-        for wanted in request.networks:
-            network = networks.load(paths, wanted.name)
-            lease = leases.load(paths, network.name, pod.id)
-            if lease is not None:
-                own += lease.plain_addresses()
-                servers += (each.gateway for each in network.subnets if network.dns)
-        addresses = selection.addresses._replace(networks=tuple(own), name_servers=tuple(servers))
-        selection = selection._replace(addresses=addresses)
+        selection = member_files.selected(paths, pod.id, request)
         known_as = pod.hostname, pod.name
         etc_files.refresh_pod(paths, pod.id, known_as, pod.resolver, selection)
         for each in store.members(paths, pod):
