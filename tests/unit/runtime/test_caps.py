@@ -4,45 +4,20 @@ from __future__ import annotations
 
 import ctypes
 import errno
-import json
 import os
 import sys
-import traceback
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
 
 import pytest
+from unit.runtime.child import in_child
 
 from rootlesspy.engine.inputs import capabilities
 from rootlesspy.errors import RuntimeFailure
 from rootlesspy.linux import process
 from rootlesspy.runtime import caps
 
-if TYPE_CHECKING:
-    from collections.abc import Callable
-
 DEFAULT = capabilities.DEFAULT
 CLONE_NEWUSER = 0x10000000
-
-
-def in_child(function: Callable[[], Any]) -> Any:
-    """Run the function in a forked child and return its JSON value; fail with its traceback."""
-    read_fd, write_fd = os.pipe()
-    pid = os.fork()
-    if pid == 0:
-        try:
-            answer = {"value": function()}
-        except BaseException:
-            answer = {"error": traceback.format_exc()}
-        os.write(write_fd, json.dumps(answer).encode())
-        os._exit(0)
-    os.close(write_fd)
-    with os.fdopen(read_fd) as stream:
-        answer = json.load(stream)
-    os.waitpid(pid, 0)
-    if "error" in answer:
-        pytest.fail(answer["error"])
-    return answer["value"]
 
 
 def enter_userns() -> None:

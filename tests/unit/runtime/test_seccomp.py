@@ -5,15 +5,14 @@ from __future__ import annotations
 import ctypes
 import errno
 import functools
-import json
 import mmap
 import os
 import sys
-import traceback
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from unit.runtime.child import in_child
 
 from rootlesspy import light_ctypes
 from rootlesspy.engine import seccomp_profile
@@ -42,28 +41,6 @@ def section(caps: tuple[str, ...] = capabilities.DEFAULT, machine: str = MACHINE
 
 
 # The kernel: a child under the filter
-
-
-def in_child(function: Callable[[], Any]) -> Any:
-    """Run the function in a forked child and return its JSON value; fail with its traceback."""
-    read_fd, write_fd = os.pipe()
-    pid = os.fork()
-    if pid == 0:
-        try:
-            answer = {"value": function()}
-        except BaseException:
-            answer = {"error": traceback.format_exc()}
-        os.write(write_fd, json.dumps(answer).encode())
-        os._exit(0)
-    os.close(write_fd)
-    with os.fdopen(read_fd) as stream:
-        text = stream.read()
-    status = os.waitpid(pid, 0)[1]
-    assert text, f"the child ended with wait status {status:#x}"
-    answer = json.loads(text)
-    if "error" in answer:
-        pytest.fail(answer["error"])
-    return answer["value"]
 
 
 @functools.cache
