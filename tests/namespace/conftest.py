@@ -42,6 +42,13 @@ def _fresh_start(rig: Machine) -> None:
     rig.root(["sh", "-c", _EMPTY])
 
 
+@pytest.fixture(scope="session")
+def needs_registry(rig: Machine) -> None:
+    """Skip, before anything is prepared, where there is no registry to push to."""
+    if not rig.has_root:
+        pytest.skip("needs the registry of the rig")
+
+
 @pytest.fixture(scope="module")
 def alpine(rig: Machine, _fresh_start: None) -> str:
     """Return the name of an image that is already pulled."""

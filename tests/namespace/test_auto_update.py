@@ -11,17 +11,13 @@ from namespace.living import until
 if TYPE_CHECKING:
     from rig.machine import Completed, Machine
 
+pytestmark = pytest.mark.usefixtures("needs_registry")
+
 # Where registries.conf of the rig has the mirror.
 PLACE = "docker://localhost:5000/updated/app:latest"
 NAME = "docker.io/updated/app:latest"
 LABEL = "io.containers.autoupdate"
 LIMIT_S = 120
-
-
-@pytest.fixture(autouse=True)
-def _needs_registry(rig: Machine) -> None:
-    if not rig.has_root:
-        pytest.skip("needs the registry of the rig")
 
 
 def rp(rig: Machine, *words: str, check: bool = True) -> Completed:

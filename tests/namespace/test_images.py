@@ -12,15 +12,9 @@ from rig.ociimage import Entry, directory
 if TYPE_CHECKING:
     from rig.machine import Machine
 
-pytestmark = pytest.mark.namespace
+pytestmark = [pytest.mark.namespace, pytest.mark.usefixtures("needs_registry")]
 
 STORE = "$HOME/.local/share/rootlesspy"
-
-
-@pytest.fixture(autouse=True)
-def _needs_registry(rig: Machine) -> None:
-    if not rig.has_root:
-        pytest.skip("needs the registry of the rig")
 
 
 def make(rig: Machine, repository: str, *contents: str) -> str:

@@ -16,15 +16,9 @@ if TYPE_CHECKING:
 
     from rig.machine import Completed, Machine
 
-pytestmark = pytest.mark.namespace
+pytestmark = [pytest.mark.namespace, pytest.mark.usefixtures("needs_registry")]
 
 STORE = "$HOME/.local/share/rootlesspy"
-
-
-@pytest.fixture(autouse=True)
-def _needs_registry(rig: Machine) -> None:
-    if not rig.has_root:
-        pytest.skip("needs the registry of the rig")
 
 
 @pytest.fixture(scope="module")

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     from rig.machine import Completed, Machine
 
-pytestmark = pytest.mark.namespace
+pytestmark = [pytest.mark.namespace, pytest.mark.usefixtures("needs_registry")]
 
 HOST = "localhost:5000"
 NET_RAW = bytes.fromhex("0100000200200000000000000000000000000000")
@@ -29,12 +29,6 @@ LISTING = (
     "cd {root}; find . -printf '%p %y %m %U:%G %s %l %T@\\n' | sort; sha256sum home/web/f; "
     'python3 -c \'import os; print(os.getxattr("pinger", "security.capability"))\'; cd /'
 )
-
-
-@pytest.fixture(autouse=True)
-def _needs_registry(rig: Machine) -> None:
-    if not rig.has_root:
-        pytest.skip("needs the registry of the rig")
 
 
 @pytest.fixture

@@ -15,19 +15,13 @@ if TYPE_CHECKING:
 
     from rig.machine import Completed, Machine
 
-pytestmark = pytest.mark.namespace
+pytestmark = [pytest.mark.namespace, pytest.mark.usefixtures("needs_registry")]
 
 HOST = "localhost:5000"
 STORE = "oci:$HOME/.local/share/rootlesspy/images"
 FROM, TO = "--src-tls-verify=false", "--dest-tls-verify=false"
 # Not in podman's: an id of its own, and when it was made.
 OWN = ("Id", "Created", "CreatedAt", "Digest", "RepoDigests", "Size", "VirtualSize", "History")
-
-
-@pytest.fixture(autouse=True)
-def _needs_registry(rig: Machine) -> None:
-    if not rig.has_root:
-        pytest.skip("needs the registry of the rig")
 
 
 @pytest.fixture(scope="module")

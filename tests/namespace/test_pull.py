@@ -19,17 +19,11 @@ from rig.ociimage import Entry, directory, hard_link, symlink
 if TYPE_CHECKING:
     from rig.machine import Completed, Machine
 
-pytestmark = pytest.mark.namespace
+pytestmark = [pytest.mark.namespace, pytest.mark.usefixtures("needs_registry")]
 
 STORE = "$HOME/.local/share/rootlesspy"
 # setcap cap_net_raw+ep, as the kernel's vfs_cap_data version 2.
 NET_RAW = bytes.fromhex("0100000200200000000000000000000000000000")
-
-
-@pytest.fixture(autouse=True)
-def _needs_registry(rig: Machine) -> None:
-    if not rig.has_root:
-        pytest.skip("needs the registry of the rig")
 
 
 @pytest.fixture(scope="module")

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     from rig.machine import Completed, Machine
 
-pytestmark = pytest.mark.namespace
+pytestmark = [pytest.mark.namespace, pytest.mark.usefixtures("needs_registry")]
 
 PAYLOAD_TYPE = "application/vnd.dev.cosign.simplesigning.v1+json"
 SIGNATURE = "dev.cosignproject.cosign/signature"
@@ -35,12 +35,6 @@ class Signed(NamedTuple):
     image: Image
     payload: bytes
     signature: str
-
-
-@pytest.fixture(autouse=True)
-def _needs_registry(rig: Machine) -> None:
-    if not rig.has_root:
-        pytest.skip("needs the registry of the rig")
 
 
 def sh(rig: Machine, script: str, *, check: bool = True, **options: Any) -> Completed:
@@ -77,8 +71,6 @@ def image_of(text: str) -> Image:
 
 @pytest.fixture(scope="module")
 def _place(rig: Machine) -> Iterator[None]:
-    if not rig.has_root:
-        pytest.skip("needs the registry of the rig")
     rig.run(
         ["sh", "-c", "rm -rf ~/trust; mkdir ~/trust; mkdir -p ~/.config/containers/registries.d"]
     )
