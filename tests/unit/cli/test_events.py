@@ -7,7 +7,7 @@ import math
 import os
 import re
 import time
-from typing import TYPE_CHECKING, cast
+from typing import cast
 
 import pytest
 
@@ -19,8 +19,7 @@ from rootlesspy.engine.output.event_reader import Event
 from rootlesspy.errors import UsageError
 from rootlesspy.systemd.journal_reader import Reader
 
-if TYPE_CHECKING:
-    from collections.abc import Iterator
+pytestmark = pytest.mark.usefixtures("utc")
 
 ID = "08e08209f10603251f9e198475b7d4296208c66e8043e4808aa0be8020824b38"
 DIED = Event(
@@ -35,15 +34,6 @@ DIED = Event(
     exit_code=0,
     health_status="",
 )
-
-
-@pytest.fixture(autouse=True)
-def _utc() -> Iterator[None]:
-    with pytest.MonkeyPatch.context() as patched:
-        patched.setenv("TZ", "UTC")
-        time.tzset()
-        yield
-    time.tzset()
 
 
 def test_a_line_is_podmans() -> None:

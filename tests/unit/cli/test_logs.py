@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 import time
-from typing import TYPE_CHECKING
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -14,19 +13,9 @@ from rootlesspy.cli import logs, moment
 from rootlesspy.engine.output.log_lines import Entry
 from rootlesspy.errors import UsageError
 
-if TYPE_CHECKING:
-    from collections.abc import Iterator
+pytestmark = pytest.mark.usefixtures("utc")
 
 NOON = 1_700_000_000
-
-
-@pytest.fixture(autouse=True)
-def _utc() -> Iterator[None]:
-    with pytest.MonkeyPatch.context() as patched:
-        patched.setenv("TZ", "UTC")
-        time.tzset()
-        yield
-    time.tzset()
 
 
 def test_without_prefix_bytes_are_untouched(capsysbinary: pytest.CaptureFixture[bytes]) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from typing import Any
 
 import pytest
@@ -16,6 +15,8 @@ from rootlesspy.engine.views import top as engine
 from rootlesspy.engine.views.top import Ids, Names, Process
 from rootlesspy.errors import Conflict, NotFound, UsageError
 from rootlesspy.report import Reporter
+
+pytestmark = pytest.mark.usefixtures("utc")
 
 PROCESS = Process(
     pid=Ids(7, 1007), ppid=1, pgid=7, uid=Ids(0, 1000), real_uid=Ids(33, 100032),
@@ -87,11 +88,7 @@ def test_options_of_ps(words: tuple[str, ...], expected: list[str]) -> None:
 
 
 def test_texts_of_ps() -> None:
-    with pytest.MonkeyPatch.context() as patched:
-        patched.setenv("TZ", "UTC")
-        time.tzset()
-        found = dict(written("-eo", "time,etime,c,stime,bsdtime,s"))
-    time.tzset()
+    found = dict(written("-eo", "time,etime,c,stime,bsdtime,s"))
     assert found == {
         "TIME": "1:33", "ELAPSED": "01:02:05", "C": "2", "STIME": "Nov14", "S": "S",
     }  # fmt: skip
