@@ -15,11 +15,15 @@ import json
 import os
 import pwd
 import re
+import shutil
 import subprocess
 import time
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rig import snapshot
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
 
 COMMAND_LIMIT_S = 120
 SETTLE_LIMIT_S = 120.0
@@ -34,6 +38,21 @@ _NOT_BEGUN = (
 _PASSING = frozenset(("processes", "units", "runtime", "cgroups", "locks"))
 _SESSION = re.compile(r"/session-[^/]+\.scope$")
 _PAYLOAD = re.compile(r"/rp-([^/]+)\.scope/payload$")
+
+
+def most_calls(directory: str, calls: Iterable[str]) -> dict[str, int]:
+    """Return how often the busiest process made each call, of a directory that strace -ff filled.
+
+    The directory is removed.
+    """
+    most = dict.fromkeys(calls, 0)
+    for name in os.listdir(directory):
+        with open(f"{directory}/{name}", errors="replace") as file:
+            found = [line.partition("(")[0] for line in file]
+        for call in most:
+            most[call] = max(most[call], found.count(call))
+    shutil.rmtree(directory)
+    return most
 
 
 class Contract:

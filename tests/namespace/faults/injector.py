@@ -71,13 +71,7 @@ def _all_points(held: contract.Contract, job: dict[str, Any]) -> list[tuple[str,
     os.mkdir(directory)
     # Until the payload: what it does itself is not the runner's.
     _traced(held, job, ["-ff", "-o", f"{directory}/t", "-e", f"trace={','.join(calls)}"])
-    most = dict.fromkeys(calls, 0)
-    for name in os.listdir(directory):
-        with open(f"{directory}/{name}", errors="replace") as file:
-            found = [line.partition("(")[0] for line in file]
-        for call in calls:
-            most[call] = max(most[call], found.count(call))
-    shutil.rmtree(directory)
+    most = contract.most_calls(directory, calls)
     wrong = _cleared(held, job)
     if wrong:
         raise SystemExit(f"undisturbed: {wrong}")

@@ -193,13 +193,7 @@ def _all_points(held: contract.Contract, each: dict[str, Any]) -> list[tuple[str
     os.mkdir(directory)
     calls = ["strace", "-u", held.user, "-qqq", "-ff", "-o", f"{directory}/t", "-e"]
     held.traced([*calls, f"trace={','.join(each['steps'])}", *each["command"]])
-    most = dict.fromkeys(each["steps"], 0)
-    for name in os.listdir(directory):
-        with open(f"{directory}/{name}", errors="replace") as file:
-            lines = [line.partition("(")[0] for line in file]
-        for call in most:
-            most[call] = max(most[call], lines.count(call))
-    shutil.rmtree(directory)
+    most = contract.most_calls(directory, each["steps"])
     held.run(["rp", "rm", "-f", "-a"])
     _end_all()
     _unmount()
