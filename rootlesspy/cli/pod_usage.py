@@ -10,6 +10,7 @@ from rootlesspy.cli import light_typer as typer
 from rootlesspy.cli import output, stats_rows, table
 from rootlesspy.cli import top as containers_top
 from rootlesspy.cli.pod_choice import flag, newest, one, value
+from rootlesspy.engine.views.stats import Scopes
 from rootlesspy.errors import Conflict, NotFound, UsageError
 from rootlesspy.light_typing import TYPE_CHECKING, Any
 
@@ -125,10 +126,11 @@ def stats(
     ids = _ids(session, names, latest=latest)
     before: dict[str, Sample] = {}
     while True:
-        samples = [
-            (pod, stats_rows.measure(member, before.get(member.record.id)))
-            for pod, member in _members(session, ids)
-        ]
+        with Scopes() as scopes:
+            samples = [
+                (pod, stats_rows.measure(member, before.get(member.record.id), scopes, whole=False))
+                for pod, member in _members(session, ids)
+            ]
         before = {each.container.record.id: each for _, each in samples}
         if not no_stream and not no_reset and form is None and os.isatty(1):
             sys.stdout.write(_CLEAR)

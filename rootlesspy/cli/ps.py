@@ -65,6 +65,7 @@ def _show_once(given: Values, session: Session) -> None:
             json_rows=lambda: [ps_rows.json_row(each, now_s, facts, size=size) for each in found],
             heading=heading,
         )
+        facts.keep()
     elif given.flag("quiet"):
         ids = (container.record.id[: None if full else _SHORT_ID] for container in found)
         sys.stdout.write("".join(f"{each}\n" for each in ids))
@@ -194,11 +195,12 @@ def _table(found: list[Container], now_s: float, given: Values, facts: ps_facts.
         if with_pod:
             cells += (record.pod[:length], facts.pod_name(container))
         rows.append(cells)
-    paint = {"STATUS": [_colour(container) for container in found]}
+    look = _style(full=full)
+    paint = {"STATUS": [_colour(container) for container in found]} if look.colour else None
     return table.render(
         header,
         rows,
-        _style(full=full),
+        look,
         heading=not given.flag("noheading"),
         cut=_CUT,
         cut_front=("IMAGE",),

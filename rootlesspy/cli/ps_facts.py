@@ -8,31 +8,28 @@ from __future__ import annotations
 
 import os
 
+from rootlesspy.engine import leftovers
 from rootlesspy.engine.views import stats
 from rootlesspy.light_typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from rootlesspy.engine.record import Container
+    from rootlesspy.engine.record_cache import MountCache
     from rootlesspy.engine.views.disk_usage import Sizes
     from rootlesspy.paths import Paths
 
 
 def with_pauses(containers: list[Container]) -> list[Container]:
     """Tell paused containers from running ones: their scope is frozen."""
-    found, slice_directory = [], ""
-    for each in containers:
-        frozen = False
-        if each.state == "running":
-            # Where one's scope is, there are most others': their processes need not be asked.
-            beside = f"{slice_directory}/{each.record.unit}"
-            known = stats.freezer(beside) if slice_directory and each.record.unit else ""
-            if known:
-                frozen = known == stats.FROZEN
+    found = []
+    with stats.Scopes() as scopes:
+        for each in containers:
+            if each.state == "running" and scopes.is_frozen(
+                scopes.find(each.pid, each.record.unit)
+            ):
+                found.append(each._replace(state="paused"))
             else:
-                directory = stats.scope_directory(each.pid)
-                frozen = stats.is_frozen(directory)
-                slice_directory = os.path.dirname(directory or "")
-        found.append(each._replace(state="paused") if frozen else each)
+                found.append(each)
     return found
 
 
@@ -58,6 +55,7 @@ class Facts:
         self._containers = containers
         self._restarts: dict[str, int] | None = None
         self._sizes: dict[str, Sizes] | None = None
+        self._mounts: MountCache | None = None
 
     def health(self, container: Container) -> str:
         """Return starting, healthy or unhealthy; empty without checks, and after the end."""
@@ -100,10 +98,25 @@ class Facts:
 
     def mounts(self, container: Container) -> list[dict[str, Any]]:
         """Return what is mounted into a container, as inspect shows it."""
-        from rootlesspy.engine.views import inspect, inspect_host
+        identity = container.record.id
+        if self._mounts is None and leftovers.are_many(self._containers) and self.paths.runtime:
+            from rootlesspy.engine.record_cache import MountCache
 
-        spec = inspect.load_mounts(self.paths.container(container.record.id))
-        return inspect_host.mount_points(spec, self.paths, container.record.id)
+            self._mounts = MountCache(self.paths, (each.record.id for each in self._containers))
+        found = None if self._mounts is None else self._mounts.get(identity)
+        if found is None:
+            from rootlesspy.engine.views import inspect, inspect_host
+
+            spec = inspect.load_mounts(self.paths.container(identity))
+            found = inspect_host.mount_points(spec, self.paths, identity)
+            if self._mounts is not None and spec:
+                self._mounts.put(identity, found)
+        return found
+
+    def keep(self) -> None:
+        """Keep what was looked up for the next listing of many."""
+        if self._mounts is not None:
+            self._mounts.save()
 
     def usage(self, container: Container) -> dict[str, Any]:
         """Return what a container uses or has used, in the keys of inspect's Usage."""

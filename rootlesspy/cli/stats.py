@@ -8,6 +8,7 @@ import time
 
 from rootlesspy.cli import completion, operations, output, stats_rows, table
 from rootlesspy.cli import light_typer as typer
+from rootlesspy.engine.views.stats import Scopes
 from rootlesspy.errors import NotFound, UsageError
 from rootlesspy.light_typing import TYPE_CHECKING, Any
 
@@ -132,10 +133,13 @@ class _View:
 
     def look(self) -> list[Sample]:
         """Measure the containers, in the order of their making."""
-        samples = []
-        for found in self._containers():
-            before = self._before.get(found.record.id)
-            samples.append(stats_rows.measure(found, before))
+        # Templates alone have fields beyond the columns.
+        whole = self._form is not None and not output.is_json(self._form)
+        with Scopes() as scopes:
+            samples = [
+                stats_rows.measure(found, self._before.get(found.record.id), scopes, whole=whole)
+                for found in self._containers()
+            ]
         self._before = {each.container.record.id: each for each in samples}
         return samples
 
@@ -191,7 +195,7 @@ class _View:
 
         paths = self._session.paths()
         if self._ids is None:
-            found = reversed(lifecycle.containers(paths))
+            found = reversed(lifecycle.containers(paths, running=not self._everything))
             return [each for each in found if self._everything or each.pid]
         named = [record.load(paths, identity) for identity in self._ids]
         if not self._before and None in named:

@@ -43,10 +43,16 @@ class Sample(NamedTuple):
     """Since the start."""
 
 
-def measure(found: Container, before: Sample | None) -> Sample:
-    """Look at a container; before: the look before this one."""
-    directory = stats.scope_directory(found.pid) if found.pid else None
-    usage = stats.read(directory)
+def measure(
+    found: Container, before: Sample | None, scopes: stats.Scopes, *, whole: bool = True
+) -> Sample:
+    """Look at a container.
+
+    before: the look before this one; scopes: those of this one; whole: also at what row() has
+    beyond the columns of the table.
+    """
+    scope = scopes.find(found.pid, found.record.unit) if found.pid else None
+    usage = scopes.read(scope, whole=whole)
     network = None
     if found.pid and found.record.network.get("driver") not in ("host", "none"):
         network = stats.network(found.pid)

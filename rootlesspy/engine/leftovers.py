@@ -10,12 +10,13 @@ from rootlesspy.engine import record, reservation, statefile
 from rootlesspy.light_typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from collections.abc import Sized
+
     from rootlesspy.paths import Paths
 
 # What engine.storage, volume_store and pods.store leave in tmp/ when they are killed.
 _HALF_MADE = ("removed-", "volume-", "pod-")
 _MANY = 32
-"""So many containers are listed faster with what the last listing read."""
 
 
 def sweep(paths: Paths, *, running: bool = False) -> list[record.Container]:
@@ -33,6 +34,11 @@ def sweep(paths: Paths, *, running: bool = False) -> list[record.Container]:
     if len(statefile.names_in(paths.names)) > len(everything):
         reservation.drop_stale(paths)
     return listed
+
+
+def are_many(containers: Sized) -> bool:
+    """Say whether so many containers are listed faster with what the last listing read."""
+    return len(containers) >= _MANY
 
 
 def _unfinished(paths: Paths, everything: list[str]) -> list[str]:
@@ -57,14 +63,14 @@ def _attend_all(paths: Paths, wanted: list[str], *, running: bool) -> list[recor
 
     Of many the state files are read only where they have changed since the last listing.
     """
-    if len(wanted) < _MANY or paths.runtime is None:
+    if not are_many(wanted) or paths.runtime is None:
         found = [_attend(paths, each) for each in wanted]
     else:
         from rootlesspy.engine import record_cache
 
         cache = record_cache.RecordCache(paths, wanted, running=running)
-        ended = cache.ended()
-        found = [ended.get(each) or _attend(paths, each, cache.read) for each in wanted]
+        known = cache.known()
+        found = [known.get(each) or _attend(paths, each, cache.read) for each in wanted]
         broken = {each.record.id for each in found if each is not None and each.state == "broken"}
         cache.save(set(wanted) - broken)
     return [each for each in found if each is not None]

@@ -360,10 +360,13 @@ def exit_record(directory: str, read: Read = statefile.read_shape) -> ExitRecord
     return found
 
 
-def is_locked(directory: str) -> bool:
-    """Say whether somebody makes or supervises this container."""
+def is_locked(directory: str, dir_fd: int | None = None) -> bool:
+    """Say whether somebody makes or supervises this container.
+
+    dir_fd: what a relative directory is below.
+    """
     try:
-        fd = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        fd = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=dir_fd)
     except FileNotFoundError:
         return False
     try:

@@ -9,7 +9,8 @@ a moment ago is not kept, as its next change could have the same time.  Who list
 again when much has changed.  One that is damaged, half-written, another rp's or another store's
 counts for nothing.
 
-It is kept in columns, each different value once: 3 µs to read for a container, whose files take 60.
+It is kept in columns, each different value once, and the ids of containers as one text: 2 µs to
+read for a container, whose files take 60.
 """
 
 from __future__ import annotations
@@ -24,11 +25,11 @@ from itertools import repeat
 from rootlesspy.engine import record, statefile
 from rootlesspy.errors import Error
 from rootlesspy.light_modules import json
-from rootlesspy.light_typing import TYPE_CHECKING, Any
+from rootlesspy.light_typing import TYPE_CHECKING, Any, NamedTuple
 from rootlesspy.paths import private_directory
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Callable, Iterable, Sequence
 
     from rootlesspy.engine.record import Container
     from rootlesspy.engine.statefile import Shape
@@ -42,12 +43,20 @@ _SHAPES = {
     record.EXIT: record.EXIT_RECORD,
     "state.json": record.LIVE_STATE,
 }
-_FORMAT = 1
+_MOUNTS = "mounts"
+_FORMAT = 2
+_ID_LENGTH = 64
 _LIMIT_BYTES = 16 * 1024 * 1024
 # What is written again: so many containers, and such a part of all.
 _CHANGED, _CHANGED_SHARE = 32, 8
 # Kernels before 6.13 and some file systems have times that stand still for up to so long.
 _SETTLED_NS = 2_000_000_000
+
+
+class _Mounts(NamedTuple):
+    """What views.inspect_host.mount_points() says of a container."""
+
+    mounts: list[dict[str, Any]]
 
 
 class RecordCache:
@@ -59,85 +68,144 @@ class RecordCache:
         running: that of listings of running containers alone, which is shorter.  There is none
         without a runtime directory.  Raises OSError.
         """
-        self._path = f"{paths.runtime}/listing{'-running' if running else ''}"
         self._store = paths.containers
-        kept = self._read()
-        stamps = kept.get("stamps", [[], [], []])
-        self._stamps: dict[str, Stamp] = dict(zip(stamps[0], zip(*stamps[1:])))  # noqa: B905 ours
-        self._said = {name: _from_columns(name, kept.get(name)) for name in _SHAPES}
-        self._unchanged: set[str] = set()
-        self._new: dict[str, Stamp] = {}
-        self._look(wanted)
+        self._kept = _Kept(paths, f"listing{'-running' if running else ''}", _SHAPES)
+        self._kept.look(wanted)
 
     def read(self, wanted: Shape, path: str) -> Any:
         """Return the content of a container's state file, as statefile.read_shape() does."""
         directory, _, name = path.rpartition("/")
         identity = directory.rpartition("/")[2]
-        said = self._said[name]
+        said = self._kept.said[name]
         if identity not in said:
-            if identity in self._unchanged and name == record.EXIT:
+            if identity in self._kept.unchanged and name == record.EXIT:
                 raise FileNotFoundError(errno.ENOENT, "was not there before", path)
             said[identity] = statefile.read_shape(wanted, path)
         return said[identity]
 
-    def ended(self) -> dict[str, Container]:
-        """Return those that are known to have ended, with nothing left to be done for them."""
-        records, exits = self._said["record.json"], self._said[record.EXIT]
-        return {
-            each: record.Container(records[each], "exited", 0, exits[each].started_s, exits[each])
-            for each in self._unchanged & exits.keys()
+    def known(self) -> dict[str, Container]:
+        """Return those of which nothing is left to be read or done.
+
+        They have ended, or run: what is kept of one that did is right while its lock is held.
+        """
+        records, ends, runs = (self._kept.said[name] for name in _SHAPES)
+        unchanged = self._kept.unchanged
+        found = {
+            each: record.Container(records[each], "exited", 0, ends[each].started_s, ends[each])
+            for each in unchanged & ends.keys()
         }
+        fd = _open_store(self._store)
+        for each in unchanged & runs.keys() - ends.keys():
+            live = runs[each]
+            if live.pid and record.is_locked(each, fd):
+                kept = records[each]
+                found[each] = record.Container(kept, "running", live.pid, live.started_s, None)
+        os.close(fd)
+        return found
 
     def save(self, sound: set[str]) -> None:
         """Keep what was read for the next listing, if that is much, and of these containers alone.
 
         What cannot be written is done without.
         """
-        if len(self._new) < max(_CHANGED, len(sound) // _CHANGED_SHARE):
-            return
-        new = {each: stamp for each, stamp in self._new.items() if not self._is_unfinished(each)}
-        stamps = {each: at for each, at in {**self._stamps, **new}.items() if each in sound}
-        try:
-            files = {
-                name: _to_columns({each: said[each] for each in said if each in stamps}, shape)
-                for name, shape in _SHAPES.items()
-                for said in [self._said[name]]
-            }
-            kept = {"stamps": [list(stamps), *zip(*stamps.values(), strict=True)], **files}
-            content = json.dumps(kept, separators=(",", ":")).encode()
-            _write(self._path, self._header(content) + content)
-        except (OSError, Error, RecursionError):
-            return
-
-    def _look(self, wanted: Iterable[str]) -> None:
-        """Tell the directories that have changed from the others."""
-        settled_ns = time.time_ns() - _SETTLED_NS
-        # Names below it are found in half the time of whole paths.
-        fd = os.open(self._store, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
-        for identity in wanted:
-            try:
-                status = os.stat(identity, dir_fd=fd, follow_symlinks=False)
-                stamp = (status.st_ino, status.st_ctime_ns)
-            except OSError:
-                stamp = (0, 0)
-            if self._stamps.get(identity) == stamp:
-                self._unchanged.add(identity)
-                continue
-            for table in (self._stamps, *self._said.values()):
-                table.pop(identity, None)
-            if 0 < stamp[1] < settled_ns:
-                self._new[identity] = stamp
-        os.close(fd)
+        self._kept.save(sound, self._is_unfinished)
 
     def _is_unfinished(self, container_id: str) -> bool:
         """Say whether the next listing needs to look at a container again."""
-        found = self._said["record.json"].get(container_id)
-        ended = self._said[record.EXIT].get(container_id)
+        found = self._kept.said["record.json"].get(container_id)
+        ended = self._kept.said[record.EXIT].get(container_id)
         return (
             found is None
             or (ended is not None and (found.remove or ended.exit_code == record.LOST_EXIT_CODE))
             or os.path.lexists(f"{self._store}/{container_id}/{record.POSTSTOP}")
         )
+
+
+class MountCache:
+    """What is mounted into containers, for listings that show it: config.json is not small."""
+
+    def __init__(self, paths: Paths, wanted: Iterable[str]) -> None:
+        """Read the cache, as RecordCache()."""
+        self._wanted = set(wanted)
+        self._kept = _Kept(paths, "listing-mounts", {_MOUNTS: statefile.shape(_Mounts)})
+        self._kept.look(self._wanted)
+
+    def get(self, container_id: str) -> list[dict[str, Any]] | None:
+        """Return what is mounted into a container; None: nobody has looked yet."""
+        found = self._kept.said[_MOUNTS].get(container_id)
+        return None if found is None else found.mounts
+
+    def put(self, container_id: str, mounts: list[dict[str, Any]]) -> None:
+        """Take what config.json says, for save()."""
+        self._kept.said[_MOUNTS][container_id] = _Mounts(mounts)
+
+    def save(self) -> None:
+        """Keep what was put for the next listing, if that is much."""
+        known = self._kept.said[_MOUNTS]
+        self._kept.save(self._wanted & known.keys(), lambda _id: False)
+
+
+class _Kept:
+    """A file with what was read of containers, and what their directories were then."""
+
+    def __init__(self, paths: Paths, name: str, shapes: dict[str, Shape]) -> None:
+        """Read the file."""
+        self._path = f"{paths.runtime}/{name}"
+        self._store = paths.containers
+        self._shapes = shapes
+        found = self._read()
+        containers, *stamps = found.get("stamps", ["", [], []])
+        # By C alone, as _from_columns().
+        self._stamps: dict[str, Stamp] = dict(zip(_ids(containers), zip(*stamps)))  # noqa: B905 ours
+        self._new: dict[str, Stamp] = {}
+        self.said = {
+            name: _from_columns(shape.kind, found.get(name), self._stamps)
+            for name, shape in shapes.items()
+        }
+        """By name, then by container."""
+        self.unchanged: set[str] = set()
+        """Of which what was said is believed: look()."""
+
+    def look(self, wanted: Iterable[str]) -> None:
+        """Tell the directories that have changed from the others.  Raises OSError."""
+        settled_ns = time.time_ns() - _SETTLED_NS
+        fd = _open_store(self._store)
+        for identity in wanted:
+            try:
+                status = os.lstat(identity, dir_fd=fd)
+                stamp = (status.st_ino, status.st_ctime_ns)
+            except OSError:
+                stamp = (0, 0)
+            if self._stamps.get(identity) == stamp:
+                self.unchanged.add(identity)
+                continue
+            for table in (self._stamps, *self.said.values()):
+                table.pop(identity, None)
+            if 0 < stamp[1] < settled_ns:
+                self._new[identity] = stamp
+        os.close(fd)
+
+    def save(self, sound: set[str], is_unfinished: Callable[[str], bool]) -> None:
+        """Write what is known of sound containers, if that is much more than before."""
+        fresh = self._new.keys() & sound
+        if len(fresh) < max(_CHANGED, len(sound) // _CHANGED_SHARE):
+            return
+        new = {each: self._new[each] for each in fresh if not is_unfinished(each)}
+        stamps = {
+            each: at
+            for each, at in {**self._stamps, **new}.items()
+            if each in sound and len(each) == _ID_LENGTH
+        }
+        try:
+            files = {
+                name: _to_columns(self.said[name], stamps, shape)
+                for name, shape in self._shapes.items()
+            }
+            kept = {"stamps": ["".join(stamps), *zip(*stamps.values(), strict=True)], **files}
+            content = json.dumps(kept, separators=(",", ":")).encode()
+            _write(self._path, self._header(content) + content)
+        except (OSError, Error, RecursionError):
+            return
 
     def _read(self) -> dict[str, Any]:
         """Return what was kept; nothing of a cache that is not sound."""
@@ -153,13 +221,18 @@ class RecordCache:
         except RecursionError:
             return {}
         # Of an rp that has other fields nothing is believed.
-        same = all(kept[name]["names"] == shape.names for name, shape in _SHAPES.items())
+        same = all(kept[name]["names"] == shape.names for name, shape in self._shapes.items())
         return kept if same else {}
 
     def _header(self, content: bytes) -> bytes:
         """Say of what it is the cache: another one has another header."""
         versions = f"{_FORMAT} {statefile.FORMAT_VERSION}"
         return f"rp {versions} {zlib.crc32(content):08x} {self._store!r}\n".encode()
+
+
+def _open_store(path: str) -> int:
+    """Open the directory of all containers: names below it are found in half the time of paths."""
+    return os.open(path, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
 
 
 def _write(path: str, content: bytes) -> None:
@@ -182,17 +255,25 @@ def _write(path: str, content: bytes) -> None:
         os.close(fd)
 
 
-def _to_columns(said: dict[str, Any], wanted: Shape) -> dict[str, Any]:
-    """Turn what files said into columns: [values, the number of each container's]."""
+def _to_columns(said: dict[str, Any], kept: Iterable[str], wanted: Shape) -> dict[str, Any]:
+    """Turn what files said of kept containers into columns: [values, the number of each's].
+
+    Of which containers: nothing stands for all of them.
+    """
+    having = [each for each in kept if each in said]
+    columns = zip(*[said[each] for each in having], strict=True)
     return {
         "names": wanted.names,
-        "containers": list(said),
-        "columns": [_column(each) for each in zip(*said.values(), strict=True)],
+        "containers": None if having == list(kept) else "".join(having),
+        "columns": [_column(each) for each in columns],
     }
 
 
 def _column(values: Sequence[Any]) -> list[Any]:
-    """Return [the different values, the number of each; nothing if there is one value alone]."""
+    """Return [the different values, the number of each].
+
+    No numbers: there is one value alone, or each is another.
+    """
     numbers: dict[str, int] = {}
     different: list[Any] = []
     at = []
@@ -202,18 +283,27 @@ def _column(values: Sequence[Any]) -> list[Any]:
         if number == len(different):
             different.append(value)
         at.append(number)
-    return [different, at if len(different) > 1 else []]
+    return [different, at if 1 < len(different) < len(values) else []]
 
 
-def _from_columns(name: str, found: dict[str, Any] | None) -> dict[str, Any]:
-    """Turn columns into what files of this name said, by container."""
+def _from_columns(kind: Any, found: dict[str, Any] | None, kept: Iterable[str]) -> dict[str, Any]:
+    """Turn columns into NamedTuples of this kind, by container."""
     if found is None:
         return {}
-    columns = (
-        map(different.__getitem__, at) if at else repeat(different[0])
-        for different, at in found["columns"]
-    )
+    joined = found["containers"]
+    columns = [_values(*column) for column in found["columns"]]
     # By C alone: this is what a listing of thousands does for each.
     rows = zip(*columns, strict=False)
-    values = map(tuple.__new__, repeat(_SHAPES[name].kind), rows)
-    return dict(zip(found["containers"], values, strict=False))
+    values = map(tuple.__new__, repeat(kind), rows)
+    return dict(zip(kept if joined is None else _ids(joined), values, strict=False))
+
+
+def _values(different: list[Any], at: list[int]) -> Iterable[Any]:
+    """Return the value of each container."""
+    if at:
+        return map(different.__getitem__, at)
+    return different if len(different) > 1 else repeat(different[0])
+
+
+def _ids(joined: str) -> list[str]:
+    return [joined[at : at + _ID_LENGTH] for at in range(0, len(joined), _ID_LENGTH)]

@@ -58,7 +58,8 @@ _ENDED, _RUNNING = (2, 6), (1, 3)
 
 _OPENED = re.compile(r'open(?:at)?\((?:\w+, )?"([^"]+)".*= \d+$')
 _OF = re.compile(r"/containers/([0-9a-f]{64})(?:/|$)")
-_HOST = re.compile(r"^/(?:proc/\d+|sys/fs/cgroup)/")
+# Scopes side by side are named below the descriptor of what they are in.
+_HOST = re.compile(r"^(?:/proc/\d+|/sys/fs/cgroup|rp-[^/]+\.scope)/")
 
 
 class Counts(NamedTuple):
@@ -122,10 +123,10 @@ def test_no_listing_asks_the_bus(counted: tuple[Table, Table]) -> None:
 
 def test_ps_opens_nothing_of_containers_that_have_ended(counted: tuple[Table, Table]) -> None:
     few, more = (table["ps"] for table in counted)
-    # What it is, the lock of its directory, what runs; whether its cgroup is frozen, and which
-    # cgroup the first one has: the others' are beside it.
-    assert (few.store, few.host) == (3 * (1 + _RUNNING[0]), 2 + _RUNNING[0])
-    assert (more.store, more.host) == (3 * (1 + _RUNNING[1]), 2 + _RUNNING[1])
+    # What it is, the lock of its directory, what runs; whether its cgroup is frozen, which cgroup
+    # the first one has, and what is beside it.
+    assert (few.store, few.host) == (3 * (1 + _RUNNING[0]), 3 + _RUNNING[0])
+    assert (more.store, more.host) == (3 * (1 + _RUNNING[1]), 3 + _RUNNING[1])
 
 
 def test_ps_a_opens_two_files_of_a_container_that_has_ended(
@@ -135,7 +136,7 @@ def test_ps_a_opens_two_files_of_a_container_that_has_ended(
     # What it is and how it ended.
     assert few.store == 3 * (1 + _RUNNING[0]) + 2 * _ENDED[0]
     assert more.store == 3 * (1 + _RUNNING[1]) + 2 * _ENDED[1]
-    assert more.host == 2 + _RUNNING[1]
+    assert more.host == 3 + _RUNNING[1]
 
 
 _COPIES = 40

@@ -11,16 +11,19 @@ import os
 import time
 
 from rootlesspy.errors import Unsupported
-from rootlesspy.light_typing import TYPE_CHECKING, NamedTuple
+from rootlesspy.light_typing import NamedTuple
 from rootlesspy.systemd import cgroup
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-
 
 _PRESSURES = ("cpu", "memory", "io")
 _READ_BYTES = 65536
-_NET_FIELDS = ("RxBytes", "RxPackets", "RxErrors", "RxDropped")
+_HALF_PAGE = 2048
+_FROZEN = "1"
+_CPU_NUMBERS = ("usage_usec", "system_usec", "throttled_usec", "nr_throttled")
+# The columns of /proc/PID/net/dev.
+_NET_COLUMNS = (
+    ("RxBytes", 0), ("RxPackets", 1), ("RxErrors", 2), ("RxDropped", 3),
+    ("TxBytes", 8), ("TxPackets", 9), ("TxErrors", 10), ("TxDropped", 11),
+)  # fmt: skip
 
 
 class Usage(NamedTuple):
@@ -61,10 +64,6 @@ class Limits(NamedTuple):
     pids: int | None
 
 
-FROZEN = "1"
-"""What a freezer says (cgroup.freeze)."""
-
-
 def scope_directory(pid: int) -> str | None:
     """Return the cgroup directory of the scope rp-….scope that holds a process.
 
@@ -81,47 +80,113 @@ def scope_directory(pid: int) -> str | None:
     return None
 
 
+class Scopes:
+    """The scopes of many containers: most are side by side, and share what is looked up once."""
+
+    def __init__(self) -> None:
+        self._slice = ""
+        self._slice_fd: int | None = None
+        self._names: frozenset[str] = frozenset()
+        self._controllers: list[str] | None = None
+        self._memory_limit_bytes = 0
+
+    def __enter__(self) -> Scopes:
+        return self
+
+    def __exit__(self, *_error: object) -> None:
+        if self._slice_fd is not None:
+            os.close(self._slice_fd)
+            self._slice_fd = None
+
+    def find(self, pid: int, unit: str) -> str | None:
+        """Return the scope of a container for the other methods; None when it has none any more.
+
+        Where the first one's is, there are most others': their processes need not be asked.
+        """
+        if unit in self._names:
+            return unit
+        directory = scope_directory(pid)
+        if directory is None or self._slice_fd is not None:
+            return directory
+        self._slice, name = os.path.split(directory)
+        try:
+            # Names below it are found in two thirds of the time of whole paths.
+            self._slice_fd = os.open(self._slice, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        except OSError:
+            # Gone with its last scope.
+            return None
+        self._names = frozenset(os.listdir(self._slice_fd))
+        return name
+
+    def is_frozen(self, scope: str | None) -> bool:
+        """Say whether a scope is frozen (`systemctl --user freeze`, rp pause)."""
+        if scope is None:
+            return False
+        return _text(f"{scope}/cgroup.freeze", self._slice_fd).strip() == _FROZEN
+
+    def read(self, scope: str | None, *, whole: bool = False) -> Usage:
+        """Read what a scope uses; without one nothing is known.
+
+        whole: the peaks, the swap, the limit of processes, the OOM kills and the pressures too.
+        """
+        if scope is None:
+            return Usage(at_ns=time.monotonic_ns())
+        fd = self._slice_fd
+        cpu = _numbers(f"{scope}/cpu.stat", _CPU_NUMBERS, fd)
+        at_ns = time.monotonic_ns()
+        current = used = limit = pids = None
+        if self._may_count(scope, "memory"):
+            current = _number(f"{scope}/memory.current", fd)
+        if current is not None:
+            (inactive,) = _numbers(f"{scope}/memory.stat", ("inactive_file",), fd)
+            used = max(0, current - (inactive or 0))
+            limit = self._memory_limit(scope)
+        if self._may_count(scope, "pids"):
+            pids = _number(f"{scope}/pids.current", fd)
+        if pids is None:
+            pids = _count_tasks(scope, fd)
+        io = _io(f"{scope}/io.stat", fd) if self._may_count(scope, "io") else (None, None)
+        peak = swap = pids_peak = pids_limit = oom_kills = None
+        pressure: dict[str, float] = {}
+        if whole:
+            peak = _number(f"{scope}/memory.peak", fd)
+            swap = _number(f"{scope}/memory.swap.current", fd)
+            pids_peak = _number(f"{scope}/pids.peak", fd)
+            pids_limit = _number(f"{scope}/pids.max", fd)
+            (oom_kills,) = _numbers(f"{scope}/memory.events", ("oom_kill",), fd)
+            pressure = _pressures(scope, fd)
+        # In the order of its fields: by their names it takes 4 µs.
+        return Usage._make(
+            (at_ns, used, current, peak, limit, swap, *cpu, pids, pids_peak, pids_limit, *io,
+             oom_kills, pressure)
+        )  # fmt: skip
+
+    def _may_count(self, scope: str, controller: str) -> bool:
+        """Say whether a scope may have the files of a controller."""
+        if scope.startswith("/"):
+            return True
+        if self._controllers is None:
+            self._controllers = _text("cgroup.subtree_control", self._slice_fd).split()
+        return controller in self._controllers
+
+    def _memory_limit(self, scope: str) -> int:
+        """Return the smallest memory limit of a scope and what is around it."""
+        if scope.startswith("/"):
+            return _memory_limit(scope)
+        if not self._memory_limit_bytes:
+            self._memory_limit_bytes = _memory_limit(self._slice)
+        own = _number(f"{scope}/memory.max", self._slice_fd)
+        return min(own or self._memory_limit_bytes, self._memory_limit_bytes)
+
+
 def is_frozen(directory: str | None) -> bool:
-    """Say whether a scope is frozen (`systemctl --user freeze`, rp pause)."""
-    return directory is not None and freezer(directory) == FROZEN
-
-
-def freezer(directory: str) -> str:
-    """Return what a scope's freezer says; "" when there is no such scope."""
-    return _text(f"{directory}/cgroup.freeze").strip()
+    """Say whether one scope is frozen."""
+    return Scopes().is_frozen(directory)
 
 
 def read(directory: str | None) -> Usage:
-    """Read what a scope uses; without a directory nothing is known."""
-    if directory is None:
-        return Usage(at_ns=time.monotonic_ns())
-    cpu = dict(_keyed(f"{directory}/cpu.stat"))
-    memory = dict(_keyed(f"{directory}/memory.stat"))
-    current = _number(f"{directory}/memory.current")
-    io_read, io_write = _io(directory)
-    return Usage(
-        at_ns=time.monotonic_ns(),
-        memory_bytes=None if current is None else max(0, current - memory.get("inactive_file", 0)),
-        memory_current_bytes=current,
-        memory_peak_bytes=_number(f"{directory}/memory.peak"),
-        memory_limit_bytes=None if current is None else _memory_limit(directory),
-        swap_bytes=_number(f"{directory}/memory.swap.current"),
-        cpu_us=cpu.get("usage_usec"),
-        cpu_system_us=cpu.get("system_usec"),
-        cpu_throttled_us=cpu.get("throttled_usec"),
-        cpu_throttled_periods=cpu.get("nr_throttled"),
-        pids=_pids(directory),
-        pids_peak=_number(f"{directory}/pids.peak"),
-        pids_limit=_number(f"{directory}/pids.max"),
-        io_read_bytes=io_read,
-        io_write_bytes=io_write,
-        oom_kills=dict(_keyed(f"{directory}/memory.events")).get("oom_kill"),
-        pressure={
-            name: share
-            for name in _PRESSURES
-            if (share := _pressure(f"{directory}/{name}.pressure")) is not None
-        },
-    )
+    """Read all that one scope uses; without a directory nothing is known."""
+    return Scopes().read(directory, whole=True)
 
 
 def limits(directory: str) -> Limits:
@@ -140,13 +205,11 @@ def limits(directory: str) -> Limits:
 def network(pid: int) -> dict[str, dict[str, int]]:
     """Return the counters of the network interfaces that a process sees, `lo` left out."""
     found = {}
-    for line in _text(f"/proc/{pid}/net/dev").splitlines()[2:]:
-        name, _, rest = line.partition(":")
-        numbers = [int(word) for word in rest.split()]
-        if name.strip() != "lo" and len(numbers) >= 12:
-            received = zip(_NET_FIELDS, numbers, strict=False)
-            sent = zip((f"T{field[1:]}" for field in _NET_FIELDS), numbers[8:], strict=False)
-            found[name.strip()] = {**dict(received), **dict(sent)}
+    for line in _text(f"/proc/{pid}/net/dev", long=True).splitlines()[2:]:
+        name, _, rest = line.strip().partition(":")
+        numbers = rest.split()
+        if name != "lo" and len(numbers) >= 12:
+            found[name] = {field: int(numbers[column]) for field, column in _NET_COLUMNS}
     return found
 
 
@@ -159,7 +222,7 @@ def processes(directory: str) -> list[int]:
     """Return the pids of all processes below a cgroup, in the order of their start."""
     found: list[int] = []
     for path, _, _ in os.walk(directory):
-        found += map(int, _text(f"{path}/cgroup.procs").split())
+        found += map(int, _text(f"{path}/cgroup.procs", long=True).split())
     return sorted(found)
 
 
@@ -173,72 +236,93 @@ def _memory_limit(directory: str) -> int:
     return smallest
 
 
-def _pids(directory: str) -> int | None:
-    """Return the number of tasks, counted one by one where there is no pids controller."""
-    number = _number(f"{directory}/pids.current")
-    if number is not None:
-        return number
+def _count_tasks(directory: str, dir_fd: int | None) -> int:
+    """Count the processes and threads below a cgroup, where no pids controller does."""
+    count, pending = 0, [directory]
+    while pending:
+        each = pending.pop()
+        count += _text(f"{each}/cgroup.threads", dir_fd, long=True).count("\n")
+        pending += _cgroups_in(each, dir_fd)
+    return count
+
+
+def _cgroups_in(directory: str, dir_fd: int | None) -> list[str]:
+    payload = f"{directory}/{cgroup.PAYLOAD}"
     try:
-        return sum(_threads(pid) for pid in processes(directory))
+        # Each directory in it is a link to it, in a cgroup tree too.
+        count = os.stat(directory, dir_fd=dir_fd).st_nlink - 2
+        if not count:
+            return []
+        if count == 1 and os.access(payload, os.F_OK, dir_fd=dir_fd):
+            return [payload]
+        fd = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=dir_fd)
     except OSError:
-        return None
-
-
-def _threads(pid: int) -> int:
+        return []
     try:
-        return len(os.listdir(f"/proc/{pid}/task"))
-    except FileNotFoundError:
-        return 0
+        with os.scandir(fd) as entries:
+            names = [each.name for each in entries if each.is_dir(follow_symlinks=False)]
+    finally:
+        os.close(fd)
+    return [f"{directory}/{name}" for name in names]
 
 
-def _io(directory: str) -> tuple[int | None, int | None]:
+def _io(path: str, dir_fd: int | None) -> tuple[int | None, int | None]:
     """Return the bytes read from and written to all devices."""
-    if not os.path.exists(f"{directory}/io.stat"):
+    text = _text(path, dir_fd)
+    if not text and not os.access(path, os.F_OK, dir_fd=dir_fd):
         return None, None
-    fields = [
-        field.partition("=")
-        for line in _text(f"{directory}/io.stat").splitlines()
-        for field in line.split()[1:]
-    ]
     total = {"rbytes": 0, "wbytes": 0}
-    for name, _, number in fields:
+    for field in text.split():
+        name, _, number = field.partition("=")
         if name in total and number.isdigit():
             total[name] += int(number)
     return total["rbytes"], total["wbytes"]
 
 
-def _pressure(path: str) -> float | None:
+def _pressures(scope: str, dir_fd: int | None) -> dict[str, float]:
+    found = {name: _pressure(f"{scope}/{name}.pressure", dir_fd) for name in _PRESSURES}
+    return {name: share for name, share in found.items() if share is not None}
+
+
+def _pressure(path: str, dir_fd: int | None) -> float | None:
     """Return avg10 of the line `some` of a PSI file."""
-    for line in _text(path).splitlines():
+    for line in _text(path, dir_fd).splitlines():
         kind, *fields = line.split()
         if kind == "some" and fields and fields[0].startswith("avg10="):
             return float(fields[0].removeprefix("avg10="))
     return None
 
 
-def _number(path: str) -> int | None:
+def _number(path: str, dir_fd: int | None = None) -> int | None:
     """Read one number; None for a missing file and for `max`."""
-    word = _text(path).strip()
+    word = _text(path, dir_fd).strip()
     return int(word) if word.isdigit() else None
 
 
-def _keyed(path: str) -> Iterator[tuple[str, int]]:
-    for line in _text(path).splitlines():
-        name, _, number = line.partition(" ")
-        if number.isdigit():
-            yield name, int(number)
+def _numbers(path: str, names: tuple[str, ...], dir_fd: int | None) -> list[int | None]:
+    """Read some of the lines of a name and a number; None for what is not there."""
+    words = _text(path, dir_fd).split()
+    found = dict(zip(words[::2], words[1::2], strict=False))
+    return [int(found[name]) if found.get(name, "").isdigit() else None for name in names]
 
 
-def _text(path: str) -> str:
-    """Read a small file; "" when it, or what it tells of, is not there (any more)."""
+def _text(path: str, dir_fd: int | None = None, *, long: bool = False) -> str:
+    """Read a file; "" when it, or what it tells of, is not there (any more).
+
+    long: it may be longer than the page that the kernel gives at once; half of one is all.
+    """
     try:
-        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC, dir_fd=dir_fd)
     except OSError:
         return ""
     try:
-        return os.read(fd, _READ_BYTES).decode("ascii", "replace")
+        content = piece = os.read(fd, _READ_BYTES)
+        while long and len(piece) > _HALF_PAGE:
+            piece = os.read(fd, _READ_BYTES)
+            content += piece
     except OSError:
         # ENODEV: the cgroup has been removed; EOPNOTSUPP: pressure is not counted.
         return ""
     finally:
         os.close(fd)
+    return content.decode("ascii", "replace")

@@ -252,8 +252,8 @@ def test_ports(ports: list[list[object]], expected: str) -> None:
 
 
 def test_paused(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
-    monkeypatch.setattr(stats, "scope_directory", lambda pid: "/c")
-    monkeypatch.setattr(stats, "is_frozen", lambda directory: directory == "/c")
+    monkeypatch.setattr(stats.Scopes, "find", lambda _scopes, _pid, _unit: "/c")
+    monkeypatch.setattr(stats.Scopes, "is_frozen", lambda _scopes, scope: scope == "/c")
     assert names(capsys) == []
     assert names(capsys, "-f", "status=paused") == ["evil", "web"]
     run("-a", "-f", "name=^web", "--format", "{{.State}} {{.Status}}")

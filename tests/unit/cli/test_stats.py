@@ -53,11 +53,19 @@ def world(monkeypatch: pytest.MonkeyPatch) -> dict[int, Usage]:
         raise NotFound(f"no container with name or id {text!r}")
 
     monkeypatch.setattr("time.time", lambda: NOW)
-    monkeypatch.setattr(lifecycle, "containers", lambda paths: list(containers))
+    monkeypatch.setattr(
+        lifecycle,
+        "containers",
+        lambda paths, *, running: [each for each in containers if each.pid or not running],
+    )
     monkeypatch.setattr(record, "find", find)
     monkeypatch.setattr(record, "load", lambda paths, identity: by_id.get(identity))
-    monkeypatch.setattr(stats, "scope_directory", str)
-    monkeypatch.setattr(stats, "read", lambda path: uses[int(path)] if path else Usage(at_ns=1))
+    monkeypatch.setattr(stats.Scopes, "find", lambda _scopes, pid, _unit: str(pid))
+    monkeypatch.setattr(
+        stats.Scopes,
+        "read",
+        lambda _scopes, scope, *, whole: uses[int(scope)] if scope else Usage(at_ns=1),
+    )
     monkeypatch.setattr(stats, "network", lambda pid: NETWORK)
     return uses
 
@@ -97,15 +105,15 @@ def test_what_has_ended_uses_nothing_known(capsys: pytest.CaptureFixture[str]) -
 
 def test_the_second_look_is_compared_with_the_first() -> None:
     found = container("web", 1)
-    first = stats_rows.measure(found, None)
+    first = stats_rows.measure(found, None, stats.Scopes())
     later = first._replace(usage=FULL._replace(at_ns=FULL.at_ns - 2_000_000_000, cpu_us=1_500_000))
-    second = stats_rows.measure(found, later)
+    second = stats_rows.measure(found, later, stats.Scopes())
     assert first.cpu_percent == 10.0
     assert second.cpu_percent == 25.0
     assert second.average_percent == 10.0
     # Another run of the container begins again.
     restarted = later._replace(container=found._replace(pid=7))
-    assert stats_rows.measure(found, restarted).cpu_percent == 10.0
+    assert stats_rows.measure(found, restarted, stats.Scopes()).cpu_percent == 10.0
 
 
 def test_json(capsys: pytest.CaptureFixture[str]) -> None:
@@ -180,7 +188,9 @@ def test_a_stream_ends_with_its_containers(
     [(200, set()), (94, {"AVG CPU %", "CPU TIME"}), (30, {*command._DISPENSABLE})],
 )
 def test_a_narrow_terminal_loses_columns_and_no_digit(width: int, missing: set[str]) -> None:
-    rows = [stats_rows.cells(stats_rows.measure(container("web", 1), None), full=False)]
+    rows = [
+        stats_rows.cells(stats_rows.measure(container("web", 1), None, stats.Scopes()), full=False)
+    ]
     shown = [stats_rows.HEADER[number] for number in command._fitting(rows, width)]
     assert set(stats_rows.HEADER) - set(shown) == missing
     assert {"NAME", "CPU %", "MEM USAGE / LIMIT"} <= set(shown)

@@ -289,3 +289,45 @@ def test_a_record_that_is_not_believed_is_not_kept(paths: Paths, many: list[str]
     invalid = kept._replace(name="no name")._asdict()
     statefile.write(f"{paths.container(many[0])}/record.json", invalid, durable=False)
     assert [_listed(paths)[many[0]].state for _ in range(3)] == ["broken"] * 3
+
+
+def _mounts_of(paths: Paths, wanted: list[str]) -> record_cache.MountCache:
+    return record_cache.MountCache(paths, wanted)
+
+
+def test_mounts_are_kept_until_their_container_changes(paths: Paths, many: list[str]) -> None:
+    mounts = {each: [{"Destination": f"/{number % 3}"}] for number, each in enumerate(many)}
+    first = _mounts_of(paths, many)
+    for each in many:
+        assert first.get(each) is None
+        first.put(each, mounts[each])
+    first.save()
+    second = _mounts_of(paths, many)
+    assert {each: second.get(each) for each in many} == mounts
+    _rename(paths.container(many[3]))
+    _lose(paths.container(many[4]))
+    third = _mounts_of(paths, [*many, names.new_id()])
+    assert {each: third.get(each) for each in many} == {**mounts, many[3]: None, many[4]: None}
+
+
+def test_few_mounts_are_not_worth_keeping(paths: Paths, many: list[str]) -> None:
+    cache = _mounts_of(paths, many)
+    for each in many[:31]:
+        cache.put(each, [])
+    cache.save()
+    assert not os.path.exists(f"{paths.runtime}/listing-mounts")
+    cache.put(many[31], [])
+    cache.save()
+    assert _mounts_of(paths, many).get(many[31]) == []
+    assert _mounts_of(paths, many).get(many[32]) is None
+
+
+def test_an_id_that_is_none_is_never_kept(paths: Paths, many: list[str]) -> None:
+    identity = _ended(paths, "short")
+    os.rename(paths.container(identity), paths.container("abc"))
+    os.unlink(f"{paths.names}/short")
+    kept = record.load_record(paths.container(many[0]))._replace(id="abc", name="short")
+    statefile.write(f"{paths.container('abc')}/record.json", kept._asdict(), durable=False)
+    expected = _listed(paths)
+    assert expected["abc"].record.name == "short"
+    assert _listed(paths) == expected

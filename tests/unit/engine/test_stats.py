@@ -11,6 +11,7 @@ from rootlesspy.engine.views import stats
 from rootlesspy.systemd import cgroup
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from pathlib import Path
 
 FILES = {
@@ -64,15 +65,75 @@ def test_everything_is_read(tree: Path) -> None:
 
 def test_what_is_not_counted_is_unknown(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(cgroup, "mount_point", lambda: str(tmp_path))
-    (tmp_path / "cgroup.procs").write_text(f"{os.getpid()}\n")
+    (tmp_path / "cgroup.threads").write_text("7\n")
     usage = stats.read(str(tmp_path))
-    assert usage._replace(at_ns=0, pids=0) == stats.Usage(pids=0)
-    # Counted one by one: this process has at least one thread.
-    assert usage.pids is not None
-    assert usage.pids >= 1
+    # Counted one by one.
+    assert usage._replace(at_ns=0) == stats.Usage(pids=1)
     assert stats.read(None)._replace(at_ns=0) == stats.Usage()
     gone = stats.read(f"{tmp_path}/gone")
-    assert gone._replace(at_ns=0, pids=None) == stats.Usage()
+    assert gone._replace(at_ns=0) == stats.Usage(pids=0)
+
+
+def test_the_tasks_below_are_counted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cgroup, "mount_point", lambda: str(tmp_path))
+    below = (
+        "",
+        "payload/",
+        "payload/init.scope/",
+        "payload/system.slice/",
+        "payload/system.slice/a/",
+    )
+    for number, name in enumerate(below):
+        (tmp_path / name).mkdir(exist_ok=True)
+        (tmp_path / name / "cgroup.threads").write_text("7\n" * 10**number)
+    assert stats.read(str(tmp_path)).pids == 11111
+
+
+def test_a_list_longer_than_a_page_is_read_to_its_end() -> None:
+    path = f"/proc/{os.getpid()}/smaps"
+    assert len(stats._text(path)) <= 4096 < len(stats._text(path, long=True))
+    assert stats._text(path, long=True).splitlines()[-1].startswith("VmFlags:")
+
+
+@pytest.fixture
+def scopes(tree: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[stats.Scopes]:
+    """Yield scopes beside that of process 1, where every controller is enabled."""
+    (tree / "a" / "cgroup.subtree_control").write_text("cpu io memory pids\n")
+    (tree / "a" / "rp-y.scope" / "payload").mkdir(parents=True)
+    monkeypatch.setattr(cgroup, "control_group", {1: "/a/rp-x.scope/payload"}.__getitem__)
+    with stats.Scopes() as found:
+        yield found
+
+
+def test_scopes_side_by_side_are_found_by_the_first(tree: Path, scopes: stats.Scopes) -> None:
+    assert scopes.find(1, "rp-x.scope") == "rp-x.scope"
+    assert scopes.find(2, "rp-y.scope") == "rp-y.scope"
+    assert scopes.find(1, "rp-renamed.scope") == f"{tree}/a/rp-x.scope"
+    assert scopes.is_frozen("rp-x.scope")
+    assert not scopes.is_frozen("rp-y.scope")
+    assert not scopes.is_frozen(None)
+
+
+def test_what_is_known_of_one_beside_another(tree: Path, scopes: stats.Scopes) -> None:
+    whole = scopes.read(scopes.find(1, "rp-x.scope"), whole=True)
+    assert whole._replace(at_ns=0) == stats.read(f"{tree}/a/rp-x.scope")._replace(at_ns=0)
+    brief = scopes.read("rp-x.scope")
+    assert brief._replace(at_ns=0) == whole._replace(
+        at_ns=0, memory_peak_bytes=None, swap_bytes=None, pids_peak=None, pids_limit=None,
+        oom_kills=None, pressure={},
+    )  # fmt: skip
+    assert scopes.read("rp-y.scope")._replace(at_ns=0) == stats.Usage(pids=0)
+    (tree / "a" / "memory.max").write_text("7000000\n")
+    with stats.Scopes() as again:
+        again.find(1, "")
+        assert again.read("rp-x.scope").memory_limit_bytes == 7_000_000
+
+
+def test_controllers_that_are_not_enabled_are_not_asked(tree: Path, scopes: stats.Scopes) -> None:
+    (tree / "a" / "cgroup.subtree_control").write_text("cpu\n")
+    scopes.find(1, "rp-x.scope")
+    known = scopes.read("rp-x.scope")
+    assert (known.memory_bytes, known.io_read_bytes, known.cpu_us) == (None, None, 1500)
 
 
 def test_the_smallest_limit_around_counts(tree: Path) -> None:
