@@ -14,9 +14,11 @@ except ImportError:
     make_encoder = make_scanner = None  # type: ignore[assignment,misc]
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
 _BLANK = " \t\n\r"
+_PLAIN = {str, int, float, bool, type(None)}
+_NESTED = {dict, list, tuple}
 
 
 def _constant(word: str) -> float:
@@ -88,14 +90,47 @@ def indented(value: object, indent: str, margin: str = "") -> str:
     inner = margin + indent
     if isinstance(value, dict) and value:
         parts = [f"{dumps(key)}: {indented(each, indent, inner)}" for key, each in value.items()]
-        opening, closing = "{", "}"
-    elif isinstance(value, (list, tuple)) and value:
-        parts = [indented(each, indent, inner) for each in value]
-        opening, closing = "[", "]"
-    else:
-        return dumps(value)
-    lines = ",\n".join(inner + part for part in parts)
+        return _enclosed("{", parts, "}", margin, inner)
+    if isinstance(value, (list, tuple)) and value:
+        parts = _rows(value, indent, inner) or [indented(each, indent, inner) for each in value]
+        return _enclosed("[", parts, "]", margin, inner)
+    return dumps(value)
+
+
+def _enclosed(opening: str, parts: Sequence[str], closing: str, margin: str, inner: str) -> str:
+    lines = ",\n".join([inner + part for part in parts])
     return f"{opening}\n{lines}\n{margin}{closing}"
+
+
+def _rows(values: Sequence[Any], indent: str, margin: str) -> list[str]:
+    """Write objects that have the same keys, a column at a time by C; nothing of others."""
+    names = list(values[0]) if type(values[0]) is dict else []
+    if not names or any(type(each) is not dict or list(each) != names for each in values):
+        return []
+    inner = margin + indent
+    columns = zip(*[each.values() for each in values], strict=True)
+    written = [_column(column, indent, inner) for column in columns]
+    cells = [f"{dumps(name)}: ".replace("%", "%%") + "%s" for name in names]
+    row = _enclosed("{", cells, "}", margin, inner)
+    return [row % each for each in zip(*written, strict=True)]
+
+
+def _column(values: Sequence[Any], indent: str, margin: str) -> list[str]:
+    """Write each of many values; no text that is written has a line end of its own."""
+    from itertools import chain
+
+    kinds = set(map(type, values))
+    if kinds <= _PLAIN or (kinds <= _PLAIN | _NESTED and not any(map(_is_nested, values))):
+        return dumps(values, separators=("\n", ": "))[1:-1].split("\n")
+    if kinds == {list} and all(values) and set(map(type, chain.from_iterable(values))) <= _PLAIN:
+        between = f",\n{margin}{indent}"
+        bodies = dumps(values, separators=(between, ": "))[2:-2].split(f"]{between}[")
+        return [f"[{between[1:]}{body}\n{margin}]" for body in bodies]
+    return [indented(each, indent, margin) for each in values]
+
+
+def _is_nested(value: object) -> bool:
+    return type(value) in _NESTED and bool(value)
 
 
 def _refuse(value: object) -> object:

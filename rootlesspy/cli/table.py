@@ -63,13 +63,19 @@ def render(
     ]
     if look.width is not None:
         _fit(widths, names, cut, look.width)
-    # The last column is not padded: trailing blanks would wrap on a narrow terminal.
+    fields = []
     for index, (name, width) in enumerate(zip(names, widths, strict=True)):
+        # The last column is not padded: trailing blanks would wrap on a narrow terminal.
         padding = 0 if index == len(names) - 1 else width
         sequences = (paint or {}).get(name) if look.colour else None
-        cells = _cut(columns[index], width, front=name in cut_front)
-        columns[index] = _pad(cells, padding, sequences)
-    lines = [_GAP.join(cells).rstrip() for cells in zip(*columns, strict=True)]
+        columns[index] = cells = _cut(columns[index], width, front=name in cut_front)
+        if sequences is None and "".join(cells).isascii():
+            fields.append(f"%-{padding}s")
+        else:
+            fields.append("%s")
+            columns[index] = _pad(cells, padding, sequences)
+    row = _GAP.join(fields)
+    lines = [(row % cells).rstrip() for cells in zip(*columns, strict=True)]
     if heading:
         line = _GAP.join(name.ljust(width) for name, width in zip(names, widths, strict=True))
         lines.insert(0, f"{BOLD}{line.rstrip()}{_PLAIN}" if look.colour else line.rstrip())
@@ -135,14 +141,7 @@ def _cut(cells: list[str], width: int, *, front: bool) -> list[str]:
 
 def _pad(cells: list[str], width: int, sequences: list[str] | None) -> list[str]:
     """Fill cells with blanks up to a width, and paint those that have a sequence."""
-    if sequences is None:
-        if not width:
-            return cells
-        return [
-            cell.ljust(width) if cell.isascii() else cell + " " * (width - cell_width(cell))
-            for cell in cells
-        ]
     return [
         f"{sequence}{cell}{_PLAIN if sequence else ''}{' ' * (width - cell_width(cell))}"
-        for cell, sequence in zip(cells, sequences, strict=True)
+        for cell, sequence in zip(cells, sequences or [""] * len(cells), strict=True)
     ]

@@ -35,6 +35,16 @@ def test_what_is_written_is_what_json_writes(value: Any, compact: bool, plain: b
     assert repr(light_json.loads(wanted)) == repr(json.loads(wanted))
 
 
+ROWS = st.lists(
+    st.fixed_dictionaries({"a": VALUES, "%s": TEXTS, "c": st.lists(TEXTS, max_size=2)}), max_size=4
+)
+
+
+@given(VALUES | ROWS | st.lists(ROWS, max_size=2))
+def test_what_is_indented_is_what_json_indents(value: Any) -> None:
+    assert light_json.indented(value, "  ") == json.dumps(value, indent=2)
+
+
 @given(st.dictionaries(TEXTS, st.integers(), max_size=5))
 def test_keys_are_sorted_when_that_is_asked_for(value: dict[str, int]) -> None:
     assert light_json.dumps(value, sort_keys=True) == json.dumps(value, sort_keys=True)
