@@ -60,6 +60,11 @@ def matching(found: Sequence[Known], filters: Sequence[str], every: Sequence[Kno
     ]
 
 
+def ask_users(filters: Sequence[str]) -> bool:
+    """Say whether a filter looks at who mounts a volume."""
+    return any(each.startswith("dangling=") for each in filters)
+
+
 def _name(value: str, _every: Sequence[Known]) -> _Test:
     import re
 

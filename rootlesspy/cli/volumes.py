@@ -100,8 +100,9 @@ def ls(
     if quiet and form:
         raise UsageError("--quiet and --format exclude each other", hint="rp volume ls --help")
     session: Session = context.obj
-    every = volumes.known(session.paths())
-    found = volume_filter.matching(every, tuple(filters or ()), every)
+    asked = tuple(filters or ())
+    every = volumes.known(session.paths(), users=bool(form) or volume_filter.ask_users(asked))
+    found = volume_filter.matching(every, asked, every)
     if quiet:
         sys.stdout.write("".join(f"{each.volume.name}\n" for each in found))
     elif form:

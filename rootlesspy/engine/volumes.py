@@ -44,10 +44,13 @@ def create(paths: Paths, name: str, labels: Mapping[str, str], *, ignore: bool) 
     return chosen
 
 
-def known(paths: Paths) -> list[Known]:
-    """Return all volumes by name; of one whose volume.json is damaged what can be known."""
+def known(paths: Paths, *, users: bool = True) -> list[Known]:
+    """Return all volumes by name; of one whose volume.json is damaged what can be known.
+
+    users: also who mounts them, for which all containers are looked at.
+    """
     every = names(paths)
-    used = _users(paths, every)
+    used = _users(paths, every) if users else {}
     return [_known(paths, name, used.get(name, ())) for name in every]
 
 
@@ -149,8 +152,7 @@ def _remove(paths: Paths, name: str) -> None:
 
 def _users(paths: Paths, wanted: list[str]) -> dict[str, tuple[Container, ...]]:
     found: dict[str, list[Container]] = {}
-    containers = lifecycle.containers(paths)
-    for container in containers if wanted else ():
+    for container in lifecycle.containers(paths) if wanted else ():
         for name in of(paths, container):
             found.setdefault(name, []).append(container)
     return {name: tuple(users) for name, users in found.items()}
