@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
 # Kinds of storage that hold the image too.
 _WHOLE = ("directory", "copy")
+_DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
 class Sizes(NamedTuple):
@@ -98,16 +99,45 @@ def _trees_bytes(directories: dict[str, str]) -> dict[str, int]:
 
 
 def tree_bytes(directory: str) -> int:
-    """Add up the files below a directory, as root of a namespace with their ids."""
-    if _is_empty(directory):
+    """Add up the files below a directory, as root of a namespace with their ids.
+
+    Nothing is below a link or a file.  Raises OSError.
+    """
+    try:
+        levels: list[tuple[int, list[str]]] = [(os.open(directory, _DIRECTORY), [])]
+    except NotADirectoryError:
         return 0
-    # By descriptors: the container may replace a directory by a link meanwhile.
     seen: set[tuple[int, int]] = set()
-    total = 0
-    for _, _, names, fd in os.fwalk(directory, follow_symlinks=False):
-        for name in names:
+    try:
+        total = _bytes_in(*levels[0], seen)
+        # By descriptors: the container may replace a directory by a link meanwhile.
+        while levels:
+            fd, below = levels[-1]
+            if not below:
+                os.close(levels.pop()[0])
+                continue
             try:
-                status = os.stat(name, dir_fd=fd, follow_symlinks=False)
+                levels.append((os.open(below.pop(), _DIRECTORY, dir_fd=fd), []))
+            except OSError:
+                # Removed or replaced, or deeper than there are descriptors.
+                continue
+            total += _bytes_in(*levels[-1], seen)
+    finally:
+        for fd, _ in levels:
+            os.close(fd)
+    return total
+
+
+def _bytes_in(fd: int, below: list[str], seen: set[tuple[int, int]]) -> int:
+    """Add up the files in a directory, and add the directories in it to below."""
+    total = 0
+    with os.scandir(fd) as entries:
+        for entry in entries:
+            if entry.is_dir(follow_symlinks=False):
+                below.append(entry.name)
+                continue
+            try:
+                status = entry.stat(follow_symlinks=False)
             except FileNotFoundError:
                 continue
             key = (status.st_dev, status.st_ino)
@@ -115,21 +145,6 @@ def tree_bytes(directory: str) -> int:
                 seen.add(key)
                 total += status.st_size
     return total
-
-
-def _is_empty(directory: str) -> bool:
-    """Say whether this is a directory with nothing in it, as most containers have; walks are slow.
-
-    What cannot be looked into is not: the walk says why.
-    """
-    try:
-        fd = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
-    except OSError:
-        return False
-    try:
-        return not os.listdir(fd)
-    finally:
-        os.close(fd)
 
 
 def _image_bytes(paths: Paths, kept: ContainerRecord) -> int:

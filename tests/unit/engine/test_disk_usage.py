@@ -31,6 +31,22 @@ def test_a_link_or_a_file_in_its_place_has_nothing(tmp_path: Path) -> None:
     assert disk_usage.tree_bytes(f"{tmp_path}/whole/file") == 0
 
 
+def test_a_deep_tree(tmp_path: Path) -> None:
+    fd = os.open(tmp_path, os.O_RDONLY)
+    for _ in range(200):
+        os.mkdir("directory", dir_fd=fd)
+        below = os.open("directory", os.O_RDONLY, dir_fd=fd)
+        os.close(fd)
+        fd = below
+    file = os.open("file", os.O_WRONLY | os.O_CREAT, dir_fd=fd)
+    os.write(file, b"12345")
+    os.close(file)
+    os.close(fd)
+    before = len(os.listdir("/proc/self/fd"))
+    assert disk_usage.tree_bytes(str(tmp_path)) == 5
+    assert len(os.listdir("/proc/self/fd")) == before
+
+
 def test_one_that_is_gone_is_told(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError):
         disk_usage.tree_bytes(f"{tmp_path}/gone")
