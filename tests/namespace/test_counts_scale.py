@@ -154,18 +154,23 @@ for number in $(seq "$1"); do
     ln -s "$identity" "names/copy-$number"
 done
 """
+_MOUNT_ELSEWHERE = """\
+cd ~/.local/share/rootlesspy
+sed -i 's#"/data"#"/other"#' "containers/$(readlink names/copy-1)/config.json"
+"""
 _LISTED = ["rp", "ps", "-a", "--no-trunc", "--format", "{{.ID}} {{.Names}} {{.State}}"]
 
 
 @pytest.fixture
 def copies(rig: Machine, alpine: str) -> Iterator[str]:
     """Have many containers that have ended; yield what a listing keeps of them."""
-    rig.run(["rp", "run", "--network", "none", "--name", "origin", alpine, "true"])
+    run = ["rp", "run", "--network", "none", "--name", "origin", "-v", "/tmp:/data"]
+    rig.run([*run, alpine, "true"])
     rig.run(["sh", "-c", _COPY, "sh", str(_COPIES)])
     kept = rig.run(["sh", "-c", 'echo "$XDG_RUNTIME_DIR/rootlesspy/listing"']).stdout.strip()
     yield kept
     rig.run(["rp", "rm", "--all", "--force"])
-    rig.run(["rm", "-f", kept])
+    rig.run(["rm", "-f", kept, f"{kept}-mounts"])
 
 
 def test_a_listing_of_many_reads_what_has_changed(rig: Machine, copies: str) -> None:
@@ -184,6 +189,24 @@ def test_a_listing_of_many_reads_what_has_changed(rig: Machine, copies: str) -> 
     assert changed == rig.run(_LISTED).stdout
     names = {line.split()[1] for line in changed.splitlines()}
     assert names == {"origin", "renamed", *(f"copy-{n}" for n in range(3, _COPIES + 1))}
+
+
+def test_mounts_of_many_are_read_where_something_has_changed(rig: Machine, copies: str) -> None:
+    listed = ["rp", "ps", "-a", "--no-trunc", "--format", "{{.ID}} {{.Mounts}}"]
+    kept = f"{copies}-mounts"
+    expected = rig.run(listed).stdout
+    assert expected.count(" [/data]\n") == 1 + _COPIES
+    limit_s = time.monotonic() + 120
+    while rig.run(["test", "-s", kept], check=False).returncode:
+        assert time.monotonic() < limit_s
+        assert rig.run(listed).stdout == expected
+    read = trace(rig, listed).found(re.compile(r'"[^"]*/containers/(\w+)/config.json".*= \d+$'))
+    assert len(read) <= 1 + _COPIES - 32
+    rig.run(["sh", "-c", _MOUNT_ELSEWHERE])
+    changed = rig.run(listed).stdout
+    assert (changed.count("[/data]"), changed.count("[/other]")) == (_COPIES, 1)
+    rig.run(["rm", kept])
+    assert rig.run(listed).stdout == changed
 
 
 def _counts(command: Trace, named: set[str]) -> Counts:
