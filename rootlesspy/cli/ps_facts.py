@@ -1,7 +1,7 @@
 """What a listing needs of containers beyond their records, looked up when it is shown, once.
 
-Hot: nothing is imported or read for a plain `rp ps` but one cgroup file of each running container
-(two of the first one), and health.json of those that have checks.
+Hot: nothing is imported or read for a plain `rp ps` but one cgroup file of each running container,
+for the first one also where its cgroup is, and health.json of those that have checks.
 """
 
 from __future__ import annotations

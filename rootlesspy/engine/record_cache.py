@@ -7,7 +7,8 @@ file is only ever replaced or removed, by which the kernel sets the latter, and 
 it.  (What somebody writes into one by hand, in place, is not seen here.)  A directory that changed
 a moment ago is not kept, as its next change could have the same time.  Who lists writes the cache
 again when much has changed.  One that is damaged, half-written, another rp's or another store's
-counts for nothing.
+counts for nothing.  What config.json says of mounts is kept in the same way, in a file of its own,
+for the listings that show it.
 
 It is kept in columns, each different value once, and the ids of containers as one text: 2 µs to
 read for a container, whose files take 60.
