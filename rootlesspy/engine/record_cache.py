@@ -49,7 +49,7 @@ _FORMAT = 3
 _ID_LENGTH = 64
 _LIMIT_BYTES = 16 * 1024 * 1024
 # What is written again: so many containers, and such a part of all.
-_CHANGED, _CHANGED_SHARE = 32, 8
+_CHANGED, _CHANGED_SHARE = 32, 16
 # Kernels before 6.13 and some file systems have times that stand still for up to so long.
 _SETTLED_NS = 2_000_000_000
 
@@ -276,16 +276,13 @@ def _column(values: Sequence[Any]) -> list[Any]:
 
     No numbers: there is one value alone, or each is another.
     """
-    numbers: dict[str, int] = {}
-    different: list[Any] = []
-    at = []
-    for value in values:
-        # Not the value itself: 1, 1.0 and True are equal, and lists have no hash.
-        number = numbers.setdefault(repr(value), len(different))
-        if number == len(different):
-            different.append(value)
-        at.append(number)
-    return [different, at if 1 < len(different) < len(values) else []]
+    # Not the values themselves: 1, 1.0 and True are equal, and lists have no hash.
+    keys = values if set(map(type, values)) == {str} else list(map(repr, values))
+    different = dict(zip(keys, values, strict=True))
+    if not 1 < len(different) < len(values):
+        return [list(different.values()), []]
+    numbers = dict(zip(different, range(len(different)), strict=True))
+    return [list(different.values()), [numbers[key] for key in keys]]
 
 
 def _from_columns(kind: Any, found: dict[str, Any] | None, kept: Iterable[str]) -> dict[str, Any]:
