@@ -82,12 +82,12 @@ def _dispatch(words: list[str], reporter: Reporter) -> int:
     supervisor = None
     # Set by the shell's completion script: typer answers, whatever argv says.
     completes = "_RP_COMPLETE" in os.environ
-    if not completes and _looks_attached(words):
+    if not completes and _looks_like_run(words):
         _hold_signals()
-        from rootlesspy.engine.supervision import attached
+        from rootlesspy.engine.supervision import forked
 
         # Before anything else: it imports its half meanwhile.
-        supervisor = attached.fork(reporter)
+        supervisor = forked.fork(reporter, detached="-d" in words or "--detach" in words)
     from rootlesspy.cli.session import Session
 
     session = Session(reporter=reporter, environment=os.environ, supervisor=supervisor)
@@ -154,8 +154,8 @@ def _hold_signals() -> None:
     _signal.pthread_sigmask(_signal.SIG_BLOCK, (_signal.SIGHUP, _signal.SIGINT, _signal.SIGTERM))
 
 
-def _looks_attached(words: list[str]) -> bool:
-    """Say whether words that nobody has parsed yet look like an attached `rp run`.
+def _looks_like_run(words: list[str]) -> bool:
+    """Say whether words that nobody has parsed yet look like an `rp run` that makes a container.
 
     Whoever is wrong has forked for nothing, or forks later.
     """
@@ -169,7 +169,7 @@ def _looks_attached(words: list[str]) -> bool:
         if not word.startswith("-") and not before.startswith("-"):
             # Two words in a row: the image is behind us.
             return True
-        if word in ("--detach", "--help") or (word[:2] != "--" and word[:1] == "-" and "d" in word):
+        if word == "--help":
             return False
         before = word
     return True

@@ -63,6 +63,10 @@ class Reporter:
         self._step = "start Python and import"
         self._step_ns = time.monotonic_ns() - time.process_time_ns()
 
+    def keep_stderr(self) -> None:
+        """Report to what is stderr now, whatever it becomes, until leave()."""
+        self._fd = os.dup(2)
+
     def leave(self) -> None:
         """Report no more to another process."""
         if self._fd >= 0:

@@ -46,10 +46,9 @@ def run(given: Values, session: Session) -> int:
         request = request._replace(sig_proxy=given.flag("sig_proxy", default=True))
         progress = lambda: _progress(request, session)  # noqa: E731
         return engine.run(request, paths, reporter, progress, session.supervisor)
-    if session.supervisor is not None:
-        # --detach=true did not look like it: systemd starts the supervisor of this one.
-        session.supervisor.dismiss()
-    identity = engine.run_detached(request, paths, reporter, lambda: _progress(request, session))
+    identity = engine.run_detached(
+        request, paths, reporter, lambda: _progress(request, session), session.supervisor
+    )
     sys.stdout.write(f"{identity}\n")
     return 0
 

@@ -8,7 +8,7 @@ from rootlesspy.light_typing import TYPE_CHECKING, NamedTuple
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from rootlesspy.engine.supervision.attached import Supervisor
+    from rootlesspy.engine.supervision.forked import Supervisor
     from rootlesspy.report import Reporter
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 
-from rootlesspy.engine import statefile
+from rootlesspy.engine import names, statefile
 from rootlesspy.engine.definitions import dependencies
 from rootlesspy.engine.inputs.request import LABEL_HASH
 from rootlesspy.engine.supervision import service
@@ -32,7 +32,7 @@ _LIMIT_BYTES = 1024 * 1024
 
 def unit_path(paths: Paths, name: str) -> str:
     """Return where the unit file of the container with this name is, if it has one."""
-    return unitfile.path(paths.config, service.unit_name(name))
+    return unitfile.path(paths.config, names.service(name))
 
 
 def is_installed(paths: Paths, found: ContainerRecord) -> bool:
@@ -82,7 +82,7 @@ def install(paths: Paths, found: ContainerRecord, *, link: bool = False) -> None
         for each in (found, *dependencies.needed(paths, found)):
             _install(paths, each, _render(paths, each, version))
             # A transient one that failed would hide the file.
-            services.reset_failed(bus, service.unit_name(each.name))
+            services.reset_failed(bus, names.service(each.name))
         if link:
             _link(paths, found)
         bus.call("Reload")
@@ -167,7 +167,7 @@ def check_path(bus: Bus, directory: str) -> None:
 
 
 def _render(paths: Paths, found: ContainerRecord, version: int) -> str:
-    name = service.unit_name(found.name)
+    name = names.service(found.name)
     extension = {_CONTAINER: found.id}
     if LABEL_HASH in found.labels:
         extension[_DEFINITION] = found.labels[LABEL_HASH]

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from rootlesspy.engine.bundle import Created
     from rootlesspy.engine.inputs.request import RunRequest
     from rootlesspy.engine.record import ContainerRecord
-    from rootlesspy.engine.supervision.attached import Supervisor
+    from rootlesspy.engine.supervision.forked import Supervisor
     from rootlesspy.image.progress import Progress
     from rootlesspy.linux.userns import IdMaps
     from rootlesspy.network.driver import Selection

@@ -113,12 +113,12 @@ def _call_off_restart(paths: Paths, found: Container) -> bool:
 
     It may have ended by itself just before it was asked to.
     """
-    from rootlesspy.engine.supervision import service
+    from rootlesspy.engine import names
     from rootlesspy.systemd import bus, scope
 
     if found.record.restart == "no":
         return False
-    name = service.unit_name(found.record.name)
+    name = names.service(found.record.name)
     try:
         connection = lifecycle.user_bus(paths)
     except Error:
@@ -142,9 +142,9 @@ def _forget_unit(paths: Paths, found: Container, reporter: Reporter) -> None:
 
 def _forget_service(paths: Paths, found: Container) -> None:
     """Take a failed service of a removed container out of systemd's list."""
-    from rootlesspy.engine.supervision import service
+    from rootlesspy.engine import names
 
-    name = service.unit_name(found.record.name)
+    name = names.service(found.record.name)
     has_failed = found.exit is not None and found.exit.exit_code != 0
     # One that was killed before the payload ran has no exit record.
     if has_failed or name in _transient_units(paths):

@@ -37,6 +37,11 @@ _SECOND = (
 # fmt: on
 
 
+def service(name: str) -> str:
+    """Return the unit of the supervisor of the container with this name."""
+    return f"rp-{name}.service"
+
+
 def new_id() -> str:
     """Return a new random container id."""
     return os.urandom(_ID_BYTES).hex()

@@ -1,7 +1,7 @@
 """`rp run` and `rp create`: from a request to a container, running or not, and its exit code.
 
-Attached, it is started here, by a child of this process: `run` is the table of contents of the
-whole product, and ARCHITECTURE.md walks through it.  Detached, systemd starts it as a service.
+It is started by a child of this process: `run` is the table of contents of the whole product, and
+ARCHITECTURE.md walks through it.  Detached, that child becomes a service, or systemd executes one.
 """
 
 from __future__ import annotations
@@ -16,9 +16,11 @@ from rootlesspy.linux import process
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from rootlesspy.engine.bundle import Created
     from rootlesspy.engine.inputs.request import RunRequest
     from rootlesspy.engine.record import ContainerRecord
-    from rootlesspy.engine.supervision.attached import Supervisor
+    from rootlesspy.engine.supervision import detached, executed
+    from rootlesspy.engine.supervision.forked import Supervisor
     from rootlesspy.image.progress import Progress
     from rootlesspy.paths import Paths
     from rootlesspy.report import Reporter
@@ -37,7 +39,7 @@ def run(
 
     Raises Error (125, 126, 127 by type) when it cannot be started; nothing is left behind then.
     """
-    from rootlesspy.engine.supervision import attached
+    from rootlesspy.engine.supervision import forked
 
     listening = sockets.take(os.environ)
     if request.restart != "no":
@@ -50,7 +52,7 @@ def run(
         process.close_from(listening.end)
         reporter.step("fork the supervisor")
         # Now: it imports what it needs while the container is made.
-        supervisor = attached.fork(reporter, listening)
+        supervisor = forked.fork(reporter, listening)
     else:
         supervisor.close_others()
     try:
@@ -75,25 +77,66 @@ def run_detached(
     paths: Paths,
     reporter: Reporter,
     make_progress: Callable[[], Progress] | None = None,
+    supervisor: Supervisor | None = None,
 ) -> str:
     """Run a container as a service and return its id once it is ready.
 
-    Raises Error as run() does.
+    supervisor: as run() has it.  Raises Error as run() does.
     """
+    from rootlesspy import settings
+    from rootlesspy.engine.supervision import detached, forked
+
+    log_driver = request.log_driver or settings.log_defaults(paths).driver
+    if not detached.can_fork(
+        paths, name=request.name or "", sdnotify=request.sdnotify, log_driver=log_driver
+    ):
+        if supervisor is not None:
+            supervisor.dismiss()
+        return _run_executed(request, paths, reporter, make_progress)
+    if supervisor is None:
+        process.close_from(3)
+        reporter.step("fork the supervisor")
+        supervisor = forked.fork(reporter)
+    else:
+        supervisor.close_others()
+    from rootlesspy.engine import creation
+
+    try:
+        cancellation = cancel.Cancellation()
+        created = creation.make(request, paths, reporter, make_progress, supervisor=supervisor)
+    except BaseException:
+        supervisor.dismiss()
+        raise
+    return _start(
+        detached.ForkedStart(paths, created.record, supervisor),
+        created,
+        paths,
+        cancellation,
+        reporter,
+    )
+
+
+def _run_executed(
+    request: RunRequest,
+    paths: Paths,
+    reporter: Reporter,
+    make_progress: Callable[[], Progress] | None,
+) -> str:
+    """As run_detached(), with a supervisor that systemd executes."""
     from rootlesspy.engine import creation, storage
-    from rootlesspy.engine.supervision import detached
+    from rootlesspy.engine.supervision import executed
 
     process.close_from(3)
     cancellation = cancel.Cancellation()
     told: list[ContainerRecord] = []
-    asked: list[detached.Start] = []
+    asked: list[executed.Start] = []
 
     def ask(found: ContainerRecord) -> None:
         told.append(found)
         # An exception in between would leave a service that nobody calls off.
         cancel.hold()
         try:
-            asked.append(detached.ask(paths, found))
+            asked.append(executed.ask(paths, found))
         finally:
             cancel.release()
 
@@ -106,7 +149,22 @@ def run_detached(
         for found in told:
             storage.release(paths, found)
         raise
-    (start,) = asked
+    return _start(asked[0], created, paths, cancellation, reporter)
+
+
+def _start(
+    start: executed.Start | detached.ForkedStart,
+    created: Created,
+    paths: Paths,
+    cancellation: cancel.Cancellation,
+    reporter: Reporter,
+) -> str:
+    """Hand a container to its supervisor and return its id once it is ready.
+
+    What comes to nothing is removed.
+    """
+    from rootlesspy.engine.supervision import detached
+
     try:
         cancellation.check()
         _tell_created(created.record)
@@ -115,15 +173,21 @@ def run_detached(
     except detached.StartError as error:
         if not error.keep:
             start.call_off()
-            storage.remove(paths, created.record)
+            _remove(paths, created.record)
         raise error.cause from error
     except BaseException:
         start.call_off()
-        storage.remove(paths, created.record)
+        _remove(paths, created.record)
         raise
     finally:
         start.close()
     return created.record.id
+
+
+def _remove(paths: Paths, found: ContainerRecord) -> None:
+    from rootlesspy.engine import storage
+
+    storage.remove(paths, found)
 
 
 def create(

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 
-from rootlesspy.engine import autostart, limits, record, statefile
+from rootlesspy.engine import autostart, limits, names, record, statefile
 from rootlesspy.engine.supervision import job, service
 from rootlesspy.errors import Unsupported, UsageError
 from rootlesspy.light_modules import json
@@ -186,7 +186,7 @@ def _set_restart(paths: Paths, changed: ContainerRecord) -> None:
         # Then no service runs either.
         return
     try:
-        name = service.unit_name(changed.name)
+        name = names.service(changed.name)
         shown = bus.unit_properties(name, UNIT, ("FragmentPath", "Transient"))
         fragment = shown.get("FragmentPath")
         if shown.get("Transient") is True and isinstance(fragment, str) and fragment:

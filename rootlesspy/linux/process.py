@@ -38,11 +38,13 @@ _PR_SET_KEEPCAPS = 8
 _PR_SET_NAME = 15
 _PR_SET_CHILD_SUBREAPER = 36
 _PR_SET_NO_NEW_PRIVS = 38
+_PR_GET_NO_NEW_PRIVS = 39
 
 _CLOSE_RANGE_CLOEXEC = 4
 _KEYCTL_JOIN_SESSION_KEYRING = 1
 
 libc.prctl.argtypes = (ctypes.c_int, *(ctypes.c_ulong,) * 4)
+libc.memmove.argtypes = (ctypes.c_void_p, ctypes.c_char_p, ctypes.c_size_t)
 libc.sethostname.argtypes = (ctypes.c_char_p, ctypes.c_size_t)
 libc.setdomainname.argtypes = (ctypes.c_char_p, ctypes.c_size_t)
 
@@ -147,6 +149,42 @@ def set_name(name: bytes) -> None:
     """Set the name that ps shows, at most 15 bytes."""
     buffer = ctypes.create_string_buffer(name[:15])
     check(libc.prctl(_PR_SET_NAME, ctypes.addressof(buffer), 0, 0, 0))
+
+
+def set_title(words: tuple[str, ...]) -> None:
+    """Show other words as this process's command line, cut off where the real one ended.
+
+    Source: proc_pid_stat(5), arg_start and arg_end.
+    """
+    with open("/proc/self/stat", "rb") as file:
+        fields = file.read().rpartition(b")")[2].split()
+    begin, end = int(fields[45]), int(fields[46])
+    shown = os.fsencode("\0".join(words))[: max(0, end - begin - 1)]
+    libc.memmove(begin, shown.ljust(end - begin, b"\0"), end - begin)
+
+
+def raise_oom_score_adj_to(pid: int) -> None:
+    """Be killed for want of memory as early as another process, if that is earlier.
+
+    Source: proc_pid_oom_score_adj(5).
+    """
+    wanted, own = (_oom_score_adj(each) for each in (pid, os.getpid()))
+    if wanted > own:
+        with open("/proc/self/oom_score_adj", "w", encoding="ascii") as file:
+            file.write(str(wanted))
+
+
+def _oom_score_adj(pid: int) -> int:
+    try:
+        with open(f"/proc/{pid}/oom_score_adj", "rb") as file:
+            return int(file.read())
+    except OSError:
+        return 0
+
+
+def no_new_privileges() -> bool:
+    """Say whether execve(2) grants this process and its descendants no privileges."""
+    return bool(check(libc.prctl(_PR_GET_NO_NEW_PRIVS, 0, 0, 0, 0)))
 
 
 def sethostname(name: bytes) -> None:

@@ -102,6 +102,10 @@ class Pending:
         """Return a descriptor that is readable once `wait` will not block; -1: it never blocks."""
         return self._helper.ready_fd if self._helper else -1
 
+    def pids(self) -> tuple[int, ...]:
+        """Return the process of the helper, if there is one."""
+        return (self._helper.pid,) if self._helper else ()
+
     def wait(self, timeout_s: float = READY_TIMEOUT_S) -> NetworkStatus:
         """Return when the namespace has its addresses and routes and the ports are open.
 

@@ -21,6 +21,12 @@ if TYPE_CHECKING:
 PAYLOAD = "payload"
 _ABOVE = "memory.events of the slice"
 _USUAL_MOUNT = "/sys/fs/cgroup"
+# Of dbus-daemon and dbus-broker, which distributions put into either slice.
+_BROKERS = tuple(
+    f"{slice}/{unit}.service"
+    for slice in ("session.slice", "app.slice")
+    for unit in ("dbus", "dbus-broker")
+)
 # A path of each v1 hierarchy may stand before it.
 _LINES_BYTES = 1 << 16
 # Which controller, in systemd's words, makes a property do something; the first match counts.
@@ -97,6 +103,18 @@ def manager_directory(uid: int) -> str | None:
     else:
         found = f"{mounted}/user.slice/user-{uid}.slice/{service}"
     return found if os.path.isdir(found) else None
+
+
+def broker_pid(uid: int) -> int:
+    """Return the process of uid's message bus, which the user manager has executed; 0 without."""
+    directory = manager_directory(uid)
+    for unit in _BROKERS:
+        try:
+            with open(f"{directory}/{unit}/cgroup.procs", "rb") as file:
+                return int(file.readline() or b"0")
+        except FileNotFoundError:
+            continue
+    return 0
 
 
 def controllers(directory: str | None) -> frozenset[str]:

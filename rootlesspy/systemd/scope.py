@@ -161,8 +161,18 @@ def attach(bus: Bus, unit: str, group: str, pids: Sequence[int]) -> None:
 
     For a caller outside the user manager's tree; inside it CLONE_INTO_CGROUP is quicker.
     """
+    wait_attached(bus, unit, request_attach(bus, unit, group, pids))
+
+
+def request_attach(bus: Bus, unit: str, group: str, pids: Sequence[int]) -> int:
+    """Ask systemd to move processes; wait_attached() takes the cookie that is returned."""
+    return bus.send("AttachProcessesToUnit", "ssau", unit, group, list(pids))
+
+
+def wait_attached(bus: Bus, unit: str, cookie: int) -> None:
+    """Wait until the processes are moved; raises as request() and wait_started() do."""
     try:
-        bus.call("AttachProcessesToUnit", "ssau", unit, group, list(pids))
+        bus.reply(cookie)
     except BusError as error:
         raise explain(error, unit) from error
 

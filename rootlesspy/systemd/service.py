@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 UNIT, SERVICE = "Unit", "Service"
 TEXT, WORDS, SPAN, NUMBER, COMMAND = "s", "as", "t", "u", "a(sasb)"
-ASSIGNMENTS, SIGNALS = "assignments", "(aiai)"
+ASSIGNMENTS, SIGNALS, FLAG = "assignments", "(aiai)", "b"
 
 # A job waits for the payload to begin (Type=notify): systemd's own DefaultTimeoutStartSec, twice.
 START_TIMEOUT_S = 180.0
@@ -67,6 +67,8 @@ class Service(NamedTuple):
     """After=, Requires=, Wants=… and the units that each names; of installed units alone."""
     stored_fds: int = 0
     """How many descriptors systemd keeps for it while it is restarted."""
+    admits_others: bool = False
+    """Processes that systemd has not forked may join it and speak for it (scope.attach)."""
 
 
 class Setting(NamedTuple):
@@ -75,7 +77,7 @@ class Setting(NamedTuple):
     section: str
     key: str
     kind: str
-    """TEXT, WORDS, SPAN (microseconds), NUMBER, COMMAND, ASSIGNMENTS or SIGNALS."""
+    """TEXT, WORDS, SPAN (microseconds), NUMBER, COMMAND, ASSIGNMENTS, SIGNALS or FLAG."""
     value: str | int | tuple[str, ...]
     since: int = 0
     """The version of systemd that brought it, where that is later than 252."""
@@ -89,7 +91,7 @@ def settings(service: Service, version: int) -> tuple[Setting, ...]:
         Setting(UNIT, "Description", TEXT, service.description),
         Setting(UNIT, "CollectMode", TEXT, _collect_mode(service)),
         Setting(SERVICE, "Type", TEXT, "notify"),
-        Setting(SERVICE, "NotifyAccess", TEXT, "main"),
+        Setting(SERVICE, "NotifyAccess", TEXT, "all" if service.admits_others else "main"),
         Setting(SERVICE, "ExecStart", COMMAND, service.command),
         Setting(SERVICE, "Restart", TEXT, service.restart),
         # How a supervisor ends that was asked to: engine.supervision.service.end_as_asked.
@@ -108,6 +110,8 @@ def settings(service: Service, version: int) -> tuple[Setting, ...]:
         listed += _restart_settings(service)
     if service.environment:
         listed.append(Setting(SERVICE, "Environment", ASSIGNMENTS, service.environment))
+    if service.admits_others:
+        listed.append(Setting(SERVICE, "Delegate", FLAG, 1))
     if service.stored_fds:
         listed.append(Setting(SERVICE, "FileDescriptorStoreMax", NUMBER, service.stored_fds))
     if service.identifier:
@@ -215,11 +219,16 @@ def wait(bus: Bus, unit: str, job: str, timeout_s: float = START_TIMEOUT_S) -> N
     """Wait for a job; raises RuntimeFailure when it failed, Unsupported when it takes too long."""
     result = bus.wait_job(job, timeout_s)
     if result != "done":
-        raise RuntimeFailure(
-            f"systemd could not start {unit}: job {result}",
-            step="service",
-            hint=f"journalctl --user --unit {unit}",
-        )
+        raise not_started(unit, result)
+
+
+def not_started(unit: str, result: str) -> RuntimeFailure:
+    """Return the error of a start whose job had another result than "done"."""
+    return RuntimeFailure(
+        f"systemd could not start {unit}: job {result}",
+        step="service",
+        hint=f"journalctl --user --unit {unit}",
+    )
 
 
 def reset_failed(bus: Bus, unit: str) -> None:

@@ -100,6 +100,11 @@ def is_active(machine: Machine, unit: str) -> bool:
     return machine.run(argv, check=False).returncode == 0
 
 
+def supervisor(machine: Machine, name: str) -> int:
+    """Return the pid of a container's supervisor, which need not be its service's main process."""
+    return int(rp(machine, "inspect", "--format", "{{.State.ConmonPid}}", name).stdout)
+
+
 def main_process(machine: Machine, name: str) -> int:
     """Return the pid of a container's first process, as the machine sees it."""
     return int(rp(machine, "inspect", "--format", "{{.State.Pid}}", name).stdout)

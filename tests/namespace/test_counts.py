@@ -14,6 +14,8 @@ import pytest
 from namespace.tracing import CREATED, EXECUTED, MEMBER, SYNCED, Trace, opened_by, trace
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from rig.machine import Machine
 
 
@@ -53,6 +55,28 @@ def test_a_kept_container_survives_a_power_loss(rig: Machine, alpine: str) -> No
     rig.run(["rp", "rm", name])
     # The record and how it ended, each with its name in the directory, and config.json.
     assert kept.found(SYNCED) == ["fsync"] * 5
+
+
+@pytest.fixture(scope="module")
+def detached(rig: Machine, alpine: str) -> Iterator[Trace]:
+    """Trace `rp run -d` likewise, until it returns."""
+    argv = ["rp", "run", "-d", "--name", "counted", "--network", "none", alpine, "sleep", "1000"]
+    rig.run(argv)
+    rig.run(["rp", "rm", "-f", "counted"])
+    yield trace(rig, argv, outlived=True)
+    rig.run(["rp", "rm", "-f", "counted"])
+
+
+def test_a_detached_one_costs_a_shell_and_three_messages_more(detached: Trace) -> None:
+    """The shell is systemd's child, and there is no second Python."""
+    assert len(detached.found(CREATED)) == 4
+    programs = sorted(path.rpartition("/")[2] for path in detached.found(EXECUTED))
+    assert programs == ["newgidmap", "newuidmap", "rp", "sleep"]
+    service = ["ResetFailedUnit", "AddMatch", "StartTransientUnit"]
+    scope = ["AddMatch", "StartTransientUnit"]
+    assert detached.found(MEMBER) == ["Hello", *service, *scope, "AttachProcessesToUnit"]
+    # The record and config.json, each with its name in the directory.
+    assert detached.found(SYNCED) == ["fsync"] * 3
 
 
 def test_only_the_supervisor_imports_while_the_container_is_made(attached: Trace) -> None:

@@ -92,12 +92,13 @@ def counted(rig: Machine, alpine: str) -> tuple[Table, Table]:
             span = (ended + 1, more_ended, running + 1, more_running)
             rig.run(["sh", "-c", _MORE, "sh", alpine, *map(str, span)], timeout=300)
             ended, running = more_ended, more_running
-            whole = trace(rig, ["sh", "-c", _SCRIPT, "sh", alpine, identity, home])
+            argv = ["sh", "-c", _SCRIPT, "sh", alpine, identity, home]
+            whole = trace(rig, argv, outlived=True)
             named = {identity, *_made(whole)}
             each = whole.children(whole.command)
             found.append(
                 {
-                    name: _counts(whole.of(pid), named)
+                    name: _counts(whole.alone(pid) if name == "start" else whole.of(pid), named)
                     for name, pid in zip(_COMMANDS, each, strict=True)
                 }
             )

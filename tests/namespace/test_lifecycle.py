@@ -22,6 +22,7 @@ from namespace.living import (
     script,
     show,
     state,
+    supervisor,
     until,
 )
 
@@ -41,14 +42,14 @@ def test_a_detached_container_is_a_service_and_a_scope(rig: Machine) -> None:
     with running(rig, "det", "sleep", "600") as identity:
         assert re.fullmatch("[0-9a-f]{64}", identity)
         assert rp(rig, "ps", "-q", "--no-trunc").stdout.strip() == identity
-        service = show(rig, "rp-det.service", "Type", "MainPID", "ActiveState", "StatusText")
-        name = rig.run(["cat", f"/proc/{service['MainPID']}/comm"]).stdout.strip()
+        service = show(rig, "rp-det.service", "Type", "ActiveState", "StatusText")
+        name = rig.run(["cat", f"/proc/{supervisor(rig, 'det')}/comm"]).stdout.strip()
         assert (service["Type"], service["ActiveState"], name) == ("notify", "active", "rp-det")
         pid = main_process(rig, "det")
         assert service["StatusText"] == f"running as process {pid}"
         scope = show(rig, "rp-det.scope", "BindsTo", "ActiveState", "ControlGroup", "Description")
         assert (scope["BindsTo"], scope["ActiveState"]) == ("rp-det.service", "active")
-        assert scope["Description"] == "Container det (docker.io/library/alpine:latest)"
+        assert scope["Description"] == "Container det (alpine)"
         cgroups = rig.run(["cat", f"/proc/{pid}/cgroup"]).stdout.splitlines()
         assert f"0::{scope['ControlGroup']}/payload" in cgroups
 

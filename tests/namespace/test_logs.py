@@ -9,6 +9,7 @@ import time
 from typing import TYPE_CHECKING
 
 import pytest
+from namespace.living import supervisor
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -146,8 +147,7 @@ def test_nothing_is_lost_of_64_mib_at_full_speed(rig: Machine, start: Callable[.
     deadline = time.monotonic() + _LIMIT_S
     while logs(rig, "--tail=1", name)[0] != b"end\n":
         assert time.monotonic() < deadline
-    show = ["systemctl", "--user", "show", "-P", "MainPID", f"rp-{name}.service"]
-    pid = rig.run(show).stdout.strip()
+    pid = supervisor(rig, name)
     peak = rig.run(["grep", "VmHWM", f"/proc/{pid}/status"]).stdout
     assert int(peak.split()[1]) < 48 * 1024, peak
     rig.run(["rp", "attach", name], input="go\n")

@@ -15,6 +15,7 @@ from namespace.living import (
     running,
     show,
     state,
+    supervisor,
     until,
 )
 from rig.effort import effort
@@ -207,10 +208,9 @@ def test_the_kernel_alone_ends_a_payload_without_supervisor(
         pytest.skip("stops the user manager for a moment")
     command = ("sh", "-c", "trap '' TERM HUP; echo run; while :; do sleep 0.1; done")
     with running(rig, "orphan", *command, options=options):
-        supervisor = rig.run(["systemctl", "--user", "show", "-P", "MainPID", "rp-orphan"]).stdout
         unit = f"user@{rig.uid}.service"
         manager = rig.root(["systemctl", "show", "-P", "MainPID", unit]).stdout
-        pids = (supervisor.strip(), str(main_process(rig, "orphan")), manager.strip())
+        pids = (str(supervisor(rig, "orphan")), str(main_process(rig, "orphan")), manager.strip())
         said = rig.run(["python3", "-c", ORPHAN, *pids]).stdout
         assert said.split()[0] == "True", said
         print(f"the payload was gone after {said.split()[1]} ms")

@@ -27,6 +27,8 @@ DIFFERENT = (
     "Timestamp", "PID", "Usage", "Memory", "Tasks", "ControlGroup", "InvocationID", "Fragment",
     "UnitFile", "Transient", "After", "ExecStart", "IO", "IP", "WantedBy", "Before", "StatusText",
     "CPU", "NeedDaemonReload", "FileDescriptor",
+    # rp has forked the supervisor of the transient one, which joins it.
+    "NotifyAccess", "Delegate",
 )  # fmt: skip
 
 

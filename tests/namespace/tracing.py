@@ -22,6 +22,7 @@ echo $$
 read go
 exec "$@" </dev/null
 """
+_TRACING = 'echo $$ >"$1"; shift; exec "$@"'
 # Waits, without a process, until systemd too has seen the end of a container called counted: who
 # starts it before that asks for its service again.
 GONE = 'while [ -e "$XDG_RUNTIME_DIR/systemd/transient/rp-counted.service" ]; do :; done'
@@ -68,6 +69,10 @@ class Trace(NamedTuple):
         matches = (CREATED.search(line) for line in self.lines[pid])
         return [match[1] for match in matches if match]
 
+    def alone(self, pid: str) -> Trace:
+        """Return what one process did, without those that it made."""
+        return Trace(command=pid, lines={pid: self.lines[pid]})
+
     def of(self, pid: str) -> Trace:
         """Return what one process did, with its children, theirs, and so on."""
         lines, pending = {}, [pid]
@@ -84,8 +89,11 @@ def opened_by(lines: list[str]) -> list[str]:
     return [re.sub(r"\.\d+\.tmp$", ".tmp", _ID.sub("ID", match[1])) for match in matches if match]
 
 
-def trace(rig: Machine, argv: list[str]) -> Trace:
-    """Run a command under strace."""
+def trace(rig: Machine, argv: list[str], *, outlived: bool = False) -> Trace:
+    """Run a command under strace, until all its processes have ended.
+
+    outlived: until it has, for the supervisor of a container goes on.
+    """
     if not rig.has_root:
         pytest.skip("only root can trace set-user-ID programs")
     directory = rig.root(["mktemp", "-d"]).stdout.strip()
@@ -97,7 +105,8 @@ def trace(rig: Machine, argv: list[str]) -> Trace:
         pid = waiting.stdout.readline().decode().strip()
         # fmt: off
         tracer = rig.popen(
-            ["strace", "-ff", "-s", "4096", "-e", f"trace={_CALLS}", "-e", "signal=none",
+            ["sh", "-c", _TRACING, "sh", f"{directory}.pid",
+             "strace", "-ff", "-s", "4096", "-e", f"trace={_CALLS}", "-e", "signal=none",
              "-o", f"{directory}/trace", "-p", pid],
             user="root", stderr=subprocess.PIPE,
         )
@@ -106,8 +115,10 @@ def trace(rig: Machine, argv: list[str]) -> Trace:
             assert tracer.stderr is not None
             assert b"attached" in tracer.stderr.readline()
             waiting.communicate(b"go\n", timeout=300)
+            if outlived:
+                rig.root(["sh", "-c", 'kill -INT "$(cat "$1")"', "sh", f"{directory}.pid"])
             tracer.communicate(timeout=300)
     assert waiting.returncode == 0
     collected = rig.root(["python3", "-I", "-c", _COLLECT, directory]).stdout
-    rig.root(["rm", "-r", directory])
+    rig.root(["rm", "-r", directory, f"{directory}.pid"])
     return Trace(command=pid, lines=json.loads(collected))

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
 DIST_PACKAGES = "usr/lib/python3/dist-packages"
 PROGRAMS = ("rp", "rp-oci")
+_KINDS = (".py", ".json", ".sh")
 
 
 def sync(rig: instance.Instance) -> bool:
@@ -73,7 +74,7 @@ def staged(suite: str, tree: Path) -> Iterator[Path]:
 
 def _sources() -> dict[str, Path]:
     package = location.REPOSITORY / "rootlesspy"
-    found = (path for pattern in ("*.py", "*.json") for path in package.rglob(pattern))
+    found = (path for kind in _KINDS for path in package.rglob(f"*{kind}"))
     return {os.fspath(path.relative_to(location.REPOSITORY)): path for path in sorted(found)}
 
 
@@ -103,7 +104,7 @@ def _copy(files: dict[str, Path], target: Path) -> None:
 
 
 def _remove_others(files: dict[str, Path], target: Path) -> None:
-    sources = {name for name in files if name.endswith((".py", ".json"))}
+    sources = {name for name in files if name.endswith(_KINDS)}
     for present in (target / "rootlesspy").rglob("*"):
         name = present.relative_to(target)
         # Byte code belongs to the source beside whose directory it lies.

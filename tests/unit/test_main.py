@@ -320,22 +320,20 @@ def test_parsing_run_loads_nothing_cold(tmp_path: Path) -> None:
         ("--debug --debug-timing run alpine true", True),
         ("run -e A=b -p 80:80 alpine sh -c date --detach", True),
         ("run", True),
-        ("run -d alpine", False),
-        ("run --rm -itd alpine", False),
-        ("run --detach alpine", False),
-        ("run --name web -d alpine", False),
+        ("run -d alpine", True),
+        ("run --rm -itd alpine", True),
         ("run --help", False),
         ("ps", False),
         ("start -a run", False),
         ("", False),
     ],
 )
-def test_what_looks_like_an_attached_run(line: str, likely: bool) -> None:
-    assert __main__._looks_attached(line.split()) is likely
+def test_what_looks_like_a_run(line: str, likely: bool) -> None:
+    assert __main__._looks_like_run(line.split()) is likely
 
 
 def test_sockets_of_a_service_manager_are_taken_before_the_fork(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setenv("LISTEN_FDS", "1")
-    assert not __main__._looks_attached(["run", "alpine"])
+    assert not __main__._looks_like_run(["run", "alpine"])

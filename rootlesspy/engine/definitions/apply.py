@@ -13,7 +13,7 @@ import functools
 import os
 import time
 
-from rootlesspy.engine import ending, idmap, lifecycle, root, run, volume_store
+from rootlesspy.engine import ending, idmap, lifecycle, names, root, run, volume_store
 from rootlesspy.engine.definitions import definition_export, others, plan, replacement
 from rootlesspy.engine.definitions.plan import (
     CHANGE,
@@ -30,7 +30,6 @@ from rootlesspy.engine.definitions.plan import (
 from rootlesspy.engine.inputs.request import LABEL_FILE
 from rootlesspy.engine.networks import management, store
 from rootlesspy.engine.pods import store as pods
-from rootlesspy.engine.supervision import service
 from rootlesspy.engine.supervision.cancel import CancelledError
 from rootlesspy.errors import Conflict, Error, NotFound
 from rootlesspy.light_typing import TYPE_CHECKING, NamedTuple
@@ -78,7 +77,7 @@ def _seen_by_systemd(found: Container, paths: Paths) -> Container:
         return found
     connection = bus.connect(os.path.dirname(paths.require_runtime()))
     try:
-        name = service.unit_name(found.record.name)
+        name = names.service(found.record.name)
         over = services.is_over(connection, name)
     finally:
         connection.close()

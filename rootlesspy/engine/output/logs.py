@@ -218,11 +218,11 @@ def _is_to_restart(paths: Paths, found: Container) -> bool:
     """Say whether systemd is about to start an ended container again, or has not decided yet."""
     if found.record.restart in ("", "no"):
         return False
-    from rootlesspy.engine.supervision import service
+    from rootlesspy.engine import names
     from rootlesspy.systemd import bus
     from rootlesspy.systemd import service as unit
 
-    name = service.unit_name(found.record.name)
+    name = names.service(found.record.name)
     try:
         connection = bus.connect(os.path.dirname(paths.require_runtime()))
     except Error:

@@ -9,7 +9,7 @@ import fcntl
 import os
 import time
 
-from rootlesspy.engine import ending, idmap, isolation, lifecycle, limits, record, specgen
+from rootlesspy.engine import ending, idmap, isolation, lifecycle, limits, names, record, specgen
 from rootlesspy.engine.pods import store
 from rootlesspy.engine.supervision import attach, control, service
 from rootlesspy.errors import Conflict, Error, Unsupported, UsageError
@@ -218,7 +218,7 @@ def is_awaited(paths: Paths, pod: Pod) -> bool:
     connection = bus.connect(os.path.dirname(paths.require_runtime()))
     try:
         return any(
-            _is_active(connection, service.unit_name(name), "deactivating") for name in restarting
+            _is_active(connection, names.service(name), "deactivating") for name in restarting
         )
     finally:
         connection.close()

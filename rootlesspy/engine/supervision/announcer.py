@@ -34,6 +34,8 @@ class Announcer:
         self._relay = relay
         self._watch: readiness.Watch | None = None
         self._line = b""
+        self.is_ready = False
+        """systemd has been told so."""
 
     def begin(self, pid: int, unit: str) -> None:
         """The payload runs, in unit (or none): say so, or begin to wait for more."""
@@ -46,7 +48,7 @@ class Announcer:
         elif self._kind == "healthy":
             self._notifier.send(f"{status}, waiting for its health check")
         elif self._kind in ("runner", "container"):
-            self._notifier.send(notify.READY, status)
+            self.is_ready = self._notifier.send(notify.READY, status)
         else:
             self._notifier.send(f"{status}, waiting for {self._kind}")
             from rootlesspy.engine.supervision import readiness
@@ -80,7 +82,7 @@ class Announcer:
 
     def _become_ready(self) -> None:
         self._watch = None
-        self._notifier.send(notify.READY, "STATUS=ready")
+        self.is_ready = self._notifier.send(notify.READY, "STATUS=ready")
 
     def _pass_on(self) -> None:
         if self._relay is not None:

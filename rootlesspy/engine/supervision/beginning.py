@@ -20,6 +20,8 @@ from rootlesspy.systemd import bus, scope
 
 if TYPE_CHECKING:
     from rootlesspy.engine.supervision.control import Message
+    from rootlesspy.engine.supervision.own_service import OwnService
+    from rootlesspy.engine.supervision.pipes import Pipes
     from rootlesspy.linux.userns import IdMaps, MapHelpers
     from rootlesspy.network.driver import Pending, Selection
     from rootlesspy.network.ports import PortMapping
@@ -27,6 +29,9 @@ if TYPE_CHECKING:
     from rootlesspy.report import Reporter
     from rootlesspy.runtime.init import Plan
     from rootlesspy.runtime.membership import Membership
+
+
+_LONGER_US = 90_000_000
 
 
 class Terms(NamedTuple):
@@ -51,11 +56,22 @@ class Terms(NamedTuple):
     """The service that its scope ends with."""
 
 
+class Begun(NamedTuple):
+    """What has begun, and the pipes that its first process has at 0, 1 and 2 if any."""
+
+    beginning: Beginning
+    pipes: Pipes | None
+
+
 class Beginning:
     """One start that has begun.  Every step but begin() may be called twice."""
 
-    def __init__(self, terms: Terms, paths: Paths, reporter: Reporter) -> None:
+    def __init__(
+        self, terms: Terms, paths: Paths, reporter: Reporter, own: OwnService | None = None
+    ) -> None:
+        """Take also the service that this process makes for itself, if it does."""
         self.terms = terms
+        self._own = own
         self.undo = Undo()
         self.connection: bus.Bus | None = None
         self.asked = -1
@@ -82,6 +98,25 @@ class Beginning:
         """Return what init said before it died, if it did; never blocks."""
         return None if self._init is None else self._init.reported_failure()
 
+    def begin_early(self, pipes: Pipes | None) -> None:
+        """Begin before anybody can be told what fails, which init raises.
+
+        pipes: what the first process has at 0, 1 and 2; None: what this one has.
+        """
+        try:
+            if pipes is not None:
+                pipes.lend()
+            try:
+                self.begin()
+            finally:
+                if pipes is not None:
+                    pipes.take_back()
+        except (Error, OSError) as error:
+            self.error = error
+        except BaseException as error:
+            self.undo.unwind(error)
+            raise
+
     def begin(self, plan: Plan | None = None, memberships: tuple[Membership, ...] = ()) -> None:
         """Make the first process, ask for its scope, and have its id maps written.
 
@@ -89,12 +124,19 @@ class Beginning:
         """
         self._step("connect to the user manager")
         self.connection = self._connect()
+        if self._own is not None and self.connection is not None:
+            self._step(f"ask for {self._own.name}")
+            self._own.ask(self.connection)
+            self.undo.push(self._own.call_off)
         self._step("fork the container's init into its namespaces")
         held = cancel.hold()
         init = self._init = create.launch(self.terms.namespaces, plan, memberships)
         self.undo.push(lambda: _kill_and_reap(init))
         cancel.restore(held)
         # Before all else: nothing takes longer.
+        if self._own is not None:
+            # Its scope is bound to it.
+            self._own.wait_queued()
         self._step(f"ask for {self.terms.unit or 'no scope'}")
         self._ask_for_scope(init)
         if self.terms.maps is not None:
@@ -147,8 +189,33 @@ class Beginning:
             cancel.restore(held)
         return self._pending
 
+    def join_service(self, others: tuple[int, ...] = ()) -> None:
+        """Have this process, the network's helper and others moved into the service that it makes.
+
+        wait_joined() waits for that.  Raises Error.
+        """
+        if self._own is not None:
+            helper = () if self._pending is None else self._pending.pids()
+            self._step(f"join {self._own.name}")
+            self._own.join((os.getpid(), *helper, *others))
+
+    def take_longer(self) -> None:
+        """Have systemd wait longer for the service that this process makes."""
+        if self._own is not None and self.error is None:
+            try:
+                self.join_service()
+                self.wait_joined()
+                self._own.notifier.extend_timeout(_LONGER_US)
+            except (Error, OSError) as error:
+                self.error = error
+
+    def wait_joined(self) -> None:
+        """Wait until this process is in its own service, if it makes one.  Raises Error."""
+        if self._own is not None:
+            self._own.wait_joined()
+
     def _connect(self) -> bus.Bus | None:
-        if not self.terms.unit:
+        if not self.terms.unit and self._own is None:
             return None
         connection = bus.connect(os.path.dirname(self._paths.require_runtime()))
         self.undo.push(connection.close)
@@ -173,23 +240,36 @@ class Beginning:
         )
 
 
-def early(message: Message, paths: Paths, reporter: Reporter) -> Beginning | None:
+def early(
+    message: Message, paths: Paths, reporter: Reporter, own: OwnService | None
+) -> Begun | None:
     """Begin a container that is not on disk yet, as an outlook describes it.
 
-    None when it cannot be decided how: its start says why.
+    own: the service that it gets.  None when it cannot be decided how: its start says why.
     """
+    fields = message.fields
     try:
-        terms = _terms(message.fields, reporter)
+        terms = _terms(fields, reporter)
     except Error:
         return None
-    if message.fields["empty_stdin"]:
+    pipes = None
+    if own is not None:
+        terms = terms._replace(service=own.name)
+        pipes = pipes_of(tty=bool(fields["tty"]), interactive=bool(fields["interactive"]))
+    elif not (fields["tty"] or fields["interactive"]):
         empty_stdin()
-    found = Beginning(terms, paths, reporter)
-    try:
-        found.begin()
-    except (Error, OSError) as error:
-        found.error = error
-    return found
+    beginning = Beginning(terms, paths, reporter, own)
+    beginning.begin_early(pipes)
+    return Begun(beginning, pipes)
+
+
+def pipes_of(*, tty: bool, interactive: bool) -> Pipes | None:
+    """Return the pipes between a payload of a service and its supervisor; a terminal needs none."""
+    if tty:
+        return None
+    from rootlesspy.engine.supervision.pipes import Pipes
+
+    return Pipes(interactive=interactive)
 
 
 def description(name: str, image: str) -> str:

@@ -6,6 +6,7 @@
       stop    {timeout_s, reason}                  failed   {exit_code, message, hint, keep}
       signal  {number, reason}                     exited   {exit_code, message}
       resize  {rows, columns}                      done     {}  (a request was carried out)
+                                                   ready    {result}  (of its service's start)
       watch   {}   (wait for the end)              checked  {exit_code, status}
       check   {}   (its health, now)
       bye     {}   (detached: the container goes on)
@@ -14,10 +15,10 @@ What does not fit in a packet, such as a long command line, is in a file in memo
 it: the last descriptor of a packet with the field `elsewhere`.
 
 The client that starts a container says `start` first, with the lock of its directory; before that,
-while it is still made, it may say `begin` (outlook.py).  A client
-that just disappears is treated like one that said bye.  The supervisor listens on `control` in the
-container's runtime directory, 0700; whoever starts one through systemd listens on `starter` there,
-and the supervisor calls back.
+while it is still made, it may say `begin` (outlook.py), and `bye` if nothing comes of it.  A client
+of a container that runs is treated, when it just disappears, like one that said bye.  The
+supervisor listens on `control` in the container's runtime directory, 0700; whoever has systemd
+execute one listens on `starter` there, and the supervisor calls back.
 """
 
 from __future__ import annotations

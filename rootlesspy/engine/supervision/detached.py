@@ -1,37 +1,32 @@
-"""Start a container through systemd: its supervisor is the main process of rp-NAME.service.
+"""Start a container as a service: its supervisor is in rp-NAME.service, and outlives rp.
 
-Whoever starts it listens on `starter`; the supervisor calls back, is handed the lock of the
-container's directory and tells how the start went, as an attached one does.  So a failed start has
-the same words and exit code either way.
-
-`rp run` asks for the service as soon as the container has a name, and makes the container while
-systemd executes the supervisor, which waits for the lock.  If nothing comes of it the service is
-called off; if `rp` is killed the supervisor sees that nobody will hand it anything, removes what is
-half-made, and ends (supervise.py).
+Mostly that is a fork of rp (forked.py), which makes the service and moves there.  Where it cannot
+be, and for a container with a unit file, systemd executes it (executed.py).  Either tells how the
+start went over a socket, as an attached one does: a failed start has the same words and exit code.
 """
 
 from __future__ import annotations
 
 import os
-import select
-import time
 
-from rootlesspy.engine.supervision import control, service
-from rootlesspy.errors import Conflict, Error, RuntimeFailure
+from rootlesspy.engine import names
+from rootlesspy.engine.supervision import cancel, control, forked
+from rootlesspy.errors import Error
 from rootlesspy.light_typing import TYPE_CHECKING
-from rootlesspy.systemd import bus
-from rootlesspy.systemd import service as unit
+from rootlesspy.linux import process
+from rootlesspy.systemd import cgroup
 
 if TYPE_CHECKING:
     import socket
 
     from rootlesspy.engine.record import ContainerRecord
+    from rootlesspy.engine.supervision.executed import Start
+    from rootlesspy.engine.supervision.forked import Supervisor
     from rootlesspy.paths import Paths
     from rootlesspy.report import Reporter
 
-_READY_TIMEOUT_S = unit.START_TIMEOUT_S
-_LEAVING_TIMEOUT_S = 5.0
-_POLL_S = 0.02
+
+_NAMESPACES = ("user", "mnt", "net", "pid", "uts", "ipc", "cgroup")
 
 
 class StartError(Exception):
@@ -43,110 +38,64 @@ class StartError(Exception):
         self.keep = keep
 
 
-class Start:
-    """A service that systemd was asked for; its supervisor waits for the container."""
+class ForkedStart:
+    """A supervisor that rp has forked, which waits for the container and makes its own service."""
 
-    def __init__(
-        self,
-        paths: Paths,
-        found: ContainerRecord,
-        listener: socket.socket,
-        connection: bus.Bus,
-        cookie: int,
-    ) -> None:
+    def __init__(self, paths: Paths, found: ContainerRecord, supervisor: Supervisor) -> None:
         self._paths = paths
         self._found = found
-        self._listener = listener
-        self._cookie = cookie
-        self._is_answered = False
-        self._job = ""
-        self.connection = connection
-        self.name = service.unit_name(found.name)
+        self._supervisor = supervisor
+        self._end: socket.socket | None = None
+        self.name = names.service(found.name)
 
-    def hand_over(self, lock_fd: int, reporter: Reporter) -> socket.socket:
-        """Hand the container, which is whole now, to the supervisor when that calls.
+    def hand_over(self, lock_fd: int, _reporter: Reporter) -> socket.socket:
+        """Hand the container, which is whole now, to the supervisor.
 
-        Return the connection, over which notices come and then `started` or `failed`.
+        Return the connection, over which notices come, then `started` or `failed`, then `ready`.
         lock_fd, the lock of the container's directory, is closed here.  Raises StartError.
         """
         try:
-            self._job = self._enqueued()
-            end = _accept(self.connection, self._listener, self._job, self._found)
-            began_ns = reporter.began_ns
-            fds = (lock_fd, 2) if began_ns else (lock_fd,)
-            if not control.send(end, "start", fds, {"began_ns": began_ns}):
-                end.close()
-                raise _ended_early(self.name, "it was killed")
+            self._end = self._supervisor.start(self._found.id, lock_fd, detached=True)
         except Error as error:
             raise StartError(error, keep=False) from error
         finally:
             os.close(lock_fd)
-            self._listener.close()
-        return end
+        return self._end
 
     def wait(self) -> None:
-        """Wait until systemd takes the service for ready; raises RuntimeFailure, Unsupported."""
-        unit.wait(self.connection, self.name, self._job, _READY_TIMEOUT_S)
+        """Wait until systemd takes the service for ready; raises RuntimeFailure."""
+        result = ""
+        while self._end is not None and not result:
+            message = control.receive(self._end)
+            if message is None or message.kind == "exited":
+                result = "failed"
+            elif message.kind == "ready":
+                result = message.text("result")
+        if result != "done":
+            from rootlesspy.systemd import service
+
+            raise service.not_started(self.name, result)
 
     def call_off(self) -> None:
-        """Have systemd stop and forget the service, for which there is no container after all."""
-        try:
-            if not self._is_answered:
-                self._is_answered = True
-                self._job = unit.enqueued(self.connection, self.name, self._cookie)
-            if not self._job:
-                # The service is not this start's.
-                return
-            stop = unit.stop(self.connection, self.name)
-            self.connection.wait_job(stop, _READY_TIMEOUT_S)
-            unit.reset_failed(self.connection, self.name)
-        except Error:
-            # No such unit any more, or no manager: then nothing runs.
-            return
+        """Have the supervisor end, its container and its service with it."""
+        if not self._supervisor.cancel():
+            _stop_service(self._paths, self._found, forget=True)
 
     def close(self) -> None:
-        """Close what was opened for it; doing it twice is harmless."""
-        self._listener.close()
-        self.connection.close()
-
-    def _enqueued(self) -> str:
-        """Return the job of the start, which is asked for again as long as the last one ends."""
-        connection, deadline = self.connection, time.monotonic() + _LEAVING_TIMEOUT_S
-        self._is_answered = True
-        while True:
-            try:
-                return unit.enqueued(connection, self.name, self._cookie)
-            except Conflict:
-                # The last supervisor let go of the lock, which is ours, and is about to exit.
-                if time.monotonic() > deadline:
-                    raise
-            if unit.is_restarting(connection, self.name):
-                return unit.start(connection, self.name)
-            time.sleep(_POLL_S)
-            wanted = service.of(self._found, self._paths)
-            self._cookie = unit.request_transient(connection, wanted)
+        """Let go of a supervisor that has nothing; harmless for any other one."""
+        self._supervisor.dismiss()
 
 
-def ask(paths: Paths, found: ContainerRecord, *, installed: bool = False) -> Start:
-    """Ask systemd for the service of a container, which may still be in the making.
+def can_fork(paths: Paths, *, name: str, sdnotify: str, log_driver: str) -> bool:
+    """Say whether the supervisor of a detached container may be a fork of this process.
 
-    The caller holds the lock of its directory.  installed: it has a unit file.  Raises Error.
+    systemd executes the one whose service hands it something (a watchdog, its standard streams) or
+    is configured by drop-ins, and does so where this process sees another machine than systemd.
+    name: the container's, "" when it has none yet.
     """
-    listener = control.listen(paths, found.id, control.STARTER)
-    try:
-        connection = bus.connect(os.path.dirname(paths.require_runtime()))
-        try:
-            if installed:
-                cookie = unit.request_start(connection, service.unit_name(found.name))
-            else:
-                cookie = unit.request_transient(connection, service.of(found, paths))
-        except BaseException:
-            connection.close()
-            raise
-    except BaseException:
-        listener.close()
-        raise
-    return Start(paths, found, listener, connection, cookie)
+    if sdnotify == "container" or log_driver == "passthrough":
+        return False
+    return _is_like_executed(paths, name)
 
 
 def start(paths: Paths, found: ContainerRecord, lock_fd: int, reporter: Reporter) -> None:
@@ -161,21 +110,36 @@ def start(paths: Paths, found: ContainerRecord, lock_fd: int, reporter: Reporter
         asked.close()
 
 
-def begin(paths: Paths, found: ContainerRecord, lock_fd: int, reporter: Reporter) -> Start:
-    """Ask for the service of a container that exists.
+def begin(
+    paths: Paths, found: ContainerRecord, lock_fd: int, reporter: Reporter
+) -> Start | ForkedStart:
+    """Ask for the service of a container that exists, or for a supervisor that does.
 
     lock_fd is closed when that fails.  Raises StartError.
     """
-    reporter.step(f"start {service.unit_name(found.name)}")
+    reporter.step(f"start {names.service(found.name)}")
     try:
-        return ask(paths, found, installed=_is_installed(paths, found))
+        installed = _is_installed(paths, found)
+        if not installed and can_fork(
+            paths, name=found.name, sdnotify=found.sdnotify, log_driver=found.log_driver
+        ):
+            supervisor = forked.fork(reporter)
+            cancel.release()
+            return ForkedStart(paths, found, supervisor)
+        from rootlesspy.engine.supervision import executed
+
+        return executed.ask(paths, found, installed=installed)
     except Error as error:
         os.close(lock_fd)
         raise StartError(error, keep=False) from error
 
 
 def finish(
-    asked: Start, paths: Paths, found: ContainerRecord, lock_fd: int, reporter: Reporter
+    asked: Start | ForkedStart,
+    paths: Paths,
+    found: ContainerRecord,
+    lock_fd: int,
+    reporter: Reporter,
 ) -> None:
     """Hand the container over and wait until it is ready.
 
@@ -191,60 +155,79 @@ def finish(
         reporter.step("wait until it is ready")
         asked.wait()
     except StartError:
-        _call_off(asked.connection, found)
+        _try_no_more(paths, found)
         raise
     except Error as error:
-        _call_off(asked.connection, found)
+        _try_no_more(paths, found)
         raise StartError(error, keep=True) from error
     finally:
         end.close()
 
 
+def _is_like_executed(paths: Paths, name: str) -> bool:
+    """Say whether nothing but resource limits tells this process from one that systemd executes."""
+    # The manager itself has capabilities: nobody may look at its namespaces.
+    executed = cgroup.broker_pid(os.getuid())
+    if not executed or process.no_new_privileges() or _has_drop_ins(paths, name):
+        return False
+    try:
+        return all(
+            os.readlink(f"/proc/self/ns/{kind}") == os.readlink(f"/proc/{executed}/ns/{kind}")
+            for kind in _NAMESPACES
+        )
+    except OSError:
+        return False
+
+
+def _has_drop_ins(paths: Paths, name: str) -> bool:
+    """Say whether there are drop-ins for its service, or for all services of rp or of users.
+
+    systemd.unit(5): those of rp-a-b.service are in rp-a-b.service.d, rp-a-.service.d, rp-.service.d
+    and service.d.
+    """
+    words = names.service(name).removesuffix(".service").split("-")
+    prefixes = ["-".join(words[:end]) + "-" for end in range(1, len(words))]
+    units = [names.service(name), *(f"{each}.service" for each in prefixes), "service"]
+    return any(
+        os.path.lexists(f"{directory}/{each}.d")
+        for directory in (f"{paths.config}/systemd/user", "/etc/systemd/user")
+        for each in units
+    )
+
+
 def _is_installed(paths: Paths, found: ContainerRecord) -> bool:
     """Say whether a container has a unit file of its own; most have none."""
-    if not os.path.lexists(f"{paths.config}/systemd/user/{service.unit_name(found.name)}"):
+    if not os.path.lexists(f"{paths.config}/systemd/user/{names.service(found.name)}"):
         return False
     from rootlesspy.engine import autostart
 
     return autostart.is_installed(paths, found)
 
 
-def _call_off(connection: bus.Bus, found: ContainerRecord) -> None:
+def _try_no_more(paths: Paths, found: ContainerRecord) -> None:
     """Let systemd not try again what was told to have failed; nothing to try, no harm."""
-    if found.restart == "no":
-        return
-    name = service.unit_name(found.name)
+    if found.restart != "no":
+        _stop_service(paths, found, forget=False)
+
+
+def _stop_service(paths: Paths, found: ContainerRecord, *, forget: bool) -> None:
+    """Have systemd stop a service, if there is one, and perhaps forget that it failed."""
+    from rootlesspy.systemd import bus, service
+
+    name = names.service(found.name)
     try:
-        connection.wait_job(unit.stop(connection, name), _READY_TIMEOUT_S)
+        connection = bus.connect(os.path.dirname(paths.require_runtime()))
     except Error:
         return
-
-
-def _accept(
-    connection: bus.Bus, listener: socket.socket, job: str, found: ContainerRecord
-) -> socket.socket:
-    """Wait for the supervisor to call, or for systemd to say that it never will."""
-    poller = select.poll()
-    poller.register(listener.fileno(), select.POLLIN)
-    while True:
-        poller.register(connection.fileno(), connection.poll_events())
-        timeout_ms = connection.timeout_ms()
-        for fd, _ in poller.poll(timeout_ms if timeout_ms >= 0 else None):
-            if fd == listener.fileno():
-                end, _ = listener.accept()
-                return end
-        connection.process()
-        result = connection.job_result(job)
-        if result is not None:
-            raise _ended_early(service.unit_name(found.name), f"job {result}")
-
-
-def _ended_early(name: str, why: str) -> RuntimeFailure:
-    return RuntimeFailure(
-        f"{name} ended before the container began: {why}",
-        step="service",
-        hint=f"journalctl --user -n 20 -u {name}",
-    )
+    try:
+        connection.wait_job(service.stop(connection, name), service.START_TIMEOUT_S)
+        if forget:
+            service.reset_failed(connection, name)
+    except Error:
+        # No such unit: then nothing runs.
+        return
+    finally:
+        connection.close()
 
 
 def _await_started(end: socket.socket, reporter: Reporter) -> None:

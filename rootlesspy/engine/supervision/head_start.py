@@ -9,15 +9,21 @@ from __future__ import annotations
 
 from rootlesspy.engine import idmap, limits, statefile, storage
 from rootlesspy.engine.inputs.constants import KEEP_GROUPS
-from rootlesspy.engine.supervision.beginning import Beginning, Terms, description
-from rootlesspy.engine.supervision.pipes import Pipes
+from rootlesspy.engine.supervision.beginning import (
+    Beginning,
+    Begun,
+    Terms,
+    description,
+    pipes_of,
+)
 from rootlesspy.errors import Error
-from rootlesspy.light_typing import TYPE_CHECKING, NamedTuple
+from rootlesspy.light_typing import TYPE_CHECKING
 from rootlesspy.network import driver
 from rootlesspy.paths import private_directory
 
 if TYPE_CHECKING:
     from rootlesspy.engine.record import ContainerRecord
+    from rootlesspy.engine.supervision.own_service import OwnService
     from rootlesspy.paths import Paths
     from rootlesspy.report import Reporter
 
@@ -25,18 +31,16 @@ if TYPE_CHECKING:
 _FIRST = frozenset(("verify_always", "landlock"))
 
 
-class HeadStart(NamedTuple):
-    """What has begun, and the pipes that its first process has at 0, 1 and 2 if any."""
-
-    beginning: Beginning
-    pipes: Pipes | None
-
-
 def take(
-    paths: Paths, found: ContainerRecord, service: str, reporter: Reporter
-) -> HeadStart | None:
+    paths: Paths,
+    found: ContainerRecord,
+    service: str,
+    reporter: Reporter,
+    own: OwnService | None = None,
+) -> Begun | None:
     """Begin a container whose last run is forgotten; None for one that asks for more than this.
 
+    service: the one that it is of; own: the same, where this process makes it itself.
     What cannot be decided is left to its start, which says why; what fails is raised by
     Beginning.init.
     """
@@ -44,22 +48,10 @@ def take(
     if terms is None:
         return None
     private_directory(paths.container_runtime(found.id))
-    pipes = None if found.tty else Pipes(interactive=found.interactive)
-    beginning = Beginning(terms, paths, reporter)
-    try:
-        if pipes is not None:
-            pipes.lend()
-        try:
-            beginning.begin()
-        finally:
-            if pipes is not None:
-                pipes.take_back()
-    except (Error, OSError) as error:
-        beginning.error = error
-    except BaseException as error:
-        beginning.undo.unwind(error)
-        raise
-    return HeadStart(beginning, pipes)
+    pipes = pipes_of(tty=found.tty, interactive=found.interactive)
+    beginning = Beginning(terms, paths, reporter, own)
+    beginning.begin_early(pipes)
+    return Begun(beginning, pipes)
 
 
 def _is_plain(found: ContainerRecord) -> bool:
@@ -93,7 +85,7 @@ def _terms(paths: Paths, found: ContainerRecord, service: str, reporter: Reporte
                 defaults=frozenset(found.default_limits),
             )
         selection = driver.select(driver.restore(found.network), storage.ports(found))
-    except (Error, OSError, ValueError, KeyError):
+    except (Error, OSError, ValueError, LookupError, TypeError, AttributeError):
         return None
     if decided is not None:
         for notice in decided.notices:

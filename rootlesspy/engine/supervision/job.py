@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from rootlesspy.engine.record import ContainerRecord
     from rootlesspy.engine.supervision.beginning import Terms
     from rootlesspy.engine.supervision.hooks import Hooks
+    from rootlesspy.engine.supervision.own_service import OwnService
     from rootlesspy.engine.supervision.pipes import Pipes
     from rootlesspy.linux.userns import IdMaps
     from rootlesspy.network.driver import NetworkRequest, Selection
@@ -47,7 +48,7 @@ class Job(NamedTuple):
     """Holds the lock of the container's directory, until the supervisor's very end."""
     reporter: Reporter
     service: str = ""
-    """The service whose main process the supervisor is; empty for an attached container."""
+    """The service that the supervisor is in; empty for an attached container."""
     notifier: Notifier | None = None
     """Tells systemd how the service does; None for an attached container."""
     listening: sockets.Listening = sockets.NO_SOCKETS
@@ -65,6 +66,8 @@ class Job(NamedTuple):
     hooks: Hooks | None = None
     pipes: Pipes | None = None
     """What the container's first process has at 0, 1 and 2 already."""
+    own_service: OwnService | None = None
+    """The service, where the supervisor makes it itself."""
 
 
 def load(
@@ -78,6 +81,7 @@ def load(
     listening: sockets.Listening = sockets.NO_SOCKETS,
     terms: Terms | None = None,
     pipes: Pipes | None = None,
+    own_service: OwnService | None = None,
 ) -> Job:
     """Decide all that is not in the spec of a container on disk: limits, filter, file systems.
 
@@ -164,6 +168,7 @@ def load(
         resolv_conf=resolv_conf,
         hooks=own_hooks,
         pipes=pipes,
+        own_service=own_service,
     )
 
 

@@ -38,7 +38,11 @@ def of(request: RunRequest, place: Place, selection: Selection) -> dict[str, obj
         "ignore_missing_limits": request.ignore_missing_limits,
         "stop_timeout_s": isolation.stop_timeout_s(request),
         "keeps_groups": KEEP_GROUPS in request.group_add,
-        "empty_stdin": not (request.interactive or request.tty),
+        "tty": request.tty,
+        "interactive": request.interactive,
+        "detach": request.detach,
+        "restart": request.restart,
+        "remove": request.remove,
     }
 
 
@@ -52,7 +56,8 @@ def can_be_given(request: RunRequest, paths: Paths) -> bool:
         or request.id_maps
         or network.driver not in driver.SELF_CONTAINED
         or network.networks
-        or request.log_driver not in _OWN_STREAMS
+        # A service's supervisor stands between it and its streams, another one only for a log.
+        or (request.log_driver == "passthrough" if request.detach else _has_log(request))
         # The directory of its notify socket, which it mounts, is made later.
         or request.sdnotify == "container"
         # What is not what was pulled is to begin with nothing.
@@ -63,3 +68,7 @@ def can_be_given(request: RunRequest, paths: Paths) -> bool:
         or request.hooks_dirs
         or paths.names_hooks(os.environ)
     )
+
+
+def _has_log(request: RunRequest) -> bool:
+    return request.log_driver not in _OWN_STREAMS

@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import sys
 
+from rootlesspy.engine import names
 from rootlesspy.engine.definitions import dependencies
 from rootlesspy.light_modules import signal
 from rootlesspy.light_typing import TYPE_CHECKING, NoReturn
@@ -28,11 +29,6 @@ _LONGEST_DELAY_US = 60_000_000
 _STEPS = 9
 
 
-def unit_name(name: str) -> str:
-    """Return the unit of the container with this name."""
-    return f"rp-{name}.service"
-
-
 def own_unit() -> str:
     """Return the service that this process is of, "" when it is of none.
 
@@ -45,27 +41,52 @@ def own_unit() -> str:
 def of(record: ContainerRecord, paths: Paths) -> Service:
     """Return the service that supervises this container.
 
-    The same for the transient unit of `rp run -d` and for the file of `rp enable`.  PATH is the
-    caller's, where the helper programs were found; the user manager's own may lack them.
+    The same for the transient unit of `rp run -d` and for the file of `rp enable`.
+    """
+    independent = of_new(
+        paths,
+        container_id=record.id,
+        name=record.name,
+        image=record.image,
+        restart=record.restart,
+        stop_timeout_s=record.stop_timeout_s,
+        remove=record.remove,
+    )
+    return independent._replace(dependencies=_dependencies(record))
+
+
+def of_new(
+    paths: Paths,
+    *,
+    container_id: str,
+    name: str,
+    image: str,
+    restart: str,
+    stop_timeout_s: int,
+    remove: bool,
+) -> Service:
+    """Return the service of a container that is perhaps not on disk yet, without dependencies.
+
+    PATH is the caller's, where the helper programs were found; the user manager's own may lack
+    them.
     """
     argv, environment = program()
-    restart, burst = policy(record.restart)
+    policed, burst = policy(restart)
     return Service(
-        name=unit_name(record.name),
+        name=names.service(name),
         # The image may be a directory: its path may hold what a unit's description cannot.
-        description=escape(f"Container {record.name} ({record.image})"),
+        description=escape(f"Container {name} ({image})"),
         documentation=("man:rp(1)",),
-        command=(*argv, "supervise", record.id),
-        restart=restart,
+        command=(*argv, "supervise", container_id),
+        restart=policed,
         restart_delay_us=_FIRST_DELAY_US,
         restart_steps=_STEPS,
         restart_max_delay_us=_LONGEST_DELAY_US,
         start_limit_burst=burst,
-        stop_timeout_us=(record.stop_timeout_s + _STOP_MARGIN_S) * 1_000_000,
+        stop_timeout_us=(stop_timeout_s + _STOP_MARGIN_S) * 1_000_000,
         environment=(*directories(paths), *environment),
-        identifier=f"rp-{record.name}",
-        keep_failed=not record.remove,
-        dependencies=_dependencies(record),
+        identifier=f"rp-{name}",
+        keep_failed=not remove,
     )
 
 
@@ -85,7 +106,7 @@ def end_as_asked() -> NoReturn:
 def _dependencies(record: ContainerRecord) -> tuple[tuple[str, tuple[str, ...]], ...]:
     """Return After=, Requires= and Wants= of a container that waits for others (a definition's)."""
     requires, wants, after = (
-        tuple(map(unit_name, dependencies.names(record, relation)))
+        tuple(map(names.service, dependencies.names(record, relation)))
         for relation in ("requires", "wants", "after")
     )
     before = tuple(dict.fromkeys((*requires, *wants, *after)))

@@ -47,7 +47,7 @@ def start(
     """
     if job.hooks is not None:
         undo.push(job.hooks.stopped)
-    beginning = begun or Beginning(_terms(job), job.paths, job.reporter)
+    beginning = begun or Beginning(_terms(job), job.paths, job.reporter, job.own_service)
     try:
         if begun is None:
             try:
@@ -68,8 +68,10 @@ def _lead(job: Job, undo: Undo, beginning: Beginning, cancellation: cancel.Cance
     beginning.map_ids()
     if not init.has_plan:
         init.plan(job.plan)
+    served: tuple[int, ...] = ()
     if not init.works:
-        init.ids_mapped(_start_fuse(job, init, undo))
+        mount_fd, served = _start_fuse(job, init, undo)
+        init.ids_mapped(mount_fd)
     pending = beginning.start_network()
     undo.take_over(beginning.undo)
     if job.selection.request.networks:
@@ -84,7 +86,9 @@ def _lead(job: Job, undo: Undo, beginning: Beginning, cancellation: cancel.Cance
         undo.push(meter.close)
     step("wait for the network")
     network = pending.wait()
+    beginning.join_service(served)
     init.placed()
+    beginning.wait_joined()
     if job.hooks is not None:
         step("run the hooks of its creation")
         init.wait_hooks()
@@ -118,10 +122,10 @@ def _lead(job: Job, undo: Undo, beginning: Beginning, cancellation: cancel.Cance
     return running
 
 
-def _start_fuse(job: Job, init: create.Init, undo: Undo) -> int:
-    """Return the mount of a container whose root a program serves; -1 for any other one."""
+def _start_fuse(job: Job, init: create.Init, undo: Undo) -> tuple[int, tuple[int, ...]]:
+    """Return the mount and the process of a root that a program serves; -1 for any other one."""
     if not isinstance(job.plan.root, rootfs.FuseOverlay):
-        return -1
+        return -1, ()
     from rootlesspy.runtime import fuse
 
     job.reporter.step("start fuse-overlayfs")
@@ -129,7 +133,7 @@ def _start_fuse(job: Job, init: create.Init, undo: Undo) -> int:
     server = fuse.start(job.plan.root, job.plan.merged, init.pid, is_outsider=job.plan.is_outsider)
     undo.push(server.stop)
     cancel.restore(held)
-    return server.mount_fd
+    return server.mount_fd, (server.pid,)
 
 
 def restart_network(job: Job, init: create.Init) -> Pending:

@@ -9,10 +9,10 @@ from __future__ import annotations
 
 import os
 
-from rootlesspy.engine import record, storage
+from rootlesspy.engine import names, record, storage
 from rootlesspy.engine.supervision import cancel, control, head_start, service, sockets
 from rootlesspy.errors import Conflict, Error, NotFound
-from rootlesspy.light_typing import TYPE_CHECKING, NoReturn
+from rootlesspy.light_typing import TYPE_CHECKING, NamedTuple, NoReturn
 from rootlesspy.linux import process
 from rootlesspy.paths import private_directory
 from rootlesspy.systemd import notify
@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 
     from rootlesspy.engine.record import ContainerRecord
     from rootlesspy.engine.supervision import job
+    from rootlesspy.engine.supervision.beginning import Begun
+    from rootlesspy.engine.supervision.own_service import OwnService
     from rootlesspy.paths import Paths
     from rootlesspy.report import Reporter
 
@@ -51,7 +53,11 @@ def supervise(text: str, paths: Paths, reporter: Reporter) -> int:
         lock_fd = _lock(paths, container_id, client, reporter)
         found = record.load_record(paths.container(container_id))
         process.set_name(f"rp-{found.name}".encode())
-        ended = _run(paths, found, lock_fd, client, reporter, notifier, listening)
+        unit = service.own_unit() or names.service(found.name)
+        # With sockets it cannot begin so early: its first process is born with them.
+        begun = _begin(paths, found, unit, reporter, early=not listening.number)
+        start = _Start(paths, found, lock_fd, client, reporter, notifier, unit, listening=listening)
+        ended = _run(start, begun)
     except FileNotFoundError:
         os.dup2(journal_fd, 2)
         gone = NotFound(f"no container with id {container_id}", hint="rp ps -a")
@@ -69,7 +75,7 @@ def supervise(text: str, paths: Paths, reporter: Reporter) -> int:
         os.dup2(journal_fd, 2)
     if ended.reason in _ASKED:
         service.end_as_asked()
-    return ended.exit_code if ended.exit_code >= 0 else _LOST_STATUS
+    return _status(ended)
 
 
 def _end_without_container(
@@ -111,75 +117,129 @@ def _lock(paths: Paths, container_id: str, client: socket.socket | None, reporte
     return fd
 
 
-def _run(
+def supervise_forked(
     paths: Paths,
     found: ContainerRecord,
     lock_fd: int,
-    client: socket.socket | None,
+    client: socket.socket,
     reporter: Reporter,
-    notifier: notify.Notifier,
-    listening: sockets.Listening,
-) -> record.ExitRecord:
-    """Run a container whose lock is held.  Raises Error, told to client."""
+    own: OwnService,
+    begun: Begun | None,
+) -> None:
+    """Run a container as the service that this process, a fork of rp, makes for itself.
+
+    begun: what was begun before it was on disk.
+    """
+    status = own.AS_ASKED
+    try:
+        process.set_name(f"rp-{found.name}".encode())
+        if begun is None:
+            begun = _begin(paths, found, own.name, reporter, own)
+        start = _Start(paths, found, lock_fd, client, reporter, own.notifier, own.name, own)
+        ended = _run(start, begun)
+        if ended.reason not in _ASKED:
+            status = str(_status(ended))
+    except Error:
+        # Its starter has the answer; a restart policy is for containers that have run.
+        pass
+    except BaseException:
+        status = str(_LOST_STATUS)
+        raise
+    finally:
+        own.end(status)
+
+
+class _Start(NamedTuple):
+    """One start of a container as a service."""
+
+    paths: Paths
+    found: ContainerRecord
+    lock_fd: int
+    client: socket.socket | None
+    reporter: Reporter
+    notifier: notify.Notifier
+    unit: str
+    own: OwnService | None = None
+    listening: sockets.Listening = sockets.NO_SOCKETS
+
+
+def _status(ended: record.ExitRecord) -> int:
+    return ended.exit_code if ended.exit_code >= 0 else _LOST_STATUS
+
+
+def _begin(
+    paths: Paths,
+    found: ContainerRecord,
+    unit: str,
+    reporter: Reporter,
+    own: OwnService | None = None,
+    *,
+    early: bool = True,
+) -> Begun | None:
+    """Forget the last run of a container, and begin with what needs little of it."""
     reporter.step("prepare its start")
     directory = paths.container(found.id)
     # The last run's state tells what of it may still live.
     storage.end_lost_run(directory)
     record.forget_run(directory)
     storage.finish_hooks(directory)
-    unit = service.own_unit() or service.unit_name(found.name)
-    begun = None if listening.number else head_start.take(paths, found, unit, reporter)
+    return head_start.take(paths, found, unit, reporter, own) if early else None
+
+
+def _run(start: _Start, begun: Begun | None) -> record.ExitRecord:
+    """Run a container whose lock is held.  Raises Error, told to client."""
     try:
-        reporter.step("import what reads it")
+        start.reporter.step("import what reads it")
         # Beside newuidmap.
         from rootlesspy.engine.supervision import job  # noqa: F401
 
         if begun is not None:
             begun.beginning.go_on()
-        task = _job(paths, found, lock_fd, client, reporter, notifier, listening, unit, begun)
+        task = _job(start, begun)
         if begun is not None:
             begun.beginning.instruct(task.plan)
         # While the container's first process mounts, and the network's helper works.
         from rootlesspy.engine.supervision import supervisor
 
-        return supervisor.supervise(task, client, None if begun is None else begun.beginning)
+        return supervisor.supervise(task, start.client, None if begun is None else begun.beginning)
     finally:
         if begun is not None:
             begun.beginning.undo.unwind()
 
 
-def _job(
-    paths: Paths,
-    found: ContainerRecord,
-    lock_fd: int,
-    client: socket.socket | None,
-    reporter: Reporter,
-    notifier: notify.Notifier,
-    listening: sockets.Listening,
-    unit: str,
-    begun: head_start.HeadStart | None,
-) -> job.Job:
+def _job(start: _Start, begun: Begun | None) -> job.Job:
     """Decide how it is started, for which it has perhaps begun.  Raises Error, told to client."""
     from rootlesspy.engine.supervision import job
 
-    reporter.step("decide the rest")
+    start.reporter.step("decide the rest")
     try:
         return job.load(
-            paths,
-            found,
-            lock_fd=lock_fd,
-            reporter=reporter,
-            service=unit,
-            notifier=notifier,
-            listening=listening,
+            start.paths,
+            start.found,
+            lock_fd=start.lock_fd,
+            reporter=start.reporter,
+            service=start.unit,
+            notifier=start.notifier,
+            listening=start.listening,
             terms=None if begun is None else begun.beginning.terms,
             pipes=None if begun is None else begun.pipes,
+            own_service=start.own,
         )
     except Error as error:
-        from rootlesspy.engine.supervision import failure
-
-        if begun is not None:
-            # Before its directory goes.
-            begun.beginning.undo.unwind(error)
-        failure.report(paths, found, client, error, service=True)
+        _report(start, begun, error)
         raise
+    except (ValueError, LookupError, TypeError, AttributeError) as error:
+        name = start.found.name
+        damaged = Error(f"container {name} is damaged: {error}", hint=f"rp rm -f {name}")
+        _report(start, begun, damaged)
+        raise damaged from error
+
+
+def _report(start: _Start, begun: Begun | None, error: Error) -> None:
+    """Tell who started it, and the record, why it does not start."""
+    from rootlesspy.engine.supervision import failure
+
+    if begun is not None:
+        # Before its directory goes.
+        begun.beginning.undo.unwind(error)
+    failure.report(start.paths, start.found, start.client, error, service=True)

@@ -44,6 +44,7 @@ if TYPE_CHECKING:
     from rootlesspy.systemd import cgroup
 
 _SETTLED_AFTER_S = 5.0  # short containers do without
+_READY_TIMEOUT_S = 5.0
 _OBJECTS_OF_A_TURN = 2_000  # what CPython begins with
 
 
@@ -110,6 +111,8 @@ class _Supervision:
         self._network_fd = -1
         self._usage: cgroup.Usage | None = None
         self._record = record.lost()
+        self._starting = task.own_service
+        """The service whose start goes on."""
 
     def serve(self, client: socket.socket | None, listener: socket.socket) -> None:
         """Wait for the payload's end, obeying systemd, clients and signals meanwhile."""
@@ -120,7 +123,7 @@ class _Supervision:
         turns.watch(running.init.pidfd, self._notice_end)
         self._watch_network()
         turns.after("settle", _SETTLED_AFTER_S, self._settle)
-        if running.connection is not None:
+        if running.connection is not None and self._job.record.unit:
             running.connection.on_request_stop(self._job.record.unit, self._stop_by_systemd)
         if running.meter is not None and running.meter.fileno() >= 0:
             turns.watch(running.meter.fileno(), self._read_meter, loop.PRIORITY)
@@ -141,6 +144,9 @@ class _Supervision:
         while not self._ended:
             self._watch_bus()
             turns.turn()
+        if self._announcer.is_ready:
+            # Whatever comes first: systemd has been told.
+            self._tell_ready(_READY_TIMEOUT_S)
         self._job.reporter.step("clean up")
         # The network helper: it goes while the rest is cleaned up.
         self._running.pending.kill()
@@ -308,7 +314,7 @@ class _Supervision:
             return
         if connection.poll_events():
             self._bus_fd = connection.fileno()
-            self._loop.watch(self._bus_fd, connection.process, connection.poll_events())
+            self._loop.watch(self._bus_fd, self._hear_bus, connection.poll_events())
             timeout_ms = connection.timeout_ms()
             if timeout_ms >= 0:
                 self._loop.after("bus", timeout_ms / 1000, connection.process)
@@ -317,6 +323,21 @@ class _Supervision:
             # number is something else's.
             self._loop.forget(self._bus_fd)
             self._bus_fd = -1
+
+    def _hear_bus(self) -> None:
+        if self._running.connection is not None:
+            self._running.connection.process()
+        self._tell_ready(0)
+
+    def _tell_ready(self, timeout_s: float) -> None:
+        """Tell who has started it how the start of its service has ended, once it has."""
+        if self._starting is None:
+            return
+        result = self._starting.result(timeout_s)
+        if result is not None:
+            self._starting = None
+            if self._first is not None:
+                self._first.tell("ready", result=result)
 
     def _read_meter(self) -> None:
         if self._running.meter is not None:

@@ -8,9 +8,8 @@ from __future__ import annotations
 
 import os
 
-from rootlesspy.engine import record, statefile
+from rootlesspy.engine import names, record, statefile
 from rootlesspy.engine.output import logs
-from rootlesspy.engine.supervision import service
 from rootlesspy.engine.views import inspect, restarts, stats, usage
 from rootlesspy.errors import Error, NotFound
 from rootlesspy.light_typing import TYPE_CHECKING, NamedTuple
@@ -108,7 +107,7 @@ def _service(paths: Paths, found: Container, live_name: str) -> Service | None:
     """Ask systemd about the service; None when it does not know it, or does not answer."""
     from rootlesspy.systemd import bus
 
-    name = live_name or service.unit_name(found.record.name)
+    name = live_name or names.service(found.record.name)
     try:
         connection = bus.connect(os.path.dirname(paths.require_runtime()))
     except Error:

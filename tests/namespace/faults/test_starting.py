@@ -1,4 +1,4 @@
-"""A detached start that is disturbed while systemd executes the supervisor and rp writes on.
+"""A detached start that is disturbed while rp writes on, and its service begins.
 
 rp is held at its first rename(2), that of record.json: the service is asked for by then, and the
 container is not whole.
@@ -21,34 +21,53 @@ pytestmark = pytest.mark.usefixtures("warm", "leaves_nothing")
 
 LIMIT_S = 120
 TRACE = "/run/starting.trace"
-STOP = ["-f", "-qqq", "-o", TRACE, "-e", "trace=rename,renameat,renameat2",
+STOP = ["-qqq", "-o", TRACE, "-e", "trace=rename,renameat,renameat2",
         "-e", "inject=rename,renameat,renameat2:signal=STOP:when=1"]  # fmt: skip
-# rp has stopped (it is in a tracing stop at other moments too, and so are processes that it makes),
-# and the supervisor has called its starter, which is where it waits: the listening socket has a
-# name, and so has each end that nobody has accepted yet.
+# rp has stopped (it is in a tracing stop at other moments too), and the supervisor waits.  One that
+# systemd has executed has called its starter: the listening socket has a name, and so has each end
+# that nobody has accepted yet.  A fork of rp is its child, and polls; the main process of its
+# service has been executed.
 WAIT_FOR_BOTH = """\
-import re, subprocess, sys, time
-service, trace = f"rp-{sys.argv[1]}.service", sys.argv[2]
+import subprocess, sys, time
+service, trace, way = f"rp-{sys.argv[1]}.service", *sys.argv[2:]
 
 def client():
     try:
         with open(trace) as file:
-            found = re.search(r"^(\\d+) +--- stopped by SIGSTOP ---", file.read(), re.MULTILINE)
+            if "--- stopped by SIGSTOP ---" not in file.read():
+                return ""
     except FileNotFoundError:
         return ""
-    return found[1] if found else ""
+    # The newest would be strace's child until that executes rp.
+    return children(said("pgrep", "--oldest", "--exact", "strace"))
 
-def main_pid():
+def children(pid):
+    return said("pgrep", "--parent", pid) if pid else ""
+
+def said(*argv):
+    return subprocess.run(argv, capture_output=True, text=True).stdout.strip()
+
+def executed():
     with open("/proc/net/unix") as file:
         if sum(line.endswith("/starter\\n") for line in file) < 2:
             return ""
-    argv = ["systemctl", "--user", "show", "--value", "--property", "MainPID", service]
-    pid = subprocess.run(argv, capture_output=True, text=True).stdout.strip()
+    return main_pid()
+
+def forked():
+    pid = children(client())
+    return pid if pid and main_pid() and polls(pid) else ""
+
+def polls(pid):
+    with open(f"/proc/{pid}/wchan") as file:
+        return "poll" in file.read()
+
+def main_pid():
+    pid = said("systemctl", "--user", "show", "--value", "--property", "MainPID", service)
     return pid if pid != "0" else ""
 
 limit_s = time.monotonic() + 100
 while time.monotonic() < limit_s:
-    found = client(), main_pid()
+    found = client(), {"forked": forked, "executed": executed}[way]()
     if all(found):
         print(*found)
         sys.exit(0)
@@ -77,11 +96,13 @@ def warm(rig: Machine, alpine: str) -> None:
 class Held:
     """A `rp run -d` that is stopped in the middle, and the supervisor that waits for it."""
 
-    def __init__(self, machine: Machine, name: str, process: subprocess.Popen[str]) -> None:
+    def __init__(
+        self, machine: Machine, name: str, process: subprocess.Popen[str], way: str
+    ) -> None:
         self.machine = machine
         self.name = name
         self.process = process
-        found = machine.run(["python3", "-c", WAIT_FOR_BOTH, name, TRACE], timeout=LIMIT_S)
+        found = machine.run(["python3", "-c", WAIT_FOR_BOTH, name, TRACE, way], timeout=LIMIT_S)
         self.client, self.supervisor = found.stdout.split()
 
     def signal(self, name: str, pid: str) -> None:
@@ -99,7 +120,7 @@ class Held:
 
 
 @contextlib.contextmanager
-def held(rig: Machine, name: str, *options: str) -> Iterator[Held]:
+def held(rig: Machine, way: str, name: str, *options: str) -> Iterator[Held]:
     """Start a container as a service and hold rp before it is whole."""
     if not rig.has_root:
         pytest.skip("needs root: strace would take the rights of newuidmap away")
@@ -113,7 +134,7 @@ def held(rig: Machine, name: str, *options: str) -> Iterator[Held]:
     )  # fmt: skip
     with process:
         try:
-            start = Held(rig, name, process)
+            start = Held(rig, name, process, way)
             try:
                 yield start
             finally:
@@ -124,13 +145,25 @@ def held(rig: Machine, name: str, *options: str) -> Iterator[Held]:
             rig.root(["rm", "-f", TRACE])
 
 
+@pytest.fixture(params=["forked", "executed"])
+def way(request: pytest.FixtureRequest, rig: Machine) -> Iterator[str]:
+    """Say who makes the supervisor: rp, or systemd, where there are drop-ins for it to obey."""
+    directory = ".config/systemd/user/rp-.service.d"
+    if request.param == "executed":
+        rig.run(["mkdir", "-p", directory])
+    yield request.param
+    rig.run(["rm", "-rf", directory])
+
+
 RESTART = pytest.mark.parametrize("restart", ["no", "always"])
 
 
 @pytest.mark.row("P3", "no container, or one that can be started; the name is free or its own")
 @RESTART
-def test_p3_rp_is_killed_before_the_container_is_whole(rig: Machine, restart: str) -> None:
-    with held(rig, "halfmade", "--restart", restart) as start:
+def test_p3_rp_is_killed_before_the_container_is_whole(
+    rig: Machine, way: str, restart: str
+) -> None:
+    with held(rig, way, "halfmade", "--restart", restart) as start:
         start.signal("KILL", start.client)
         start.process.wait(timeout=LIMIT_S)
         # Nobody has run another rp: the supervisor cleans up.
@@ -140,18 +173,22 @@ def test_p3_rp_is_killed_before_the_container_is_whole(rig: Machine, restart: st
 
 @RESTART
 def test_p3_the_supervisor_is_killed_before_the_container_is_whole(
-    rig: Machine, restart: str
+    rig: Machine, way: str, restart: str
 ) -> None:
-    with held(rig, "nobody", "--restart", restart) as start:
+    with held(rig, way, "nobody", "--restart", restart) as start:
         start.signal("KILL", start.supervisor)
         code, told = start.result()
         start.await_end()
     assert code == 125
-    assert "rp-nobody.service ended before the container began" in told
+    words = {
+        "forked": "the container's supervisor was killed",
+        "executed": "rp-nobody.service ended before the container began",
+    }
+    assert words[way] in told
 
 
-def test_cancelled_before_the_container_is_whole(rig: Machine) -> None:
-    with held(rig, "cancelled", "--restart", "always") as start:
+def test_cancelled_before_the_container_is_whole(rig: Machine, way: str) -> None:
+    with held(rig, way, "cancelled", "--restart", "always") as start:
         start.signal("INT", start.client)
         code, told = start.result()
         start.await_end()
@@ -159,6 +196,7 @@ def test_cancelled_before_the_container_is_whole(rig: Machine) -> None:
     assert "cancelled by SIGINT" in told
 
 
+@pytest.mark.usefixtures("way")
 def test_a_container_that_cannot_be_made_has_its_service_called_off(rig: Machine) -> None:
     argv = ["rp", "run", "-d", "--name", "unmade", "--restart", "always",
             "--cidfile", "/etc/passwd", "alpine", "sleep", "600"]  # fmt: skip

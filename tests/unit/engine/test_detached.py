@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from rootlesspy.engine import record
-from rootlesspy.engine.supervision import control, detached
+from rootlesspy.engine.supervision import control, detached, executed
 from rootlesspy.errors import CommandNotFound, RuntimeFailure
 from rootlesspy.paths import Paths
 from rootlesspy.report import Reporter
@@ -99,7 +99,7 @@ def test_the_supervisor_calls_back(tmp_path: Path) -> None:
     caller = control.connect(paths, FOUND.id, control.STARTER)
     assert caller is not None
     manager = Manager()
-    end = detached._accept(manager, listener, "/job/1", FOUND)  # type: ignore[arg-type]  # played
+    end = executed._accept(manager, listener, "/job/1", FOUND)  # type: ignore[arg-type]  # played
     control.tell(caller, "started")
     assert control.receive(end) is not None
     for each in (end, caller, listener, manager):
@@ -111,7 +111,7 @@ def test_a_service_that_ends_before_it_calls(tmp_path: Path) -> None:
     listener = control.listen(paths, FOUND.id, control.STARTER)
     manager = Manager(result="failed")
     with pytest.raises(RuntimeFailure, match=r"rp-web\.service ended .* job failed") as caught:
-        detached._accept(manager, listener, "/job/1", FOUND)  # type: ignore[arg-type]  # played
+        executed._accept(manager, listener, "/job/1", FOUND)  # type: ignore[arg-type]  # played
     assert caught.value.hint == "journalctl --user -n 20 -u rp-web.service"
     listener.close()
     manager.close()

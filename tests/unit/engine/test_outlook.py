@@ -119,4 +119,4 @@ def test_what_makes_no_sense_is_told_when_it_is_on_disk(paths: Paths) -> None:
         terms(PLAIN._replace(properties=("Nosuch=1",)))
     selection = driver.Selection(request=PLAIN.network)
     fields = outlook.of(PLAIN._replace(properties=("Nosuch=1",)), PLACE, selection)
-    assert beginning.early(Message("begin", fields), paths, Reporter()) is None
+    assert beginning.early(Message("begin", fields), paths, Reporter(), None) is None

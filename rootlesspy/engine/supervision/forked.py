@@ -1,13 +1,15 @@
-"""The supervisor of an attached container: a child of `rp run`, forked before there is a container.
+"""The supervisor as a child of `rp run`, forked before there is a container, or of `rp start`.
 
 While `rp` looks at the image and writes the container to disk, the supervisor imports what it
 needs, on another processor.  Then it is handed the container (its id, and the lock of its
-directory) and starts what is on disk, as that of a service does (supervise.py).
+directory) and starts what is on disk, as that of a service does (supervise.py).  That of a detached
+container has a service, into which it moves (own_service.py), and outlives rp.
 """
 
 from __future__ import annotations
 
 import os
+import select
 
 # Both processes need what is here: imported by each of them it would be computed twice.
 from rootlesspy.engine import idmap, record, storage  # noqa: F401
@@ -19,7 +21,7 @@ from rootlesspy.light_typing import TYPE_CHECKING, NoReturn
 from rootlesspy.linux import process
 from rootlesspy.network import driver  # noqa: F401
 from rootlesspy.paths import from_environment
-from rootlesspy.systemd import notify  # noqa: F401
+from rootlesspy.systemd import cgroup, notify  # noqa: F401
 
 if TYPE_CHECKING:
     import socket
@@ -28,20 +30,23 @@ if TYPE_CHECKING:
     from rootlesspy.engine.inputs.request import RunRequest
     from rootlesspy.engine.record import ContainerRecord
     from rootlesspy.engine.supervision import job
-    from rootlesspy.engine.supervision.beginning import Beginning
+    from rootlesspy.engine.supervision.beginning import Beginning, Begun
+    from rootlesspy.engine.supervision.own_service import OwnService
     from rootlesspy.engine.supervision.sockets import Listening
     from rootlesspy.paths import Paths
     from rootlesspy.report import Reporter
 
-_SIGKILL = 9
+_SIGKILL, _SIGTERM = 9, 15
+_DYING_S = 2.0
+_SLOW_MS = 30_000
 _DESCRIPTORS = 2**31 - 1
 
 
 class Supervisor:
     """The child, as `rp` sees it."""
 
-    def __init__(self, reporter: Reporter, listening: Listening) -> None:
-        self._end, self._pid = _fork(reporter, listening)
+    def __init__(self, reporter: Reporter, listening: Listening, *, detached: bool) -> None:
+        self._end, self._pid = _fork(reporter, listening, detached=detached)
         self._reporter = reporter
         self._listening = listening
         self._idle = True
@@ -70,6 +75,7 @@ class Supervisor:
         if self._dismissed:
             return
         self._dismissed = True
+        control.tell(self._end, "bye")
         self._end.close()
         if self._idle:
             # It may be importing, and has nothing to undo.
@@ -84,7 +90,7 @@ class Supervisor:
         try:
             cancel.hold()
             cancellation.check()
-            self._send(created)
+            self.start(created.record.id, created.lock_fd, detached=False)
         except BaseException:
             from rootlesspy.engine import storage
 
@@ -93,16 +99,37 @@ class Supervisor:
             raise
         finally:
             os.close(created.lock_fd)
-        self._dismissed = True
 
-    def _send(self, created: Created) -> None:
+    def start(self, container_id: str, lock_fd: int, *, detached: bool) -> socket.socket:
+        """Have it start a container on disk, whose lock it takes over; return the connection.
+
+        Raises SupervisorLostError.
+        """
         self._idle = False
-        if not control.send(self._end, "start", (created.lock_fd,), {"id": created.record.id}):
+        self._dismissed = detached
+        fields = {"id": container_id, "detached": detached}
+        if not control.send(self._end, "start", (lock_fd,), fields):
             from rootlesspy.engine.supervision.attach import SupervisorLostError
 
             raise SupervisorLostError(
                 "the container's supervisor was killed", hint="journalctl --user -n 20"
             )
+        self._dismissed = True
+        return self._end
+
+    def cancel(self) -> bool:
+        """Have it end, and the container with it that it was told to start.
+
+        Say whether it has undone what it made; one that was killed has not.
+        """
+        if not self._dismissed:
+            self.dismiss()
+            return True
+        try:
+            os.kill(self._pid, _SIGTERM)
+            return os.WIFEXITED(os.waitpid(self._pid, 0)[1])
+        except (ProcessLookupError, ChildProcessError):
+            return False
 
     def attend(
         self, request: RunRequest, paths: Paths, found: ContainerRecord, reporter: Reporter
@@ -131,23 +158,32 @@ class Supervisor:
             self._end.close()
 
 
-def fork(reporter: Reporter, listening: Listening = NO_SOCKETS) -> Supervisor:
-    """Fork the supervisor of a container that is yet to be made; signals are held afterwards."""
+def fork(
+    reporter: Reporter, listening: Listening = NO_SOCKETS, *, detached: bool = False
+) -> Supervisor:
+    """Fork the supervisor of a container that is yet to be made; signals are held afterwards.
+
+    detached: the container will probably be.
+    """
     cancel.hold()
-    return Supervisor(reporter, listening)
+    return Supervisor(reporter, listening, detached=detached)
 
 
-def _fork(reporter: Reporter, listening: Listening) -> tuple[socket.socket, int]:
+def _fork(
+    reporter: Reporter, listening: Listening, *, detached: bool = False
+) -> tuple[socket.socket, int]:
     ours, theirs = control.socket_pair()
     pid = os.fork()
     if pid == 0:
         ours.close()
-        _supervise(reporter, theirs, listening)
+        _supervise(reporter, theirs, listening, detached=detached)
     theirs.close()
     return ours, pid
 
 
-def _supervise(reporter: Reporter, client: socket.socket, listening: Listening) -> NoReturn:
+def _supervise(
+    reporter: Reporter, client: socket.socket, listening: Listening, *, detached: bool
+) -> NoReturn:
     """Be the supervisor until the container has ended, or there is none to come."""
     status = 125
     try:
@@ -157,7 +193,7 @@ def _supervise(reporter: Reporter, client: socket.socket, listening: Listening) 
         _close_all_but(client.fileno(), listening.end)
         # Until it has a container nobody waits for it but `rp`.
         process.set_parent_death_signal(_SIGKILL)
-        _serve(reporter, client, listening)
+        _serve(reporter, client, listening, detached=detached)
         status = 0
     except Error:
         # The client knows.
@@ -171,39 +207,134 @@ def _supervise(reporter: Reporter, client: socket.socket, listening: Listening) 
         os._exit(status)
 
 
-def _serve(reporter: Reporter, client: socket.socket, listening: Listening) -> None:
+def _serve(
+    reporter: Reporter, client: socket.socket, listening: Listening, *, detached: bool
+) -> None:
     """Begin what can be begun, and then start what is on disk.  Raises Error, told to client."""
     from rootlesspy.engine.supervision import beginning
+
+    if detached:
+        from rootlesspy.engine.supervision import own_service, service  # noqa: F401
 
     if control.is_silent(client):
         # Else beside newuidmap.
         from rootlesspy.engine.supervision import job
 
     reporter.step("wait for the container")
-    message, begun = control.receive(client), None
+    message, begun, own = control.receive(client), None, None
     paths = from_environment(os.environ)
     try:
         if message is not None and message.kind == "begin":
-            begun = beginning.early(message, paths, reporter)
+            if message.number("detach"):
+                own = _own_service(paths, message, reporter)
+            begun = beginning.early(message, paths, reporter, own)
             reporter.step("import what reads it")
             from rootlesspy.engine.supervision import job  # noqa: F401
 
             if begun is not None:
-                begun.go_on()
+                begun.beginning.go_on()
             reporter.step("wait until it is on disk")
-            message = control.receive(client)
-        if message is not None:
-            process.set_parent_death_signal(0)
-            task = _job(paths, message, client, reporter, listening, begun)
-            if begun is not None:
-                begun.instruct(task.plan)
-            # While the container's first process mounts.
-            from rootlesspy.engine.supervision import supervisor
-
-            supervisor.supervise(task, client, begun)
+            message = _await_container(client, begun)
+        if message is None or message.kind == "bye":
+            if message is None and own is not None:
+                _remove_half_made(paths, own)
+            return
+        process.set_parent_death_signal(0)
+        if message.number("detached"):
+            _be_service(paths, message, client, reporter, own, begun)
+        else:
+            _attend(paths, message, client, reporter, listening, begun)
     finally:
         if begun is not None:
-            begun.undo.unwind()
+            begun.beginning.undo.unwind()
+
+
+def _await_container(client: socket.socket, begun: Begun | None) -> control.Message | None:
+    """Wait until the container is on disk, which may take longer than systemd waits for a start."""
+    poller = select.poll()
+    poller.register(client.fileno(), select.POLLIN)
+    while begun is not None and not poller.poll(_SLOW_MS):
+        begun.beginning.take_longer()
+    return control.receive(client)
+
+
+def _remove_half_made(paths: Paths, own: OwnService) -> None:
+    """Remove what rp, which was killed, has perhaps left of a container."""
+    record.wait_unlocked(paths.container(own.container_id), _DYING_S)
+    from rootlesspy.engine import leftovers
+
+    leftovers.sweep(paths)
+
+
+def _attend(
+    paths: Paths,
+    message: control.Message,
+    client: socket.socket,
+    reporter: Reporter,
+    listening: Listening,
+    begun: Begun | None,
+) -> None:
+    """Be the supervisor of an attached container.  Raises Error, told to client."""
+    beginning = None if begun is None else begun.beginning
+    task = _job(paths, message, client, reporter, listening, beginning)
+    if beginning is not None:
+        beginning.instruct(task.plan)
+    # While the container's first process mounts.
+    from rootlesspy.engine.supervision import supervisor
+
+    supervisor.supervise(task, client, beginning)
+
+
+def _own_service(paths: Paths, message: control.Message, reporter: Reporter) -> OwnService:
+    """Prepare to be the service of a container that is still made."""
+    from rootlesspy.engine.supervision import own_service, service
+
+    # It sees that rp is gone, and undoes what it has begun.
+    process.set_parent_death_signal(0)
+    wanted = service.of_new(
+        paths,
+        container_id=message.text("id"),
+        name=message.text("name"),
+        image=message.text("image"),
+        restart=message.text("restart"),
+        stop_timeout_s=message.number("stop_timeout_s"),
+        remove=bool(message.number("remove")),
+    )
+    own = own_service.OwnService(paths, message.text("id"), wanted)
+    _leave_caller(reporter)
+    return own
+
+
+def _be_service(
+    paths: Paths,
+    message: control.Message,
+    client: socket.socket,
+    reporter: Reporter,
+    own: OwnService | None,
+    begun: Begun | None,
+) -> None:
+    """Be the supervisor of a detached container.  Raises Error, told to client."""
+    from rootlesspy.engine.supervision import supervise
+
+    found = record.load_record(paths.container(message.text("id")))
+    if own is None:
+        from rootlesspy.engine.supervision import own_service, service
+
+        own = own_service.OwnService(paths, found.id, service.of(found, paths))
+        _leave_caller(reporter)
+    process.set_title(("rp", "supervise", found.id))
+    supervise.supervise_forked(paths, found, message.fd, client, reporter, own, begun)
+
+
+def _leave_caller(reporter: Reporter) -> None:
+    """Let go of the caller's directory and input; its stderr hears of the start alone."""
+    os.chdir("/")
+    reporter.keep_stderr()
+    # As systemd would have executed it; less is for root alone.
+    process.raise_oom_score_adj_to(cgroup.broker_pid(os.getuid()))
+    from rootlesspy.engine.supervision.beginning import empty_stdin
+
+    empty_stdin()
 
 
 def _close_all_but(fd: int, first: int) -> None:
