@@ -55,6 +55,10 @@ def most_calls(directory: str, calls: Iterable[str]) -> dict[str, int]:
     return most
 
 
+# Kinds of what fsck finds.
+_LEFT = ("orphan ", "half-made ")
+
+
 class Contract:
     """The user whose containers are looked at, and the machine as it was without any."""
 
@@ -148,8 +152,8 @@ class Contract:
         for argv in (["rp", "images"], ["rp", "fsck"]):
             done = self.run(argv)
             lines = done.stdout.splitlines()
-            if argv[1] == "fsck" and lines and all(each.startswith("orphan ") for each in lines):
-                # What a killed command had stored before an image needed it.
+            if argv[1] == "fsck" and lines and all(each.startswith(_LEFT) for each in lines):
+                # What a killed command had stored before an image needed it, or was still storing.
                 self.run([*argv, "--repair"])
                 done = self.run(argv)
             if done.returncode or done.stderr:
