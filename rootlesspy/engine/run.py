@@ -88,7 +88,11 @@ def run_detached(
 
     log_driver = request.log_driver or settings.log_defaults(paths).driver
     if not detached.can_fork(
-        paths, name=request.name or "", sdnotify=request.sdnotify, log_driver=log_driver
+        paths,
+        name=request.name or "",
+        sdnotify=request.sdnotify,
+        log_driver=log_driver,
+        has_scope=request.cgroups != "disabled",
     ):
         if supervisor is not None:
             supervisor.dismiss()

@@ -123,6 +123,35 @@ def test_where_the_caller_sees_another_machine_systemd_executes_it(
         rp(rig, "rm", "-f", "box")
 
 
+def test_without_a_scope_the_service_holds_the_payload_too(rig: Machine) -> None:
+    with running(rig, "box", "sleep", "600", options=("--cgroups=disabled",)):
+        assert is_executed(rig)
+        assert names(rig, SERVICE) == ["rp-box", "sleep"]
+
+
+def test_a_supervisor_is_no_larger_for_being_forked(rig: Machine) -> None:
+    """What else its caller has imported stays with that, as typer and pystemd would."""
+    words = [*RUN[1:], "--name", "box", "alpine", "sleep", "600"]
+    program = f"import typing; from rootlesspy.__main__ import main; main({words!r})"
+    try:
+        rig.run(["python3", "-c", program], timeout=LIMIT_S)
+        assert is_executed(rig)
+        rp(rig, "stop", "box")
+        rp(rig, "start", "box")
+        assert not is_executed(rig)
+    finally:
+        rp(rig, "rm", "-f", "box")
+
+
+@pytest.mark.parametrize("signal", ["HUP", "INT"])
+def test_the_main_process_survives_what_a_supervisor_does(rig: Machine, signal: str) -> None:
+    with running(rig, "box", "sleep", "600"):
+        argv = ["systemctl", "--user", "kill", "--kill-whom=main", f"--signal={signal}", SERVICE]
+        rig.run(argv)
+        rig.run(["rp", "exec", "box", "true"])
+        assert is_active(rig, SERVICE)
+
+
 @pytest.mark.parametrize(
     "drop_ins", ["rp-box.service.d", "rp-.service.d", "service.d"], indirect=True
 )

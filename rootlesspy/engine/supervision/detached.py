@@ -8,6 +8,7 @@ start went over a socket, as an attached one does: a failed start has the same w
 from __future__ import annotations
 
 import os
+import sys
 
 from rootlesspy.engine import names
 from rootlesspy.engine.supervision import cancel, control, forked
@@ -26,6 +27,10 @@ if TYPE_CHECKING:
     from rootlesspy.report import Reporter
 
 
+# Whatever takes megabytes imports it, and nothing on the way of a start does.
+_LARGE = "typing"
+# The user manager asks the system's to move what is outside of its own tree.
+_SYSTEM_BUS = "/run/dbus/system_bus_socket"
 _NAMESPACES = ("user", "mnt", "net", "pid", "uts", "ipc", "cgroup")
 
 
@@ -86,16 +91,17 @@ class ForkedStart:
         self._supervisor.dismiss()
 
 
-def can_fork(paths: Paths, *, name: str, sdnotify: str, log_driver: str) -> bool:
+def can_fork(paths: Paths, *, name: str, sdnotify: str, log_driver: str, has_scope: bool) -> bool:
     """Say whether the supervisor of a detached container may be a fork of this process.
 
-    systemd executes the one whose service hands it something (a watchdog, its standard streams) or
-    is configured by drop-ins, and does so where this process sees another machine than systemd.
+    systemd executes the one whose service hands it something (a watchdog, its standard streams),
+    or holds the payload too, or is configured by drop-ins; and any one where this process sees
+    another machine than systemd, or is much larger than a supervisor should be.
     name: the container's, "" when it has none yet.
     """
-    if sdnotify == "container" or log_driver == "passthrough":
+    if sdnotify == "container" or log_driver == "passthrough" or not has_scope:
         return False
-    return _is_like_executed(paths, name)
+    return _LARGE not in sys.modules and _is_like_executed(paths, name)
 
 
 def start(paths: Paths, found: ContainerRecord, lock_fd: int, reporter: Reporter) -> None:
@@ -121,7 +127,11 @@ def begin(
     try:
         installed = _is_installed(paths, found)
         if not installed and can_fork(
-            paths, name=found.name, sdnotify=found.sdnotify, log_driver=found.log_driver
+            paths,
+            name=found.name,
+            sdnotify=found.sdnotify,
+            log_driver=found.log_driver,
+            has_scope=bool(found.unit),
         ):
             supervisor = forked.fork(reporter)
             cancel.release()
@@ -169,6 +179,8 @@ def _is_like_executed(paths: Paths, name: str) -> bool:
     # The manager itself has capabilities: nobody may look at its namespaces.
     executed = cgroup.broker_pid(os.getuid())
     if not executed or process.no_new_privileges() or _has_drop_ins(paths, name):
+        return False
+    if not os.path.lexists(_SYSTEM_BUS):
         return False
     try:
         return all(

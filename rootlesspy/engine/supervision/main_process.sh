@@ -16,6 +16,8 @@ pid='' reader='' writer=''
 
 asked=''
 trap 'asked=yes; lives 2>/dev/null && kill -TERM "$pid"' TERM
+# As the supervisor, which gets them too where all processes of the unit do.
+trap '' HUP INT
 
 # As proc_pid_stat(5): the name, which is rp's own, holds no space; field 22 is the start time.
 lives() {
