@@ -143,6 +143,31 @@ def test_a_supervisor_is_no_larger_for_being_forked(rig: Machine) -> None:
         rp(rig, "rm", "-f", "box")
 
 
+def test_a_container_may_take_long_to_be_written(rig: Machine) -> None:
+    """As long as volumes are filled systemd is asked for more time; here at once, and often."""
+    words = [*RUN[1:], "--network=pasta", "--name", "box", "alpine", "sleep", "600"]
+    words.remove("--network=none")
+    program = f"""
+import time
+from rootlesspy.__main__ import main
+from rootlesspy.engine import bundle
+from rootlesspy.engine.supervision import forked
+forked._SLOW_MS = 100
+make = bundle.create
+def create(*given):
+    time.sleep(2)
+    return make(*given)
+bundle.create = create
+main({words!r})
+"""
+    try:
+        rig.run(["python3", "-c", program], timeout=LIMIT_S)
+        assert not is_executed(rig)
+        assert is_active(rig, SERVICE)
+    finally:
+        rp(rig, "rm", "-f", "box")
+
+
 @pytest.mark.parametrize("signal", ["HUP", "INT"])
 def test_the_main_process_survives_what_a_supervisor_does(rig: Machine, signal: str) -> None:
     with running(rig, "box", "sleep", "600"):

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 _CARD = "forked"
 _SHELL = "/bin/sh"
-_TIMEOUT_S = 25.0
+_TIMEOUT_S = 90.0
 _LEAVING_TIMEOUT_S = 5.0
 _POLL_S = 0.02
 
@@ -143,6 +143,8 @@ class OwnService:
         return self._connection
 
     def _await_main_process(self) -> None:
+        if self._is_here:
+            return
         connection = self._asked()
         poller = select.poll()
         poller.register(self._here_fds[0], select.POLLIN)

@@ -84,9 +84,10 @@ def _lead(job: Job, undo: Undo, beginning: Beginning, cancellation: cancel.Cance
     meter = _place(job, beginning)
     if meter is not None:
         undo.push(meter.close)
+    # While the network's helper works, which says why if it has ended.
+    beginning.join_service(served)
     step("wait for the network")
     network = pending.wait()
-    beginning.join_service(served)
     init.placed()
     beginning.wait_joined()
     if job.hooks is not None:
