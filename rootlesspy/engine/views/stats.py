@@ -17,8 +17,10 @@ from rootlesspy.systemd import cgroup
 _PRESSURES = ("cpu", "memory", "io")
 _READ_BYTES = 65536
 _HALF_PAGE = 2048
-_FROZEN = "1"
-_CPU_NUMBERS = ("usage_usec", "system_usec", "throttled_usec", "nr_throttled")
+_LINKS_OF_A_LEAF = 2
+"""A directory without directories: by its name and by its dot."""
+_FROZEN = b"1"
+_CPU_NUMBERS = (b"usage_usec", b"system_usec", b"throttled_usec", b"nr_throttled")
 # The columns of /proc/PID/net/dev.
 _NET_COLUMNS = (
     ("RxBytes", 0), ("RxPackets", 1), ("RxErrors", 2), ("RxDropped", 3),
@@ -122,7 +124,7 @@ class Scopes:
         """Say whether a scope is frozen (`systemctl --user freeze`, rp pause)."""
         if scope is None:
             return False
-        return _text(f"{scope}/cgroup.freeze", self._slice_fd).strip() == _FROZEN
+        return _content(f"{scope}/cgroup.freeze", self._slice_fd).strip() == _FROZEN
 
     def read(self, scope: str | None, *, whole: bool = False) -> Usage:
         """Read what a scope uses; without one nothing is known.
@@ -138,7 +140,7 @@ class Scopes:
         if self._may_count(scope, "memory"):
             current = _number(f"{scope}/memory.current", fd)
         if current is not None:
-            (inactive,) = _numbers(f"{scope}/memory.stat", ("inactive_file",), fd)
+            (inactive,) = _numbers(f"{scope}/memory.stat", (b"inactive_file",), fd)
             used = max(0, current - (inactive or 0))
             limit = self._memory_limit(scope)
         if self._may_count(scope, "pids"):
@@ -153,7 +155,7 @@ class Scopes:
             swap = _number(f"{scope}/memory.swap.current", fd)
             pids_peak = _number(f"{scope}/pids.peak", fd)
             pids_limit = _number(f"{scope}/pids.max", fd)
-            (oom_kills,) = _numbers(f"{scope}/memory.events", ("oom_kill",), fd)
+            (oom_kills,) = _numbers(f"{scope}/memory.events", (b"oom_kill",), fd)
             pressure = _pressures(scope, fd)
         # In the order of its fields: by their names it takes 4 µs.
         return Usage._make(
@@ -238,23 +240,31 @@ def _memory_limit(directory: str) -> int:
 
 def _count_tasks(directory: str, dir_fd: int | None) -> int:
     """Count the processes and threads below a cgroup, where no pids controller does."""
-    count, pending = 0, [directory]
+    count, pending = 0, [(directory, _links(directory, dir_fd))]
     while pending:
-        each = pending.pop()
-        count += _text(f"{each}/cgroup.threads", dir_fd, long=True).count("\n")
-        pending += _cgroups_in(each, dir_fd)
+        each, links = pending.pop()
+        count += _content(f"{each}/cgroup.threads", dir_fd, long=True).count(b"\n")
+        if links > _LINKS_OF_A_LEAF:
+            pending += _cgroups_in(each, links, dir_fd)
     return count
 
 
-def _cgroups_in(directory: str, dir_fd: int | None) -> list[str]:
-    payload = f"{directory}/{cgroup.PAYLOAD}"
+def _links(directory: str, dir_fd: int | None) -> int:
+    """Count the links to a cgroup's directory: each one in it is another; 0 when it is gone."""
     try:
-        # Each directory in it is a link to it, in a cgroup tree too.
-        count = os.stat(directory, dir_fd=dir_fd).st_nlink - 2
-        if not count:
-            return []
-        if count == 1 and os.access(payload, os.F_OK, dir_fd=dir_fd):
-            return [payload]
+        return os.stat(directory, dir_fd=dir_fd).st_nlink
+    except OSError:
+        return 0
+
+
+def _cgroups_in(directory: str, links: int, dir_fd: int | None) -> list[tuple[str, int]]:
+    """Return the cgroups in one that has so many links, and the links of each."""
+    if links == _LINKS_OF_A_LEAF + 1:
+        payload = f"{directory}/{cgroup.PAYLOAD}"
+        inner = _links(payload, dir_fd)
+        if inner:
+            return [(payload, inner)]
+    try:
         fd = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=dir_fd)
     except OSError:
         return []
@@ -263,7 +273,8 @@ def _cgroups_in(directory: str, dir_fd: int | None) -> list[str]:
             names = [each.name for each in entries if each.is_dir(follow_symlinks=False)]
     finally:
         os.close(fd)
-    return [f"{directory}/{name}" for name in names]
+    paths = [f"{directory}/{name}" for name in names]
+    return [(path, _links(path, dir_fd)) for path in paths]
 
 
 def _io(path: str, dir_fd: int | None) -> tuple[int | None, int | None]:
@@ -299,22 +310,28 @@ def _number(path: str, dir_fd: int | None = None) -> int | None:
     return int(word) if word.isdigit() else None
 
 
-def _numbers(path: str, names: tuple[str, ...], dir_fd: int | None) -> list[int | None]:
+def _numbers(path: str, names: tuple[bytes, ...], dir_fd: int | None) -> list[int | None]:
     """Read some of the lines of a name and a number; None for what is not there."""
-    words = _text(path, dir_fd).split()
-    found = dict(zip(words[::2], words[1::2], strict=False))
-    return [int(found[name]) if found.get(name, "").isdigit() else None for name in names]
+    words = _content(path, dir_fd).split()
+    found = dict(zip(words[::2], words[1::2]))  # noqa: B905 half a pair is none
+    numbers = map(found.get, names)
+    return [int(each) if each and each.isdigit() else None for each in numbers]
 
 
 def _text(path: str, dir_fd: int | None = None, *, long: bool = False) -> str:
-    """Read a file; "" when it, or what it tells of, is not there (any more).
+    """Read a file as _content()."""
+    return _content(path, dir_fd, long=long).decode("ascii", "replace")
+
+
+def _content(path: str, dir_fd: int | None = None, *, long: bool = False) -> bytes:
+    """Read a file; nothing when it, or what it tells of, is not there (any more).
 
     long: it may be longer than the page that the kernel gives at once; half of one is all.
     """
     try:
         fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC, dir_fd=dir_fd)
     except OSError:
-        return ""
+        return b""
     try:
         content = piece = os.read(fd, _READ_BYTES)
         while long and len(piece) > _HALF_PAGE:
@@ -322,7 +339,7 @@ def _text(path: str, dir_fd: int | None = None, *, long: bool = False) -> str:
             content += piece
     except OSError:
         # ENODEV: the cgroup has been removed; EOPNOTSUPP: pressure is not counted.
-        return ""
+        return b""
     finally:
         os.close(fd)
-    return content.decode("ascii", "replace")
+    return content
