@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from rootlesspy.cli.argv import Values
     from rootlesspy.cli.session import Session
     from rootlesspy.engine.record import Container
+    from rootlesspy.engine.record_cache import Seen
     from rootlesspy.engine.views.disk_usage import Sizes
 
 _SHORT_ID = 12
@@ -48,9 +49,10 @@ def show(given: Values, session: Session) -> None:
 def _show_once(given: Values, session: Session) -> None:
     now_s = time.time()
     paths = session.paths()
-    containers = lifecycle.containers(paths, running=_only_running(given))
+    seen: Seen = {}
+    containers = lifecycle.containers(paths, running=_only_running(given), seen=seen)
     everything = ps_facts.with_pauses(containers)
-    facts = ps_facts.Facts(paths, everything)
+    facts = ps_facts.Facts(paths, everything, seen)
     found = _selected(given, everything, facts)
     template = given.value("format")
     full, heading = given.flag("no_trunc"), not given.flag("noheading")

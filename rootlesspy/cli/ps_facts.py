@@ -14,22 +14,20 @@ from rootlesspy.light_typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from rootlesspy.engine.record import Container
-    from rootlesspy.engine.record_cache import MountCache
+    from rootlesspy.engine.record_cache import MountCache, Seen
     from rootlesspy.engine.views.disk_usage import Sizes
     from rootlesspy.paths import Paths
 
 
 def with_pauses(containers: list[Container]) -> list[Container]:
     """Tell paused containers from running ones: their scope is frozen."""
-    found = []
+    found = containers.copy()
     with stats.Scopes() as scopes:
-        for each in containers:
+        for index, each in enumerate(containers):
             if each.state == "running" and scopes.is_frozen(
                 scopes.find(each.pid, each.record.unit)
             ):
-                found.append(each._replace(state="paused"))
-            else:
-                found.append(each)
+                found[index] = each._replace(state="paused")
     return found
 
 
@@ -50,9 +48,10 @@ def health(paths: Paths, container: Container) -> str:
 class Facts:
     """The dearer facts of the containers of one listing."""
 
-    def __init__(self, paths: Paths, containers: list[Container]) -> None:
+    def __init__(self, paths: Paths, containers: list[Container], seen: Seen | None = None) -> None:
         self.paths = paths
         self._containers = containers
+        self._seen: Seen = {} if seen is None else seen
         self._restarts: dict[str, int] | None = None
         self._sizes: dict[str, Sizes] | None = None
         self._mounts: MountCache | None = None
@@ -102,7 +101,8 @@ class Facts:
         if self._mounts is None and leftovers.are_many(self._containers) and self.paths.runtime:
             from rootlesspy.engine.record_cache import MountCache
 
-            self._mounts = MountCache(self.paths, (each.record.id for each in self._containers))
+            ids = (each.record.id for each in self._containers)
+            self._mounts = MountCache(self.paths, ids, self._seen)
         found = None if self._mounts is None else self._mounts.get(identity)
         if found is None:
             from rootlesspy.engine.views import inspect, inspect_host

@@ -12,6 +12,7 @@ from rootlesspy.light_typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Sized
 
+    from rootlesspy.engine.record_cache import Seen
     from rootlesspy.paths import Paths
 
 # What engine.storage, volume_store and pods.store leave in tmp/ when they are killed.
@@ -19,18 +20,20 @@ _HALF_MADE = ("removed-", "volume-", "pod-")
 _MANY = 32
 
 
-def sweep(paths: Paths, *, running: bool = False) -> list[record.Container]:
+def sweep(
+    paths: Paths, *, running: bool = False, seen: Seen | None = None
+) -> list[record.Container]:
     """Finish what killed commands left: removals, half-made containers, ended --rm containers.
 
     Whatever is locked has a living owner and is left alone.  Return the containers that there are;
-    running: no record of those that have ended is read.
+    running: no record of those that have ended is read.  seen: takes what record_cache saw.
     """
     for name in statefile.names_in(paths.tmp):
         if name.startswith(_HALF_MADE) and _try_lock(f"{paths.tmp}/{name}"):
             _remove_half_removed(paths, name)
     everything = record.ids(paths)
     wanted = _unfinished(paths, everything) if running else everything
-    listed = _attend_all(paths, wanted, running=running)
+    listed = _attend_all(paths, wanted, {} if seen is None else seen, running=running)
     if len(statefile.names_in(paths.names)) > len(everything):
         reservation.drop_stale(paths)
     return listed
@@ -58,22 +61,24 @@ def _unfinished(paths: Paths, everything: list[str]) -> list[str]:
         os.close(fd)
 
 
-def _attend_all(paths: Paths, wanted: list[str], *, running: bool) -> list[record.Container]:
+def _attend_all(
+    paths: Paths, wanted: list[str], seen: Seen, *, running: bool
+) -> list[record.Container]:
     """Finish what is left to be done for containers; return those that are still there.
 
     Of many the state files are read only where they have changed since the last listing.
     """
     if not are_many(wanted) or paths.runtime is None:
         found = [_attend(paths, each) for each in wanted]
-    else:
-        from rootlesspy.engine import record_cache
+        return [each for each in found if each is not None]
+    from rootlesspy.engine import record_cache
 
-        cache = record_cache.RecordCache(paths, wanted, running=running)
-        known = cache.known()
-        found = [known.get(each) or _attend(paths, each, cache.read) for each in wanted]
-        broken = {each.record.id for each in found if each is not None and each.state == "broken"}
-        cache.save(set(wanted) - broken)
-    return [each for each in found if each is not None]
+    cache = record_cache.RecordCache(paths, wanted, seen, running=running)
+    known = cache.known()
+    found = [known.get(each) or _attend(paths, each, cache.read) for each in wanted]
+    listed = [each for each in found if each is not None]
+    cache.save(listed)
+    return listed
 
 
 def _remove_half_removed(paths: Paths, name: str) -> None:

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     import socket
 
     from rootlesspy.engine.record import Container
+    from rootlesspy.engine.record_cache import Seen
     from rootlesspy.paths import Paths
     from rootlesspy.report import Reporter
     from rootlesspy.systemd.bus import Bus
@@ -27,14 +28,15 @@ _STOP_MARGIN_S = 10.0
 _POLL_S = 0.1
 
 
-def containers(paths: Paths, *, running: bool = False) -> list[Container]:
+def containers(paths: Paths, *, running: bool = False, seen: Seen | None = None) -> list[Container]:
     """Return all containers, newest first; what killed commands left is removed on the way.
 
-    running: those that run are enough, so that the others' files are not read.
+    running: those that run are enough, so that the others' files are not read.  seen: takes what
+    their directories are, for views that keep more of them.
     """
     from rootlesspy.engine import leftovers
 
-    found = leftovers.sweep(paths, running=running)
+    found = leftovers.sweep(paths, running=running, seen=seen)
     return sorted(found, key=lambda each: each.record.created_s, reverse=True)
 
 

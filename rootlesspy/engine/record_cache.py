@@ -38,6 +38,8 @@ if TYPE_CHECKING:
 
     Stamp = tuple[int, int]
     """Inode and change time of a directory, in nanoseconds."""
+    Seen = dict[str, Stamp]
+    """What the directories of containers were when a listing looked at them."""
 
 _SHAPES = {
     "record.json": record.RECORD,
@@ -63,15 +65,18 @@ class _Mounts(NamedTuple):
 class RecordCache:
     """What a listing knows of the files of containers before it reads them."""
 
-    def __init__(self, paths: Paths, wanted: Iterable[str], *, running: bool = False) -> None:
+    def __init__(
+        self, paths: Paths, wanted: Iterable[str], seen: Seen, *, running: bool = False
+    ) -> None:
         """Read the cache, and look which of the wanted containers are still what they were.
 
-        running: that of listings of running containers alone, which is shorter.  There is none
-        without a runtime directory.  Raises OSError.
+        seen: takes what their directories are.  running: that of listings of running containers
+        alone, which is shorter.  There is none without a runtime directory.  Raises OSError.
         """
         self._store = paths.containers
         self._kept = _Kept(paths, f"listing{'-running' if running else ''}", _SHAPES)
-        self._kept.look(wanted)
+        seen.update(_look(paths.containers, wanted))
+        self._kept.compare(seen)
 
     def read(self, wanted: Shape, path: str) -> Any:
         """Return the content of a container's state file, as statefile.read_shape() does."""
@@ -91,10 +96,9 @@ class RecordCache:
         """
         records, ends, runs = (self._kept.said[name] for name in _SHAPES)
         unchanged = self._kept.unchanged
-        found = {
-            each: record.Container(records[each], "exited", 0, ends[each].started_s, ends[each])
-            for each in unchanged & ends.keys()
-        }
+        ended = unchanged & ends.keys()
+        fields = ((records[each], "exited", 0, ends[each].started_s, ends[each]) for each in ended)
+        found = dict(zip(ended, _rows(record.Container, fields), strict=True))
         fd = _open_store(self._store)
         for each in unchanged & runs.keys() - ends.keys():
             live = runs[each]
@@ -104,12 +108,14 @@ class RecordCache:
         os.close(fd)
         return found
 
-    def save(self, sound: set[str]) -> None:
-        """Keep what was read for the next listing, if that is much, and of these containers alone.
+    def save(self, listed: list[Container]) -> None:
+        """Keep what was read for the next listing, if that is much, and of sound containers alone.
 
         What cannot be written is done without.
         """
-        self._kept.save(sound, self._is_unfinished)
+        if self._kept.may_save():
+            sound = {each.record.id for each in listed if each.state != "broken"}
+            self._kept.save(sound, self._is_unfinished)
 
     def _is_unfinished(self, container_id: str) -> bool:
         """Say whether the next listing needs to look at a container again."""
@@ -125,11 +131,12 @@ class RecordCache:
 class MountCache:
     """What is mounted into containers, for listings that show it: config.json is not small."""
 
-    def __init__(self, paths: Paths, wanted: Iterable[str]) -> None:
-        """Read the cache, as RecordCache()."""
+    def __init__(self, paths: Paths, wanted: Iterable[str], seen: Seen) -> None:
+        """Read the cache, as RecordCache(); seen: what that has looked at already."""
         self._wanted = set(wanted)
         self._kept = _Kept(paths, "listing-mounts", {_MOUNTS: statefile.shape(_Mounts)})
-        self._kept.look(self._wanted)
+        seen.update(_look(paths.containers, self._wanted - seen.keys()))
+        self._kept.compare({each: seen[each] for each in self._wanted})
 
     def get(self, container_id: str) -> list[dict[str, Any]] | None:
         """Return what is mounted into a container; None: nobody has looked yet."""
@@ -165,26 +172,22 @@ class _Kept:
         }
         """By name, then by container."""
         self.unchanged: set[str] = set()
-        """Of which what was said is believed: look()."""
+        """Of which what was said is believed: compare()."""
 
-    def look(self, wanted: Iterable[str]) -> None:
-        """Tell the directories that have changed from the others.  Raises OSError."""
+    def compare(self, seen: Seen) -> None:
+        """Tell the directories that have changed from the others, as they were a moment ago."""
         settled_ns = time.time_ns() - _SETTLED_NS
-        fd = _open_store(self._store)
-        for identity in wanted:
-            try:
-                status = os.lstat(identity, dir_fd=fd)
-                stamp = (status.st_ino, status.st_ctime_ns)
-            except OSError:
-                stamp = (0, 0)
-            if self._stamps.get(identity) == stamp:
-                self.unchanged.add(identity)
-                continue
+        changed = {each: at for each, at in seen.items() if self._stamps.get(each) != at}
+        self.unchanged = seen.keys() - changed.keys()
+        for identity, stamp in changed.items():
             for table in (self._stamps, *self.said.values()):
                 table.pop(identity, None)
             if 0 < stamp[1] < settled_ns:
                 self._new[identity] = stamp
-        os.close(fd)
+
+    def may_save(self) -> bool:
+        """Say whether save() has anything to do."""
+        return len(self._new) >= _CHANGED
 
     def save(self, sound: set[str], is_unfinished: Callable[[str], bool]) -> None:
         """Write what is known of sound containers, if that is much more than before."""
@@ -230,6 +233,20 @@ class _Kept:
         """Say of what it is the cache: another one has another header."""
         versions = f"{_FORMAT} {statefile.FORMAT_VERSION}"
         return f"rp {versions} {zlib.crc32(content):08x} {self._store!r}\n".encode()
+
+
+def _look(store: str, wanted: Iterable[str]) -> Seen:
+    """Return what the directories of containers are now; of one that is gone nothing is right."""
+    seen = {}
+    fd = _open_store(store)
+    for identity in wanted:
+        try:
+            status = os.lstat(identity, dir_fd=fd)
+            seen[identity] = (status.st_ino, status.st_ctime_ns)
+        except OSError:
+            seen[identity] = (0, 0)
+    os.close(fd)
+    return seen
 
 
 def _open_store(path: str) -> int:
@@ -291,10 +308,13 @@ def _from_columns(kind: Any, found: dict[str, Any] | None, kept: Iterable[str]) 
         return {}
     having = list(compress(kept, found["there"]))
     columns = [_values(*column) if column else having for column in found["columns"]]
+    return dict(zip(having, _rows(kind, zip(*columns, strict=False)), strict=False))
+
+
+def _rows(kind: Any, rows: Iterable[tuple[Any, ...]]) -> Iterable[Any]:
+    """Return rows as NamedTuples of this kind."""
     # By C alone: this is what a listing of thousands does for each.
-    rows = zip(*columns, strict=False)
-    values = map(tuple.__new__, repeat(kind), rows)
-    return dict(zip(having, values, strict=False))
+    return map(tuple.__new__, repeat(kind), rows)
 
 
 def _values(different: list[Any], at: list[int]) -> Iterable[Any]:

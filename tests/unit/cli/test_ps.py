@@ -71,7 +71,7 @@ def fixed(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(
         lifecycle,
         "containers",
-        lambda paths, *, running: [
+        lambda paths, *, running, seen: [
             each for each in CONTAINERS if not running or each.state == "running"
         ],
     )
@@ -283,9 +283,8 @@ def test_what_ended_containers_had_used(
     used = ended(0)._replace(
         memory_peak_bytes=12_345_678, cpu_usage_us=1_500_000, usage={"oom_kills": 2}
     )
-    monkeypatch.setattr(
-        lifecycle, "containers", lambda paths, running: [container(1, "a", "exited", ended=used)]
-    )
+    found = [container(1, "a", "exited", ended=used)]
+    monkeypatch.setattr(lifecycle, "containers", lambda paths, running, seen: found)
     run("-a", "--format", "{{.MemoryPeak}} {{.CPUTime}} {{.PidsPeak}} {{.OOMKills}} {{.IORead}}")
     assert capsys.readouterr().out == "12.35MB 1.5s -- 2 --\n"
 

@@ -291,8 +291,10 @@ def test_a_record_that_is_not_believed_is_not_kept(paths: Paths, many: list[str]
     assert [_listed(paths)[many[0]].state for _ in range(3)] == ["broken"] * 3
 
 
-def _mounts_of(paths: Paths, wanted: list[str]) -> record_cache.MountCache:
-    return record_cache.MountCache(paths, wanted)
+def _mounts_of(
+    paths: Paths, wanted: list[str], seen: record_cache.Seen | None = None
+) -> record_cache.MountCache:
+    return record_cache.MountCache(paths, wanted, {} if seen is None else seen)
 
 
 def test_mounts_are_kept_until_their_container_changes(paths: Paths, many: list[str]) -> None:
@@ -308,6 +310,41 @@ def test_mounts_are_kept_until_their_container_changes(paths: Paths, many: list[
     _lose(paths.container(many[4]))
     third = _mounts_of(paths, [*many, names.new_id()])
     assert {each: third.get(each) for each in many} == {**mounts, many[3]: None, many[4]: None}
+
+
+def test_a_directory_is_looked_at_once(
+    paths: Paths, many: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    looked: list[str] = []
+    lstat = os.lstat
+
+    def recording(path: str, *, dir_fd: int | None = None) -> os.stat_result:
+        if dir_fd is not None:
+            looked.append(path)
+        return lstat(path, dir_fd=dir_fd)
+
+    monkeypatch.setattr(os, "lstat", recording)
+    seen: record_cache.Seen = {}
+    leftovers.sweep(paths, seen=seen)
+    assert sorted(looked) == sorted(many)
+    looked.clear()
+    new = _ended(paths, "new")
+    _mounts_of(paths, [*many, new], seen)
+    assert looked == [new]
+
+
+def test_mounts_of_one_that_changed_since_it_was_looked_at_are_not_believed(
+    paths: Paths, many: list[str]
+) -> None:
+    seen: record_cache.Seen = {}
+    leftovers.sweep(paths, seen=seen)
+    _rename(paths.container(many[3]))
+    first = _mounts_of(paths, many, seen)
+    for each in many:
+        first.put(each, [])
+    first.save()
+    second = _mounts_of(paths, many)
+    assert [each for each in many if second.get(each) is None] == [many[3]]
 
 
 def test_few_mounts_are_not_worth_keeping(paths: Paths, many: list[str]) -> None:
