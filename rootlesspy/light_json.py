@@ -98,8 +98,11 @@ def indented(value: object, indent: str, margin: str = "") -> str:
 
 
 def _enclosed(opening: str, parts: Sequence[str], closing: str, margin: str, inner: str) -> str:
-    lines = ",\n".join([inner + part for part in parts])
-    return f"{opening}\n{lines}\n{margin}{closing}"
+    # Each copy of a long text takes new memory.
+    lines = list(parts)
+    lines[0] = f"{opening}\n{inner}{lines[0]}"
+    lines[-1] += f"\n{margin}{closing}"
+    return f",\n{inner}".join(lines)
 
 
 def _rows(values: Sequence[Any], indent: str, margin: str) -> list[str]:

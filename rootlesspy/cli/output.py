@@ -63,7 +63,8 @@ def is_json(form: str) -> bool:
 
 def print_json(value: object) -> None:
     """Print indented JSON; names that are no text stay escaped, so that it is always valid."""
-    sys.stdout.write(light_json.indented(value, "  ") + "\n")
+    sys.stdout.write(light_json.indented(value, "  "))
+    sys.stdout.write("\n")
 
 
 def print_json_line(value: object) -> None:
