@@ -63,23 +63,27 @@ def render(
     ]
     if look.width is not None:
         _fit(widths, names, cut, look.width)
+        columns = [
+            _cut(column, width, front=name in cut_front)
+            for name, column, width in zip(names, columns, widths, strict=True)
+        ]
     fields = []
     for index, (name, width) in enumerate(zip(names, widths, strict=True)):
         # The last column is not padded: trailing blanks would wrap on a narrow terminal.
         padding = 0 if index == len(names) - 1 else width
         sequences = (paint or {}).get(name) if look.colour else None
-        columns[index] = cells = _cut(columns[index], width, front=name in cut_front)
-        if sequences is None and "".join(cells).isascii():
+        if sequences is None and "".join(columns[index]).isascii():
             fields.append(f"%-{padding}s")
         else:
             fields.append("%s")
-            columns[index] = _pad(cells, padding, sequences)
+            columns[index] = _pad(columns[index], padding, sequences)
     row = _GAP.join(fields)
-    lines = [(row % cells).rstrip() for cells in zip(*columns, strict=True)]
+    lines = [(row % cells).rstrip() + "\n" for cells in zip(*columns, strict=True)]
     if heading:
         line = _GAP.join(name.ljust(width) for name, width in zip(names, widths, strict=True))
-        lines.insert(0, f"{BOLD}{line.rstrip()}{_PLAIN}" if look.colour else line.rstrip())
-    return "".join(f"{line}\n" for line in lines)
+        line = f"{BOLD}{line.rstrip()}{_PLAIN}" if look.colour else line.rstrip()
+        lines.insert(0, f"{line}\n")
+    return "".join(lines)
 
 
 def cell_width(text: str) -> int:
