@@ -12,8 +12,10 @@ import math
 import os
 import random
 import shutil
+import signal
 import subprocess
 import sys
+import tempfile
 import time
 from typing import Any
 
@@ -124,7 +126,65 @@ def _traced(
     """
     if job.get("supervisor"):
         return _beside(held, job, options)
-    return held.traced(["strace", "-u", held.user, "-qqq", *options, *job["command"]])
+    return _until_it_ends(
+        held, ["strace", "-D", "-I2", "-u", held.user, "-qqq", *options, *job["command"]]
+    )
+
+
+def _until_it_ends(held: contract.Contract, argv: list[str]) -> subprocess.CompletedProcess[str]:
+    """Run a command and all that it makes under strace, but for what lives in units of its own.
+
+    strace is no parent of the command (-D), and would go on as long as a detached container: it is
+    interrupted then (-I2).
+    """
+    with tempfile.TemporaryFile("w+") as out, tempfile.TemporaryFile("w+") as err:
+        command = subprocess.Popen(
+            argv, stdin=subprocess.DEVNULL, stdout=out, stderr=err, env=held.environment, cwd="/"
+        )
+        limit_s = time.monotonic() + contract.COMMAND_LIMIT_S
+        try:
+            code = command.wait(contract.COMMAND_LIMIT_S)
+            while tracers := _tracers():
+                for pid, traced in tracers.items():
+                    if traced and all(map(_has_own_unit, traced)):
+                        os.kill(pid, signal.SIGINT)
+                if time.monotonic() > limit_s:
+                    raise subprocess.TimeoutExpired(argv, contract.COMMAND_LIMIT_S)
+                time.sleep(0.01)
+        except subprocess.TimeoutExpired:
+            command.kill()
+            command.wait()
+            for pid in _tracers():
+                os.kill(pid, signal.SIGKILL)
+            raise
+        out.seek(0)
+        err.seek(0)
+        return subprocess.CompletedProcess(argv, code, out.read(), err.read())
+
+
+def _tracers() -> dict[int, list[int]]:
+    """Return each strace and what it traces."""
+    found: dict[int, list[int]] = {}
+    for name in filter(str.isdigit, os.listdir("/proc")):
+        try:
+            with open(f"/proc/{name}/comm", encoding="utf-8", errors="replace") as file:
+                if file.read() == "strace\n":
+                    found.setdefault(int(name), [])
+            with open(f"/proc/{name}/status", encoding="utf-8", errors="replace") as file:
+                tracer = int(file.read().partition("TracerPid:")[2].split(None, 1)[0])
+        except OSError:
+            continue
+        if tracer:
+            found.setdefault(tracer, []).append(int(name))
+    return found
+
+
+def _has_own_unit(pid: int) -> bool:
+    try:
+        with open(f"/proc/{pid}/cgroup", encoding="ascii") as file:
+            return "/rp-" in file.read()
+    except OSError:
+        return True
 
 
 def _beside(
