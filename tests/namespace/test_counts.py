@@ -11,7 +11,7 @@ from collections import Counter
 from typing import TYPE_CHECKING
 
 import pytest
-from namespace.tracing import CREATED, EXECUTED, MEMBER, SYNCED, Trace, opened_by, trace
+from namespace.tracing import CREATED, EXECUTED, GONE, MEMBER, SYNCED, Trace, opened_by, trace
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -62,7 +62,7 @@ def detached(rig: Machine, alpine: str) -> Iterator[Trace]:
     """Trace `rp run -d` likewise, until it returns."""
     argv = ["rp", "run", "-d", "--name", "counted", "--network", "none", alpine, "sleep", "1000"]
     rig.run(argv)
-    rig.run(["rp", "rm", "-f", "counted"])
+    rig.run(["sh", "-c", f"rp rm -f counted; {GONE}"])
     yield trace(rig, argv, outlived=True)
     rig.run(["rp", "rm", "-f", "counted"])
 

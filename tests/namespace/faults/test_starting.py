@@ -25,8 +25,8 @@ STOP = ["-qqq", "-o", TRACE, "-e", "trace=rename,renameat,renameat2",
         "-e", "inject=rename,renameat,renameat2:signal=STOP:when=1"]  # fmt: skip
 # rp has stopped (it is in a tracing stop at other moments too), and the supervisor waits.  One that
 # systemd has executed has called its starter: the listening socket has a name, and so has each end
-# that nobody has accepted yet.  A fork of rp is its child, and polls; the main process of its
-# service has been executed.
+# that nobody has accepted yet.  A fork of rp is its child, and computes nothing any more; the main
+# process of its service has been executed.
 WAIT_FOR_BOTH = """\
 import subprocess, sys, time
 service, trace, way = f"rp-{sys.argv[1]}.service", *sys.argv[2:]
@@ -55,11 +55,17 @@ def executed():
 
 def forked():
     pid = children(client())
-    return pid if pid and main_pid() and polls(pid) else ""
+    return pid if pid and main_pid() and waits(pid) else ""
 
-def polls(pid):
-    with open(f"/proc/{pid}/wchan") as file:
-        return "poll" in file.read()
+def waits(pid):
+    before = state(pid)
+    time.sleep(0.2)
+    return before == state(pid) and before[0] == "S"
+
+def state(pid):
+    with open(f"/proc/{pid}/stat") as file:
+        fields = file.read().rpartition(")")[2].split()
+    return fields[0], fields[11], fields[12]
 
 def main_pid():
     pid = said("systemctl", "--user", "show", "--value", "--property", "MainPID", service)
