@@ -26,8 +26,11 @@ PACKAGES = (
     "kmod", "busybox-static", "strace", "tmux", "procps", "psmisc", "iproute2", "openssl",
 )
 _ONLY_IN = {
-    # More peers, and real servers: what is asked of them does not depend on the suite.
-    "trixie": ("runc", "containerd", "buildah", "nginx-light", "postgresql", "iperf3"),
+    # What rp uses where it is there; more peers, and real servers: what is asked of them does not
+    # depend on the suite.
+    "trixie": (
+        "python3-isal", "runc", "containerd", "buildah", "nginx-light", "postgresql", "iperf3",
+    ),
 }
 
 # Work that a fresh machine would begin by itself and no test wants.
