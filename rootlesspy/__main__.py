@@ -29,6 +29,7 @@ def main(arguments: list[str] | None = None) -> int:
     """
     if arguments is None:
         light_importer.install()
+        _wait_for_children()
         code = main(sys.argv[1:])
         _flush()
         # To take the interpreter down module by module would cost 10 ms.
@@ -152,6 +153,14 @@ def _hold_signals() -> None:
     import _signal  # type: ignore[import-not-found]
 
     _signal.pthread_sigmask(_signal.SIG_BLOCK, (_signal.SIGHUP, _signal.SIGINT, _signal.SIGTERM))
+
+
+def _wait_for_children() -> None:
+    """Be told how children end, whatever the caller ignores: wait(2) would not know them."""
+    # In memory since Python began: importing it imports nothing.
+    import _signal
+
+    _signal.signal(_signal.SIGCHLD, _signal.SIG_DFL)
 
 
 def _looks_like_run(words: list[str]) -> bool:

@@ -246,6 +246,31 @@ def test_a_relative_name_of_the_program_is_enough(rig: Machine) -> None:
         rp(rig, "rm", "-f", "box")
 
 
+@pytest.mark.parametrize("options", [("-d",), ()], ids=["detached", "attached"])
+def test_a_caller_that_ignores_its_children(rig: Machine, options: tuple[str, ...]) -> None:
+    """What it ignores is inherited, and the kernel would reap ours (sigaction(2), SIGCHLD)."""
+    argv = [
+        "rp",
+        "run",
+        *options,
+        "--network=none",
+        "--name",
+        "box",
+        "alpine",
+        "sh",
+        "-c",
+        "exit 7",
+    ]
+    ignoring = "import os, signal as s; s.signal(s.SIGCHLD, s.SIG_IGN)"
+    program = f"{ignoring}; os.execvp('rp', {argv!r})"
+    try:
+        done = rig.run(["python3", "-c", program], check=False, timeout=LIMIT_S)
+        assert done.returncode == (0 if options else 7)
+        assert rp(rig, "wait", "box").stdout == "7\n"
+    finally:
+        rp(rig, "rm", "-f", "box")
+
+
 def test_a_start_that_fails_leaves_no_service(rig: Machine) -> None:
     for words in (["nosuch"], ["/etc"]):
         done = rig.run([*RUN, "--rm", "--name", "box", "alpine", *words], check=False)
