@@ -39,22 +39,13 @@ def run(
 
     Raises Error (125, 126, 127 by type) when it cannot be started; nothing is left behind then.
     """
-    from rootlesspy.engine.supervision import forked
-
     listening = sockets.take(os.environ)
     if request.restart != "no":
         raise UsageError(
             f"--restart={request.restart} needs a container that systemd starts",
             hint="add -d, and rp attach to see it",
         )
-    if supervisor is None:
-        # Whatever else the caller has open is nothing to the container's processes.
-        process.close_from(listening.end)
-        reporter.step("fork the supervisor")
-        # Now: it imports what it needs while the container is made.
-        supervisor = forked.fork(reporter, listening)
-    else:
-        supervisor.close_others()
+    supervisor = _alone(supervisor, reporter, listening)
     try:
         cancellation = cancel.Cancellation()
         from rootlesspy.engine import creation
@@ -72,6 +63,24 @@ def run(
     return supervisor.attend(request, paths, created.record, reporter)
 
 
+def _alone(
+    supervisor: Supervisor | None, reporter: Reporter, listening: sockets.Listening
+) -> Supervisor:
+    """Close what else the caller has open, and fork the supervisor where that was not done yet.
+
+    Whatever that is is nothing to the container's processes.
+    """
+    if supervisor is not None:
+        supervisor.close_others()
+        return supervisor
+    from rootlesspy.engine.supervision import forked
+
+    process.close_from(listening.end)
+    reporter.step("fork the supervisor")
+    # Now: it imports what it needs while the container is made.
+    return forked.fork(reporter, listening)
+
+
 def run_detached(
     request: RunRequest,
     paths: Paths,
@@ -84,7 +93,7 @@ def run_detached(
     supervisor: as run() has it.  Raises Error as run() does.
     """
     from rootlesspy import settings
-    from rootlesspy.engine.supervision import detached, forked
+    from rootlesspy.engine.supervision import detached
 
     log_driver = request.log_driver or settings.log_defaults(paths).driver
     if not detached.can_fork(
@@ -97,12 +106,7 @@ def run_detached(
         if supervisor is not None:
             supervisor.dismiss()
         return _run_executed(request, paths, reporter, make_progress)
-    if supervisor is None:
-        process.close_from(3)
-        reporter.step("fork the supervisor")
-        supervisor = forked.fork(reporter)
-    else:
-        supervisor.close_others()
+    supervisor = _alone(supervisor, reporter, sockets.NO_SOCKETS)
     from rootlesspy.engine import creation
 
     try:

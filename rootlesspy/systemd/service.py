@@ -13,7 +13,9 @@ Manuals: systemd.service(5), systemd.unit(5), systemd.exec(5), systemd.kill(5).
 
 from __future__ import annotations
 
-from rootlesspy.errors import Error, NotFound, RuntimeFailure, Unsupported, UsageError
+import time
+
+from rootlesspy.errors import Conflict, Error, NotFound, RuntimeFailure, Unsupported, UsageError
 from rootlesspy.light_typing import TYPE_CHECKING, NamedTuple
 from rootlesspy.systemd import scope
 from rootlesspy.systemd.bus import BusError, Property
@@ -34,6 +36,9 @@ START_TIMEOUT_S = 180.0
 _FIXED_DELAY_US = 1_000_000
 
 _OLDEST = 252
+
+_LEAVING_TIMEOUT_S = 5.0
+_POLL_S = 0.02
 
 _NO_SUCH_UNIT = "org.freedesktop.systemd1.NoSuchUnit"
 
@@ -173,6 +178,24 @@ def enqueued(bus: Bus, unit: str, cookie: int) -> str:
         return str(bus.reply(cookie)[0])
     except BusError as error:
         raise _explain(error, unit) from error
+
+
+def enqueued_when_free(bus: Bus, service: Service, cookie: int) -> str:
+    """Return the job as enqueued(), for a transient one whose name may be that of one about to end.
+
+    It is asked for again until that has ended; one that systemd is about to restart is stopped.
+    """
+    deadline = time.monotonic() + _LEAVING_TIMEOUT_S
+    while True:
+        try:
+            return enqueued(bus, service.name, cookie)
+        except Conflict:
+            if time.monotonic() > deadline:
+                raise
+        if is_restarting(bus, service.name):
+            bus.wait_job(stop(bus, service.name), START_TIMEOUT_S)
+        time.sleep(_POLL_S)
+        cookie = request_transient(bus, service)
 
 
 def start_transient(bus: Bus, service: Service) -> str:

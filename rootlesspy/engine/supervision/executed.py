@@ -13,12 +13,11 @@ from __future__ import annotations
 
 import os
 import select
-import time
 
 from rootlesspy.engine import names
 from rootlesspy.engine.supervision import control, service
 from rootlesspy.engine.supervision.detached import StartError
-from rootlesspy.errors import Conflict, Error, RuntimeFailure
+from rootlesspy.errors import Error, RuntimeFailure
 from rootlesspy.light_typing import TYPE_CHECKING
 from rootlesspy.systemd import bus
 from rootlesspy.systemd import service as unit
@@ -31,8 +30,6 @@ if TYPE_CHECKING:
     from rootlesspy.report import Reporter
 
 _READY_TIMEOUT_S = unit.START_TIMEOUT_S
-_LEAVING_TIMEOUT_S = 5.0
-_POLL_S = 0.02
 
 
 class Start:
@@ -62,7 +59,10 @@ class Start:
         lock_fd, the lock of the container's directory, is closed here.  Raises StartError.
         """
         try:
-            self._job = self._enqueued()
+            self._is_answered = True
+            # Of the same name: the last supervisor let go of the lock, and is about to exit.
+            wanted = service.of(self._found, self._paths)
+            self._job = unit.enqueued_when_free(self.connection, wanted, self._cookie)
             end = _accept(self.connection, self._listener, self._job, self._found)
             began_ns = reporter.began_ns
             fds = (lock_fd, 2) if began_ns else (lock_fd,)
@@ -100,23 +100,6 @@ class Start:
         """Close what was opened for it; doing it twice is harmless."""
         self._listener.close()
         self.connection.close()
-
-    def _enqueued(self) -> str:
-        """Return the job of the start, which is asked for again as long as the last one ends."""
-        connection, deadline = self.connection, time.monotonic() + _LEAVING_TIMEOUT_S
-        self._is_answered = True
-        while True:
-            try:
-                return unit.enqueued(connection, self.name, self._cookie)
-            except Conflict:
-                # The last supervisor let go of the lock, which is ours, and is about to exit.
-                if time.monotonic() > deadline:
-                    raise
-            if unit.is_restarting(connection, self.name):
-                return unit.start(connection, self.name)
-            time.sleep(_POLL_S)
-            wanted = service.of(self._found, self._paths)
-            self._cookie = unit.request_transient(connection, wanted)
 
 
 def ask(paths: Paths, found: ContainerRecord, *, installed: bool = False) -> Start:

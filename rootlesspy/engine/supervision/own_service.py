@@ -13,7 +13,7 @@ import os
 import select
 import time
 
-from rootlesspy.errors import Conflict, Error, RuntimeFailure, Unsupported
+from rootlesspy.errors import Error, RuntimeFailure, Unsupported
 from rootlesspy.light_typing import TYPE_CHECKING
 from rootlesspy.linux import procfs
 from rootlesspy.systemd import notify, scope
@@ -28,8 +28,6 @@ if TYPE_CHECKING:
 _CARD = "forked"
 _SHELL = "/bin/sh"
 _TIMEOUT_S = 90.0
-_LEAVING_TIMEOUT_S = 5.0
-_POLL_S = 0.02
 
 
 class OwnService:
@@ -71,19 +69,8 @@ class OwnService:
 
         One of the same name that is about to end is waited for.  Raises Error.
         """
-        connection = self._asked()
-        deadline = time.monotonic() + _LEAVING_TIMEOUT_S
-        while not self._job:
-            try:
-                self._job = unit.enqueued(connection, self.name, self._cookie)
-            except Conflict:
-                # The last supervisor let go of the lock, which is ours, and is about to exit.
-                if time.monotonic() > deadline:
-                    raise
-                if unit.is_restarting(connection, self.name):
-                    connection.wait_job(unit.stop(connection, self.name), _TIMEOUT_S)
-                time.sleep(_POLL_S)
-                self._cookie = unit.request_transient(connection, self._wanted)
+        # The last supervisor of that name let go of the lock, which is ours, and is about to exit.
+        self._job = unit.enqueued_when_free(self._asked(), self._wanted, self._cookie)
 
     def join(self, pids: Sequence[int]) -> None:
         """Have systemd move processes into it, this one among them.
@@ -111,7 +98,11 @@ class OwnService:
 
     def end(self, status: str) -> None:
         """Have it end, with an exit status or AS_ASKED: the last thing that this process does."""
-        os.write(self._status_fds[1], f"{status}\n".encode())
+        try:
+            os.write(self._status_fds[1], f"{status}\n".encode())
+        except BrokenPipeError:
+            # Its main process was killed, and so it has ended.
+            return
 
     def call_off(self) -> None:
         """Have it end, unless its main process is there, which end() tells."""
@@ -154,6 +145,11 @@ class OwnService:
             for fd, _ in poller.poll(max(0.0, deadline - time.monotonic()) * 1000):
                 self._is_here = self._is_here or fd == self._here_fds[0]
             connection.process()
+            if connection.lost is not None and not self._is_here:
+                raise Unsupported(
+                    f"the connection to the user manager was lost: {connection.lost}",
+                    hint="systemctl --user status",
+                )
             result = connection.job_result(self._job)
             if result is not None:
                 raise RuntimeFailure(
