@@ -85,6 +85,9 @@ def _dispatch(words: list[str], reporter: Reporter) -> int:
     completes = "_RP_COMPLETE" in os.environ
     if not completes and _looks_like_run(words):
         _hold_signals()
+        from rootlesspy.systemd import migration
+
+        migration.prepare()
         from rootlesspy.engine.supervision import forked
 
         # Before anything else: it imports its half meanwhile.

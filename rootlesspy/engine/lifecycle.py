@@ -108,6 +108,7 @@ def start_attached(
 ) -> int:
     """Start a container as a service, be its first client, and return its exit code."""
     from rootlesspy.engine.supervision import attach, detached
+    from rootlesspy.systemd import migration
 
     _start_others(paths, text, reporter)
     found, lock_fd = _lock_to_start(paths, text)
@@ -129,6 +130,7 @@ def start_attached(
     except detached.StartError as error:
         asked.close()
         raise error.cause from error
+    migration.finish()
     try:
         return attach.Client(
             end,

@@ -166,6 +166,15 @@ def is_frozen(pid: int) -> bool:
         return False
 
 
+def move(pid: int, directory: str) -> None:
+    """Move a process into the cgroup of a directory; raises OSError."""
+    fd = os.open(f"{directory}/cgroup.procs", os.O_WRONLY | os.O_CLOEXEC)
+    try:
+        os.write(fd, b"%d" % pid)
+    finally:
+        os.close(fd)
+
+
 def enter_payload(directory: str, pid: int) -> str:
     """Move a process of the scope whose cgroup is directory into its payload sub-cgroup.
 
@@ -177,11 +186,7 @@ def enter_payload(directory: str, pid: int) -> str:
         # That alone: a scope's own directory, made here, would be nobody's to remove.
         if not os.path.isdir(payload):
             os.mkdir(payload)
-        fd = os.open(f"{payload}/cgroup.procs", os.O_WRONLY | os.O_CLOEXEC)
-        try:
-            os.write(fd, b"%d" % pid)
-        finally:
-            os.close(fd)
+        move(pid, payload)
     except OSError as error:
         raise RuntimeFailure(
             f"cannot move the container into {payload}: {error.strerror}",

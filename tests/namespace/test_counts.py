@@ -26,10 +26,10 @@ def attached(rig: Machine, alpine: str) -> Trace:
     return trace(rig, ["rp", "run", "--rm", "--network", "none", alpine, "true"])
 
 
-def test_four_processes_and_no_program_but_the_needed(attached: Trace) -> None:
-    # The supervisor, the container's init, newuidmap, newgidmap.
-    assert len(attached.found(CREATED)) == 4
-    assert len(attached.lines) == 5
+def test_five_processes_and_no_program_but_the_needed(attached: Trace) -> None:
+    # Who waits for the migration, the supervisor, the container's init, newuidmap, newgidmap.
+    assert len(attached.found(CREATED)) == 5
+    assert len(attached.lines) == 6
     programs = sorted(path.rpartition("/")[2] for path in attached.found(EXECUTED))
     assert programs == ["newgidmap", "newuidmap", "rp", "true"]
 
@@ -69,7 +69,7 @@ def detached(rig: Machine, alpine: str) -> Iterator[Trace]:
 
 def test_a_detached_one_costs_a_shell_and_three_messages_more(detached: Trace) -> None:
     """The shell is systemd's child, and there is no second Python."""
-    assert len(detached.found(CREATED)) == 4
+    assert len(detached.found(CREATED)) == 5
     programs = sorted(path.rpartition("/")[2] for path in detached.found(EXECUTED))
     assert programs == ["newgidmap", "newuidmap", "rp", "sleep"]
     service = ["ResetFailedUnit", "AddMatch", "StartTransientUnit"]

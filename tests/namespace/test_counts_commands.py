@@ -45,14 +45,14 @@ class Counts(NamedTuple):
 # fmt: off
 #                 modules libraries        files processes programs               messages syncs
 TABLE = {
-    "run -d":  Counts(79,    "",              10,   1,        "",                    0,       3),
+    "run -d":  Counts(80,    "",              10,   2,        "",                    0,       3),
     "exec":    Counts(38,    "",              5,    0,        "",                    0,       0),
     "ps":      Counts(37,    "",              7,    0,        "",                    0,       0),
     "inspect": Counts(50,    "",              11,   0,        "",                    0,       0),
     "logs":    Counts(39,    "",              11,   1,        "journalctl",          0,       0),
     "cp":      Counts(57,    "",              9,    3,        "",                    0,       0),
     "stop":    Counts(38,    "",              6,    0,        "",                    0,       0),
-    "start":   Counts(55,    "",              7,    1,        "",                    0,       0),
+    "start":   Counts(56,    "",              7,    2,        "",                    0,       0),
     "rm -f":   Counts(60,    "",              8,    0,        "",                    0,       0),
     "pull":    Counts(80,    "tomli urllib3", 32,   6,        "newgidmap newuidmap", 0,       9),
     "save":    Counts(57,    "",              6,    1,        "",                    0,       0),

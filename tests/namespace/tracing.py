@@ -59,9 +59,8 @@ class Trace(NamedTuple):
         return opened_by(self.lines[pid])
 
     def supervisor(self) -> str:
-        """Return the process id of rp's only child."""
-        matches = (CREATED.search(line) for line in self.lines[self.command])
-        (pid,) = [match[1] for match in matches if match]
+        """Return the process id of rp's child that supervises; the other one waits for a while."""
+        _, pid = self.children(self.command)
         return pid
 
     def children(self, pid: str) -> list[str]:

@@ -35,7 +35,8 @@ MAKING = PARSING | {
     "engine.supervision.sockets", "engine.supervision.tty", "image.layout", "image.reference",
     "image.store", "light_ctypes", "light_json", "light_socket", "linux.libc", "linux.mount",
     "linux.pathrs", "linux.process", "linux.userns", "oci.checks", "oci.image_spec", "oci.validate",
-    "runtime.rootfs", "runtime.terminal", "systemd.cgroup", "systemd.journal", "systemd.notify",
+    "runtime.rootfs", "runtime.terminal", "systemd.cgroup", "systemd.journal", "systemd.migration",
+    "systemd.notify",
 }  # fmt: skip
 # The same for a detached container.
 DETACHING = MAKING - {"engine.supervision.attach"} | {
@@ -70,8 +71,8 @@ SUPERVISING = PARSING | {
     "linux.process", "linux.userns", "network.resolver", "runtime.caps", "runtime.create",
     "runtime.init", "runtime.kernel_files", "runtime.payload", "runtime.rootfs", "runtime.seccomp",
     "runtime.sources", "runtime.sync", "runtime.terminal", "runtime.user", "systemd.bus",
-    "systemd.cgroup", "systemd.journal", "systemd.notify", "systemd.scope", "systemd.sdbus",
-    "systemd.values",
+    "systemd.cgroup", "systemd.journal", "systemd.migration", "systemd.notify", "systemd.scope",
+    "systemd.sdbus", "systemd.values",
 }  # fmt: skip
 
 # The supervisor of a detached container, a fork of rp, has these too.

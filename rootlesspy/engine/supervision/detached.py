@@ -15,7 +15,7 @@ from rootlesspy.engine.supervision import cancel, control, forked
 from rootlesspy.errors import Error
 from rootlesspy.light_typing import TYPE_CHECKING
 from rootlesspy.linux import process
-from rootlesspy.systemd import cgroup
+from rootlesspy.systemd import cgroup, migration
 
 if TYPE_CHECKING:
     import socket
@@ -133,6 +133,7 @@ def begin(
             log_driver=found.log_driver,
             has_scope=bool(found.unit),
         ):
+            migration.prepare()
             supervisor = forked.fork(reporter)
             cancel.release()
             return ForkedStart(paths, found, supervisor)

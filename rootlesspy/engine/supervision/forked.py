@@ -21,7 +21,7 @@ from rootlesspy.light_typing import TYPE_CHECKING, NoReturn
 from rootlesspy.linux import process
 from rootlesspy.network import driver  # noqa: F401
 from rootlesspy.paths import from_environment
-from rootlesspy.systemd import cgroup, notify  # noqa: F401
+from rootlesspy.systemd import cgroup, migration, notify  # noqa: F401
 
 if TYPE_CHECKING:
     import socket
@@ -140,6 +140,7 @@ class Supervisor:
         """
         from rootlesspy.engine.supervision import attach
 
+        migration.finish()
         client = attach.Client(
             self._end,
             self._pid,

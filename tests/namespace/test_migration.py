@@ -1,0 +1,78 @@
+"""The wait for a process migration before systemd is asked for one: nothing is moved by it."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING
+
+import pytest
+from namespace.living import rp, until
+
+if TYPE_CHECKING:
+    from rig.machine import Machine
+
+# What the child of prepare() writes where, what the kernel says, and where the child is then.
+_PROGRAM = """\
+import json, os, sys
+from rootlesspy.systemd import cgroup, migration
+read, write = os.pipe()
+move = cgroup.move
+def told(pid, directory):
+    said = ""
+    try:
+        move(pid, directory)
+    except OSError as error:
+        said = error.strerror
+        raise
+    finally:
+        after = cgroup.control_group(os.getpid())
+        os.write(write, json.dumps([directory, said, after]).encode())
+cgroup.move = told
+before = cgroup.control_group(os.getpid())
+migration.prepare()
+os.close(write)
+migration.finish()
+try:
+    os.waitpid(-1, 0)
+    left = True
+except ChildProcessError:
+    left = False
+print(json.dumps({"before": before, "left": left, "told": json.loads(os.read(read, 9999))}))
+"""
+
+
+@pytest.mark.parametrize(
+    ("wrapper", "where", "said"),
+    [
+        ([], "/user@{uid}.service", "Permission denied"),
+        (["systemd-run", "--user", "--scope", "--quiet"], "{own}", ""),
+        (["systemd-run", "--user", "--pipe", "--wait", "--quiet"], "{own}", ""),
+    ],
+    ids=["login session", "scope", "service"],
+)
+def test_nobody_is_moved(rig: Machine, wrapper: list[str], where: str, said: str) -> None:
+    uid = rig.run(["id", "-u"]).stdout.strip()
+    argv = [*wrapper, "python3", "-c", _PROGRAM]
+    answer = json.loads(rig.run(argv).stdout)
+    directory, words, after = answer["told"]
+    assert after == answer["before"]
+    assert directory.endswith(where.format(uid=uid, own=answer["before"]))
+    assert words == said
+    assert not answer["left"]
+
+
+@pytest.mark.parametrize("way", ["run", "start"])
+def test_an_attached_container_leaves_no_dead_child(rig: Machine, alpine: str, way: str) -> None:
+    made = ["--name", "kept", "--network", "none", alpine, "sleep", "1000"]
+    argv = ["rp", "run", *made]
+    if way == "start":
+        rig.run(["rp", "create", *made])
+        argv = ["rp", "start", "--attach", "kept"]
+    with rig.popen(argv):
+        try:
+            until(lambda: rp(rig, "top", "kept").returncode == 0, "it runs")
+            processes = rig.run(["ps", "-C", "rp", "-o", "stat=,args="]).stdout
+        finally:
+            rig.run(["rp", "rm", "--force", "kept"])
+    assert argv[-1] in processes
+    assert not [line for line in processes.splitlines() if line.startswith("Z")]
