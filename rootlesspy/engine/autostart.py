@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 
-from rootlesspy.engine import names, statefile
+from rootlesspy.engine import names, record, statefile
 from rootlesspy.engine.definitions import dependencies
 from rootlesspy.engine.inputs.request import LABEL_HASH
 from rootlesspy.engine.supervision import service
@@ -81,7 +81,9 @@ def install(paths: Paths, found: ContainerRecord, *, link: bool = False) -> None
         version = services.version(bus)
         for each in (found, *dependencies.needed(paths, found)):
             _install(paths, each, _render(paths, each, version))
-            # A transient one that failed would hide the file.
+            # A transient one that failed, or is about to end, would hide the file.
+            if not record.is_locked(paths.container(each.id)):
+                services.await_over(bus, names.service(each.name))
             services.reset_failed(bus, names.service(each.name))
         if link:
             _link(paths, found)

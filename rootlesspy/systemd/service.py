@@ -233,6 +233,13 @@ def is_over(bus: Bus, unit: str) -> bool:
     return _state(bus, unit, "ActiveState") in ("", "inactive", "failed")
 
 
+def await_over(bus: Bus, unit: str) -> None:
+    """Wait, 5 s at most, until a unit that is about to end has ended; not for its restart."""
+    deadline = time.monotonic() + _LEAVING_TIMEOUT_S
+    while not (is_over(bus, unit) or is_restarting(bus, unit)) and time.monotonic() < deadline:
+        time.sleep(_POLL_S)
+
+
 def _state(bus: Bus, unit: str, name: str) -> str:
     found = bus.unit_properties(unit, "org.freedesktop.systemd1.Unit", (name,))
     return str(found.get(name, ""))

@@ -171,6 +171,16 @@ def test_a_running_transient_one_can_be_enabled(rig: Machine, web: str) -> None:
     assert state(rig, web) == "Up"
 
 
+def test_while_its_transient_unit_ends_it_is_the_file_that_starts(rig: Machine, web: str) -> None:
+    drop_in(rig, "rp-web", "ExecStopPost=/bin/sleep 1")
+    rp(rig, "start", web)
+    rp(rig, "stop", "-t", "0", web)
+    assert show(rig, "rp-web", "SubState")["SubState"] == "stop-post"
+    rp(rig, "enable", "--now", web)
+    expected = {"ActiveState": "active", "Transient": "no"}
+    assert show(rig, "rp-web", *expected) == expected
+
+
 def test_drop_ins_are_the_users(rig: Machine, web: str) -> None:
     rp(rig, "enable", web)
     drop_in(rig, "rp-web", "Restart=always")
