@@ -71,8 +71,10 @@ def test_an_attached_container_leaves_no_dead_child(rig: Machine, alpine: str, w
     with rig.popen(argv):
         try:
             until(lambda: rp(rig, "top", "kept").returncode == 0, "it runs")
-            processes = rig.run(["ps", "-C", "rp", "-o", "stat=,args="]).stdout
+            said = rig.run(["ps", "-e", "-o", "pid=,ppid=,stat=,args="]).stdout
         finally:
             rig.run(["rp", "rm", "--force", "kept"])
-    assert argv[-1] in processes
-    assert not [line for line in processes.splitlines() if line.startswith("Z")]
+    processes = [line.split(None, 3) for line in said.splitlines()]
+    commands = {pid for pid, _, _, words in processes if words.endswith(" ".join(argv[1:]))}
+    assert commands
+    assert not [each for each in processes if each[1] in commands and each[2].startswith("Z")]
