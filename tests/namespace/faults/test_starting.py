@@ -39,10 +39,11 @@ def client():
     except FileNotFoundError:
         return ""
     # The newest would be strace's child until that executes rp.
-    return children(said("pgrep", "--oldest", "--exact", "strace"))
+    return child(said("pgrep", "--oldest", "--exact", "strace"))
 
-def children(pid):
-    return said("pgrep", "--parent", pid) if pid else ""
+def child(pid):
+    # The newest: rp has had one before its supervisor, for a moment (systemd/migration.py).
+    return said("pgrep", "--newest", "--parent", pid) if pid else ""
 
 def said(*argv):
     return subprocess.run(argv, capture_output=True, text=True).stdout.strip()
@@ -54,7 +55,7 @@ def executed():
     return main_pid()
 
 def forked():
-    pid = children(client())
+    pid = child(client())
     return pid if pid and main_pid() and waits(pid) else ""
 
 def waits(pid):
