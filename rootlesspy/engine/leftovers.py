@@ -16,7 +16,9 @@ if TYPE_CHECKING:
     from rootlesspy.paths import Paths
 
 # What engine.storage, volume_store and pods.store leave in tmp/ when they are killed.
-_HALF_MADE = ("removed-", "volume-", "pod-")
+_REMOVED = "removed-"
+_HALF_MADE = (_REMOVED, "volume-", "pod-")
+_ID_LENGTH = 64
 _MANY = 32
 
 
@@ -85,6 +87,10 @@ def _remove_half_removed(paths: Paths, name: str) -> None:
     from rootlesspy.engine import storage
 
     try:
+        identity = name.removeprefix(_REMOVED)
+        # A pod's: that of a container is removed first.
+        if paths.runtime is not None and len(identity) == _ID_LENGTH and identity.isalnum():
+            storage.remove_below(paths.runtime, identity, storage.HOST_MAP)
         storage.remove_below(paths.tmp, name, storage.HOST_MAP)
     except OSError as error:
         # Somebody has mounted something there. It stays, and stops no command.

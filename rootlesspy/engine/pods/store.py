@@ -199,9 +199,10 @@ def remove(paths: Paths, pod: Pod) -> None:
         os.rename(f"{paths.pods}/{pod.name}", gone)
     except FileNotFoundError:
         pass
-    _remove_tree(gone)
     if paths.runtime is not None:
+        # Before what tells engine.leftovers whose it is.
         _remove_tree(paths.container_runtime(pod.id))
+    _remove_tree(gone)
 
 
 def remove_damaged(paths: Paths, name: str) -> bool:

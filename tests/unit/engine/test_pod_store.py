@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from rootlesspy.engine import leftovers
 from rootlesspy.engine.pods import store
 from rootlesspy.engine.statefile import DamagedError
 from rootlesspy.errors import Conflict, NotFound
@@ -31,11 +32,13 @@ def pod(name: str = "one") -> store.Pod:
 
 
 def test_a_removal_that_is_killed_leaves_no_half_pod(
-    paths: Paths, monkeypatch: pytest.MonkeyPatch
+    paths: Paths, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    paths = paths._replace(runtime=os.fspath(tmp_path / "runtime"))
     made = pod()
     store.create(paths, made)
     store.enlist(paths, made, "c" * 64)
+    os.makedirs(f"{paths.container_runtime(made.id)}/root")
 
     def killed(*_arguments: object, **_options: object) -> None:
         raise SystemExit
@@ -45,8 +48,13 @@ def test_a_removal_that_is_killed_leaves_no_half_pod(
         store.remove(paths, made)
     with pytest.raises(NotFound):
         store.find(paths, "one")
-    # What the sweep of every command removes.
+    # What the sweep of every command removes, with its runtime directory and nobody else's.
     assert os.listdir(paths.tmp) == [f"removed-{made.id}"]
+    os.mkdir(f"{paths.tmp}/removed-..")
+    leftovers.sweep(paths)
+    assert os.listdir(paths.tmp) == []
+    assert os.path.isdir(paths.require_runtime())
+    assert not os.path.lexists(paths.container_runtime(made.id))
     store.create(paths, pod())
     assert store.find(paths, "one").id != made.id
 
