@@ -6,7 +6,7 @@ import errno
 import fcntl
 import os
 
-from rootlesspy.engine import record, reservation, statefile
+from rootlesspy.engine import names, record, reservation, statefile
 from rootlesspy.light_typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -15,10 +15,9 @@ if TYPE_CHECKING:
     from rootlesspy.engine.record_cache import Seen
     from rootlesspy.paths import Paths
 
-# What engine.storage, volume_store and pods.store leave in tmp/ when they are killed.
 _REMOVED = "removed-"
+# What engine.storage, volume_store and pods.store leave in tmp/ when they are killed.
 _HALF_MADE = (_REMOVED, "volume-", "pod-")
-_ID_LENGTH = 64
 _MANY = 32
 
 
@@ -89,7 +88,7 @@ def _remove_half_removed(paths: Paths, name: str) -> None:
     try:
         identity = name.removeprefix(_REMOVED)
         # A pod's: that of a container is removed first.
-        if paths.runtime is not None and len(identity) == _ID_LENGTH and identity.isalnum():
+        if paths.runtime is not None and names.is_id_prefix(identity):
             storage.remove_below(paths.runtime, identity, storage.HOST_MAP)
         storage.remove_below(paths.tmp, name, storage.HOST_MAP)
     except OSError as error:

@@ -130,8 +130,8 @@ def start_attached(
     except detached.StartError as error:
         asked.close()
         raise error.cause from error
-    migration.finish()
     try:
+        migration.finish()
         return attach.Client(
             end,
             0,

@@ -13,6 +13,8 @@ import os
 from rootlesspy.errors import Unsupported
 from rootlesspy.systemd import cgroup
 
+_DESCRIPTORS = 2**31 - 1
+
 _waiting: list[int] = []
 """Children that wait in the kernel."""
 
@@ -27,6 +29,8 @@ def prepare() -> None:
         _waiting.append(pid)
         return
     try:
+        # A lock or a pipe among them would be held on to.
+        os.closerange(3, _DESCRIPTORS)
         _wait()
     finally:
         os._exit(0)
@@ -46,11 +50,12 @@ def _wait() -> None:
     """
     try:
         own = cgroup.directory(cgroup.control_group(os.getpid()))
-        target: str | None = own
-        if not os.access(f"{own}/cgroup.procs", os.W_OK):
-            target = cgroup.manager_directory(os.getuid())
+        if os.access(f"{own}/cgroup.procs", os.W_OK):
+            cgroup.move(os.getpid(), own)
+            return
+        manager = cgroup.manager_directory(os.getuid())
         # From within the manager's tree it would be moved.
-        if target is not None and (target == own or not own.startswith(f"{target}/")):
-            cgroup.move(os.getpid(), target)
+        if manager is not None and not own.startswith(f"{manager}/"):
+            cgroup.move(os.getpid(), manager)
     except (OSError, Unsupported):
         pass

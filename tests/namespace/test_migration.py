@@ -15,9 +15,8 @@ if TYPE_CHECKING:
 _PROGRAM = """\
 import json, os, sys
 from rootlesspy.systemd import cgroup, migration
-read, write = os.pipe()
 move = cgroup.move
-def told(pid, directory):
+def telling(pid, directory):
     said = ""
     try:
         move(pid, directory)
@@ -26,18 +25,19 @@ def told(pid, directory):
         raise
     finally:
         after = cgroup.control_group(os.getpid())
-        os.write(write, json.dumps([directory, said, after]).encode())
-cgroup.move = told
+        told = [directory, said, after, os.listdir("/proc/self/fd")]
+        os.write(1, f"{json.dumps(told)}\\n".encode())
+cgroup.move = telling
 before = cgroup.control_group(os.getpid())
+held = os.open("/", os.O_RDONLY)
 migration.prepare()
-os.close(write)
 migration.finish()
 try:
     os.waitpid(-1, 0)
     left = True
 except ChildProcessError:
     left = False
-print(json.dumps({"before": before, "left": left, "told": json.loads(os.read(read, 9999))}))
+print(json.dumps({"before": before, "left": left}))
 """
 
 
@@ -53,11 +53,13 @@ print(json.dumps({"before": before, "left": left, "told": json.loads(os.read(rea
 def test_nobody_is_moved(rig: Machine, wrapper: list[str], where: str, said: str) -> None:
     uid = rig.run(["id", "-u"]).stdout.strip()
     argv = [*wrapper, "python3", "-c", _PROGRAM]
-    answer = json.loads(rig.run(argv).stdout)
-    directory, words, after = answer["told"]
+    told, answer = map(json.loads, rig.run(argv).stdout.splitlines())
+    directory, words, after, descriptors = told
     assert after == answer["before"]
     assert directory.endswith(where.format(uid=uid, own=answer["before"]))
     assert words == said
+    # The last one is that of the list.
+    assert sorted(map(int, descriptors)) == [0, 1, 2, 3]
     assert not answer["left"]
 
 
