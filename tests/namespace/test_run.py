@@ -197,7 +197,7 @@ def test_a_name_in_use_names_its_holder(rig: Machine, alpine: str) -> None:
         (["--ulimit", "nofile=64:128"], "ulimit -n; ulimit -Hn", "64\n128"),
         (["--sysctl", "net.ipv4.ip_forward=1"], "cat /proc/sys/net/ipv4/ip_forward", "1"),
         (["--umask", "077"], "umask", "0077"),
-        (["--add-host", "db:10.1.2.3"], "grep db /etc/hosts", "10.1.2.3\tdb"),
+        (["--add-host", "db:10.1.2.3"], "grep -w db /etc/hosts", "10.1.2.3\tdb"),
         (["--dns", "9.9.9.9"], "cat /etc/resolv.conf", "nameserver 9.9.9.9"),
         (["--init"], "tr '\\0' ' ' < /proc/1/cmdline; ps -o comm | sed -n 2p", None),
         (["-u", "1234:55"], "id -u; id -g", "1234\n55"),
