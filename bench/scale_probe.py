@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
 
 _TAIL_BYTES = 300
 _STORE = Path.home() / ".local/share/rootlesspy"
@@ -35,24 +35,34 @@ def main() -> int:
     return 0
 
 
-def commands(lines: dict[str, list[str]], rounds: int, limit_s: float) -> dict[str, Any]:
+def commands(
+    lines: dict[str, list[str]], rounds: int, limit_s: float, alone: str = ""
+) -> dict[str, Any]:
     """Run named commands one after the other, as often as time allows, twice at least.
 
-    {i} in a word is the number of the round.  A name that begins with "_" is not measured.
+    {i} in a word is the number of the round, {one} a container that runs.  alone: where another
+    store is, with one running and one stopped container; each round is done there too, by turns.
     """
-    found: dict[str, Any] = {name: {"wall_ms": [], "cpu_ms": []} for name in lines}
+    stores: dict[str, tuple[dict[str, str], str]] = {"times": ({}, "one")}
+    if alone:
+        stores["alone"] = ({"XDG_DATA_HOME": alone}, "lone")
+    found: dict[str, Any] = {
+        store: {name: {"wall_ms": [], "cpu_ms": []} for name in lines} for store in stores
+    }
     began_s = time.monotonic()
     for index in range(rounds):
         if index > 1 and time.monotonic() - began_s > limit_s:
             break
-        for name, argv in lines.items():
-            wall_ms, cpu_ms, said = _run([word.replace("{i}", str(index)) for word in argv])
-            if said:
-                found[name]["failed"] = said
-            else:
-                found[name]["wall_ms"].append(wall_ms)
-                found[name]["cpu_ms"].append(cpu_ms)
-    return {name: each for name, each in found.items() if not name.startswith("_")}
+        for store, (environment, one) in stores.items():
+            for name, argv in lines.items():
+                words = [word.replace("{i}", str(index)).replace("{one}", one) for word in argv]
+                wall_ms, cpu_ms, said = _run(words, {**os.environ, **environment})
+                if said:
+                    found[store][name]["failed"] = said
+                else:
+                    found[store][name]["wall_ms"].append(wall_ms)
+                    found[store][name]["cpu_ms"].append(cpu_ms)
+    return found
 
 
 def grow(argv: list[str], first: int, last: int, parallel: int) -> dict[str, Any]:
@@ -64,7 +74,7 @@ def grow(argv: list[str], first: int, last: int, parallel: int) -> dict[str, Any
         while number <= last and len(waiting) < parallel:
             err_fd = os.memfd_create("stderr", os.MFD_CLOEXEC)
             words = [word.replace("{i}", str(number)) for word in argv]
-            waiting[_spawn(words, err_fd)] = (time.monotonic(), err_fd)
+            waiting[_spawn(words, os.environ, err_fd)] = (time.monotonic(), err_fd)
             number += 1
         pid, status, used = os.wait4(-1, 0)
         since, err_fd = waiting.pop(pid)
@@ -137,10 +147,10 @@ def _used_s(path: Path) -> float:
     return 0.0
 
 
-def _run(argv: list[str]) -> tuple[float, float, str]:
+def _run(argv: list[str], environment: Mapping[str, str]) -> tuple[float, float, str]:
     err_fd = os.memfd_create("stderr", os.MFD_CLOEXEC)
     began = time.monotonic()
-    pid = _spawn(argv, err_fd)
+    pid = _spawn(argv, environment, err_fd)
     _, status, used = os.wait4(pid, 0)
     wall_ms = (time.monotonic() - began) * 1e3
     said = (_tail(err_fd) or f"status {status}") if status else ""
@@ -148,11 +158,11 @@ def _run(argv: list[str]) -> tuple[float, float, str]:
     return round(wall_ms, 1), round((used.ru_utime + used.ru_stime) * 1e3, 1), said
 
 
-def _spawn(argv: list[str], err_fd: int) -> int:
+def _spawn(argv: list[str], environment: Mapping[str, str], err_fd: int) -> int:
     return os.posix_spawnp(
         argv[0],
         argv,
-        os.environ,
+        environment,
         file_actions=[
             (os.POSIX_SPAWN_OPEN, 0, os.devnull, os.O_RDONLY, 0),
             (os.POSIX_SPAWN_OPEN, 1, os.devnull, os.O_WRONLY, 0),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import operator
 import statistics
 from typing import Any, NamedTuple
 
@@ -35,22 +36,19 @@ def lines(program: str, stopped: int, running: int, times: dict[str, Any]) -> st
 def table(report: dict[str, Any]) -> str:
     """Return the figures as Markdown."""
     found = {
-        (each["program"], each["stopped"], each["running"]): each["times"]
-        for each in report["commands"]
+        (each["program"], each["stopped"], each["running"]): each for each in report["commands"]
     }
     columns = sorted(found, key=lambda key: (key[0] != "rp", key[1], key[2]))
     # Without rp's, the only program's.
     ours = [key for key in columns if key[0] == "rp"] or columns
     heads = [f"{program} {stopped:,} + {running}" for program, stopped, running in columns]
     written = [
-        f"| command | {' | '.join(heads)} | rp, most ÷ one |",
+        f"| command | {' | '.join(heads)} | rp, most ÷ 1 + 1 |",
         f"| --- |{' ---: |' * (len(columns) + 1)}",
     ]
     for name in _COMMANDS:
-        cells = [_cell(found[key].get(name)) for key in columns]
-        least, most = (_cpu(found[key].get(name)) for key in (ours[0], ours[-1]))
-        growth = f"{most / least:.1f}" if least and most else _NONE
-        written.append(f"| `{name}` | {' | '.join(cells)} | {growth} |")
+        cells = [_cell(found[key]["times"].get(name)) for key in columns]
+        written.append(f"| `{name}` | {' | '.join(cells)} | {_growth(found[ours[-1]], name)} |")
     facts = report["machine"]
     return "\n".join(
         [
@@ -59,7 +57,9 @@ def table(report: dict[str, Any]) -> str:
             "",
             (
                 "Stopped + running containers; median milliseconds of processor time of the "
-                f"command, in brackets from its start to its end. {report['date']}, "
+                "command, in brackets from its start to its end. The last column: the latter, by "
+                "turns with one running and one stopped container in another store, the median "
+                f"and the middle half of the ratios. {report['date']}, "
                 f"{facts['cpus']} CPUs, Linux {facts['kernel']}, podman {facts['podman']}, in the "
                 f"namespace rig; load average {facts['load_average_before']} before, "
                 f"{facts['load_average_after']} after. "
@@ -209,6 +209,18 @@ def _cell(times: dict[str, Any] | None) -> str:
     if not times or not times["cpu_ms"]:
         return _NONE
     return f"{_cpu(times):,.0f} ({statistics.median(times['wall_ms']):,.0f})"
+
+
+def _growth(measured: dict[str, Any], name: str) -> str:
+    """Say how many times as long a command takes as beside one container, by turns."""
+    ours, alone = (measured.get(store, {}).get(name) for store in ("times", "alone"))
+    if not ours or not alone or len(ours["wall_ms"]) != len(alone["wall_ms"]):
+        return _NONE
+    ratios = sorted(map(operator.truediv, ours["wall_ms"], alone["wall_ms"]))
+    count = len(ratios)
+    lower, upper = ratios[count // 4], ratios[count * 3 // 4]
+    spread = f"{lower:.1f}–{upper:.1f}"  # noqa: RUF001 a range is written so
+    return f"{statistics.median(ratios):.1f} ({spread})"
 
 
 def _svg(title: str, drawn: list[Line]) -> str:
