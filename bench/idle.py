@@ -23,6 +23,8 @@ _ROUNDS = 3
 _WATCHED_S = 10.0
 _SETTLED_S = 2.0
 _SETTLE_LIMIT_S = 30.0
+# A supervisor loads what it may need five seconds after its start: once, so not while it is idle.
+_AT_REST_S = 6.0
 _SLEEP = "alpine sleep 1000000"
 _PROBE = Path(__file__).with_name("idle_probe.py").read_text(encoding="utf-8")
 # What is counted: the words before the network's name, the unit, the field of the probe.
@@ -85,6 +87,7 @@ def _round(
                 pids[_key(each)] = sorted(_settled(machine) - before)
             else:
                 failed[each] = str(done.stderr).strip()
+        time.sleep(_AT_REST_S)
         watch = ["python3", "-I", "-c", _PROBE, "watch", str(_WATCHED_S)]
         costs = json.loads(machine.root(watch, input=json.dumps(pids)).stdout)
     finally:
