@@ -168,6 +168,31 @@ main({words!r})
         rp(rig, "rm", "-f", "box")
 
 
+def test_systemd_waits_longer_for_a_container_that_takes_long_to_be_written(rig: Machine) -> None:
+    program = f"""
+import time
+from rootlesspy.__main__ import main
+from rootlesspy.engine import bundle
+from rootlesspy.engine.supervision import forked
+from rootlesspy.systemd import service
+forked._SLOW_MS = 1000
+ask, make = service.request_transient, bundle.create
+def request(connection, wanted):
+    return ask(connection, wanted._replace(start_timeout_us=3_000_000))
+def create(*given):
+    time.sleep(6)
+    return make(*given)
+service.request_transient, bundle.create = request, create
+main({[*RUN[1:], "--name", "box", "alpine", "sleep", "600"]!r})
+"""
+    try:
+        rig.run(["python3", "-c", program], timeout=LIMIT_S)
+        assert show(rig, SERVICE, "TimeoutStartUSec") == {"TimeoutStartUSec": "3s"}
+        assert is_active(rig, SERVICE)
+    finally:
+        rp(rig, "rm", "-f", "box")
+
+
 @pytest.mark.parametrize("signal", ["HUP", "INT"])
 def test_the_main_process_survives_what_a_supervisor_does(rig: Machine, signal: str) -> None:
     with running(rig, "box", "sleep", "600"):
