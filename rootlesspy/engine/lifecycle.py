@@ -292,7 +292,8 @@ def _lock_to_start(paths: Paths, text: str) -> tuple[Container, int | None]:
     except FileNotFoundError:
         raise NotFound(f"no container with name or id {text!r}") from None
     if lock_fd is not None:
-        return get(paths, text), lock_fd
+        # Not by its name, which may be another one's by now, whose lock this is not.
+        return get(paths, found.record.id), lock_fd
     if found.state == "running":
         if is_paused(paths, found):
             name = found.record.name

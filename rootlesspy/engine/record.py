@@ -428,7 +428,8 @@ def forget_run(directory: str) -> None:
 def lock(directory: str) -> int | None:
     """Lock a container's directory and return the descriptor that holds the lock.
 
-    None when somebody makes, starts or supervises it.  Raises FileNotFoundError, OSError.
+    None when somebody makes, starts or supervises it.  Raises FileNotFoundError, also when it was
+    removed between its opening and its locking; OSError.
     """
     fd = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     deadline = 0.0
@@ -441,7 +442,13 @@ def lock(directory: str) -> int | None:
             os.close(fd)
             return None
         time.sleep(_BRIEF_S)
-    return fd
+    try:
+        if os.path.samestat(os.fstat(fd), os.stat(directory)):
+            return fd
+    except FileNotFoundError:
+        pass
+    os.close(fd)
+    raise FileNotFoundError(errno.ENOENT, "was removed meanwhile", directory)
 
 
 def _flocked(fd: int, kind: int) -> bool:

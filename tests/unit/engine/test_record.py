@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import resource
 import tempfile
 import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from hypothesis import example, given
@@ -19,6 +22,7 @@ from rootlesspy.engine import lifecycle, names, record, statefile
 from rootlesspy.errors import Conflict, Error, NotFound, UsageError
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from pathlib import Path
 
     from rootlesspy.paths import Paths
@@ -97,6 +101,63 @@ def test_states_follow_the_files_and_the_lock(paths: Paths) -> None:
     assert found is not None
     assert found.exit == ended
     assert found.record == made
+
+
+def _opened(directory: str) -> int:
+    """Count the descriptors of this process that are open on a directory."""
+    count = 0
+    for each in os.listdir("/proc/self/fd"):
+        with suppress(OSError):
+            count += os.path.samestat(os.stat(f"/proc/self/fd/{each}"), os.stat(directory))
+    return count
+
+
+def _while_it_waits(directory: str, call: Callable[[], Any], meanwhile: Callable[[], None]) -> Any:
+    """Do something after call() has opened a directory, and before it can lock it."""
+    # As somebody who only looks, for whom lock() waits.
+    looking = os.open(directory, os.O_RDONLY)
+    fcntl.flock(looking, fcntl.LOCK_SH)
+    with ThreadPoolExecutor(1) as pool:
+        answer = pool.submit(call)
+        try:
+            while _opened(directory) < 2 and not answer.done():
+                time.sleep(0.001)
+            meanwhile()
+        finally:
+            os.close(looking)
+        return answer.result()
+
+
+def test_what_was_removed_before_it_could_be_locked_is_gone(paths: Paths, tmp_path: Path) -> None:
+    made = _record()
+    os.close(record.create(paths, made, durable=False))
+    directory = paths.container(made.id)
+
+    def remove() -> None:
+        os.rename(directory, tmp_path / "removed")
+
+    with pytest.raises(FileNotFoundError):
+        _while_it_waits(directory, lambda: record.lock(directory), remove)
+    assert not record.is_locked(os.fspath(tmp_path / "removed"))
+
+
+def test_what_is_started_is_what_is_locked(paths: Paths) -> None:
+    """Although its name is another one's by then."""
+    made, other = _record(), _record("other")
+    for each in (made, other):
+        os.close(record.create(paths, each, durable=False))
+
+    def rename() -> None:
+        os.unlink(f"{paths.names}/web")
+        os.symlink(other.id, f"{paths.names}/web")
+
+    found, lock_fd = _while_it_waits(
+        paths.container(made.id), lambda: lifecycle._lock_to_start(paths, "web"), rename
+    )
+    assert lock_fd is not None
+    assert record.is_locked(paths.container(found.record.id))
+    os.close(lock_fd)
+    assert found.record.id == made.id
 
 
 def test_who_waits_for_one_that_listens_no_more_is_told_its_end(paths: Paths) -> None:
