@@ -438,3 +438,33 @@ def test_names_that_would_share_a_unit(rig: Machine, alpine: str, kind: str) -> 
     assert refused.returncode == 125
     assert f"is that of container {kind}-x" in refused.stderr
     rig.run(["rp", "rm", "-f", "-t", "0", f"{kind}-x"])
+
+
+def test_a_pod_is_not_started_once_it_is_being_removed(
+    rig: Machine, alpine: str, leaves_nothing: None
+) -> None:
+    """Who has found it before finds that it is gone; its slice would stay for ever."""
+    program = """
+import os
+from rootlesspy import paths
+from rootlesspy.engine.pods import actions, store
+from rootlesspy.errors import NotFound
+from rootlesspy.report import Reporter
+there = paths.from_environment(os.environ)
+found = store.find(there, "web")
+remove = store.remove
+def removed(*given):
+    print("held", actions.try_lock(there) is None)
+    remove(*given)
+store.remove = removed
+actions.remove(there, found, force=True, timeout_s=0, reporter=Reporter())
+try:
+    actions.start_service(there, found)
+except NotFound as error:
+    print(error.message)
+"""
+    rig.run(["rp", "pod", "create", "--name", "web"])
+    rig.run(["rp", "run", "-d", "--pod", "web", "--name", "one", alpine, "sleep", "1000"])
+    said = rig.run(["python3", "-c", program]).stdout.splitlines()
+    assert said[0] == "held True"
+    assert "no pod" in said[1]

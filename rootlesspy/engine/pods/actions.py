@@ -123,7 +123,7 @@ def _described(request: RunRequest, selection: Selection, name: str, share: tupl
 def start_service(paths: Paths, pod: Pod) -> bool:
     """Start a pod's slice, and its service where it has one; say whether it had to be.
 
-    Raises Error with the service's words.
+    Raises Error with the service's words, NotFound when it was removed meanwhile.
     """
     if control.connect_once(paths, pod.id):
         return False
@@ -131,6 +131,8 @@ def start_service(paths: Paths, pod: Pod) -> bool:
     # One at a time: several members may start at once, and the last one's slices be stopped.
     fd = _lock(paths)
     try:
+        # A slice without a pod would be nobody's to stop.
+        store.find(paths, pod.id)
         _start_slice(connection, pod)
         if not pod.infra or control.connect_once(paths, pod.id):
             return False
@@ -203,8 +205,7 @@ def remove(
     # The newest first: it may share with an older one.
     for each in reversed(found):
         ending.remove(paths, [each.record.id], force=force, reporter=reporter, timeout_s=timeout_s)
-    _stop_units(paths, pod)
-    store.remove(paths, pod)
+    _stop_units(paths, pod, forget=True)
 
 
 def is_awaited(paths: Paths, pod: Pod) -> bool:
@@ -362,17 +363,23 @@ def try_lock(paths: Paths) -> int | None:
     return record.lock(paths.pods)
 
 
-def _stop_units(paths: Paths, pod: Pod) -> None:
-    try:
-        connection = bus.connect(os.path.dirname(paths.require_runtime()))
-    except Unsupported:
-        # Without a user manager nothing of it runs.
-        return
+def _stop_units(paths: Paths, pod: Pod, *, forget: bool = False) -> None:
+    """Stop a pod's service and slices; forget: and remove it before anybody can start them."""
     fd = _lock(paths)
     try:
-        scope.stop(connection, pod.unit, _STOP_TIMEOUT_S)
-        unit.reset_failed(connection, pod.unit)
-        _stop_slices(connection, paths, pod)
+        try:
+            connection = bus.connect(os.path.dirname(paths.require_runtime()))
+        except Unsupported:
+            # Without a user manager nothing of it runs.
+            pass
+        else:
+            try:
+                scope.stop(connection, pod.unit, _STOP_TIMEOUT_S)
+                unit.reset_failed(connection, pod.unit)
+                _stop_slices(connection, paths, pod)
+            finally:
+                connection.close()
+        if forget:
+            store.remove(paths, pod)
     finally:
         os.close(fd)
-        connection.close()
