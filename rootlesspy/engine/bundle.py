@@ -63,13 +63,13 @@ def create(
             found = found._replace(group_add=[*found.group_add, *map(str, described.groups)])
         # systemd does not wait for a service as long as a copy may take.
         slow = kind == "copy" or any(each.kind != "bind" for each in planned)
-        if reserved is not None and not slow:
-            reserved(found)
-        record.write(paths, found, durable=not found.remove)
     except BaseException:
         record.give_up(paths, place)
         raise
     try:
+        if reserved is not None and not slow:
+            reserved(found)
+        record.write(paths, found, durable=not found.remove)
         # Imported here: not needed to ask systemd, which has just been done.
         from rootlesspy.engine import bundle_spec, storage
 

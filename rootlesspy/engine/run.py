@@ -131,16 +131,14 @@ def _run_executed(
     make_progress: Callable[[], Progress] | None,
 ) -> str:
     """As run_detached(), with a supervisor that systemd executes."""
-    from rootlesspy.engine import creation, storage
+    from rootlesspy.engine import creation
     from rootlesspy.engine.supervision import executed
 
     process.close_from(3)
     cancellation = cancel.Cancellation()
-    told: list[ContainerRecord] = []
     asked: list[executed.Start] = []
 
     def ask(found: ContainerRecord) -> None:
-        told.append(found)
         # An exception in between would leave a service that nobody calls off.
         cancel.hold()
         try:
@@ -154,8 +152,6 @@ def _run_executed(
         for each in asked:
             each.call_off()
             each.close()
-        for found in told:
-            storage.release(paths, found)
         raise
     return _start(asked[0], created, paths, cancellation, reporter)
 

@@ -211,3 +211,29 @@ def test_a_container_that_cannot_be_made_has_its_service_called_off(rig: Machine
     assert done.returncode == 125
     assert "--cidfile /etc/passwd exists" in done.stderr
     rig.run(["sh", "-c", WAIT_FOR_END, "sh", "unmade"])
+
+
+@pytest.mark.parametrize("way", ["executed"], indirect=True)
+@pytest.mark.usefixtures("way")
+def test_killed_right_after_a_container_was_given_up(rig: Machine) -> None:
+    program = f"""
+import os, signal
+from rootlesspy.__main__ import main
+from rootlesspy.engine import bundle, record
+make = bundle.create
+def create(*given):
+    try:
+        return make(*given)
+    except OSError:
+        os.kill(os.getpid(), signal.SIGKILL)
+def fail(*_given, **_named):
+    raise OSError(28, "No space left on device")
+bundle.create, record.write = create, fail
+main({["run", "-d", "--network=none", "--name", "givenup", "alpine", "sleep", "600"]!r})
+"""
+    done = rig.run(["python3", "-c", program], check=False, timeout=LIMIT_S)
+    assert done.returncode in (-9, 137), done.stderr
+    rig.run(["sh", "-c", WAIT_FOR_END, "sh", "givenup"])
+    # No `rp` comes after it that would sweep.
+    runtime = f"/run/user/{rig.uid}/rootlesspy"
+    assert rig.run(["find", runtime, "-name", "starter"]).stdout == ""
