@@ -380,13 +380,21 @@ def wait_unlocked(directory: str, timeout_s: float) -> bool:
 
     flock(2) has no time limit of its own, so the lock is tried in growing steps of up to 50 ms.
     """
+    try:
+        fd = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    except FileNotFoundError:
+        return True
     deadline = time.monotonic() + timeout_s
     pause_s = 0.001
-    while is_locked(directory):
-        if time.monotonic() > deadline:
-            return False
-        time.sleep(pause_s)
-        pause_s = min(0.05, pause_s * 2)
+    try:
+        # Of one that is gone nobody needs to know who still holds it.
+        while not _flocked(fd, fcntl.LOCK_SH) and os.path.lexists(directory):
+            if time.monotonic() > deadline:
+                return False
+            time.sleep(pause_s)
+            pause_s = min(0.05, pause_s * 2)
+    finally:
+        os.close(fd)
     return True
 
 

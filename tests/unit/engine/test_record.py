@@ -179,6 +179,36 @@ def test_who_waits_for_one_that_listens_no_more_is_told_its_end(paths: Paths) ->
     later.join()
 
 
+@pytest.mark.parametrize("end", ["unlocked", "removed", "never"])
+def test_waiting_for_a_supervisor_opens_its_container_once(
+    paths: Paths, monkeypatch: pytest.MonkeyPatch, end: str
+) -> None:
+    made = _record()
+    lock_fd = record.create(paths, made, durable=False)
+    directory = paths.container(made.id)
+    pauses, opened = [], []
+    plain_open = os.open
+
+    def pause(seconds: float) -> None:
+        pauses.append(seconds)
+        if len(pauses) == 5 and end == "unlocked":
+            fcntl.flock(lock_fd, fcntl.LOCK_UN)
+        if len(pauses) == 5 and end == "removed":
+            os.rename(directory, f"{directory}-removed")
+
+    def count(path: str, flags: int) -> int:
+        opened.append(path)
+        return plain_open(path, flags)
+
+    monkeypatch.setattr(time, "sleep", pause)
+    monkeypatch.setattr(os, "open", count)
+    assert record.wait_unlocked(directory, 0.2 if end == "never" else 60) == (end != "never")
+    assert opened == [directory]
+    assert len(pauses) == 5 or end == "never"
+    os.close(lock_fd)
+    assert record.wait_unlocked(directory, 0)
+
+
 @pytest.mark.row("D1", "shown as damaged, for a cut at every byte")
 def test_d1_every_truncation_of_a_record_is_a_broken_container_and_no_other(paths: Paths) -> None:
     good, bad = _record("good"), _record("bad")
