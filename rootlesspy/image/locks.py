@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
 _PREFIX = "image-"
 _LOCK_SUFFIX = ".lock"
+_BRIEF_S = 0.002
 _NOTICE_AFTER_S = 5.0
 # Somebody else's pull of a huge layer over a slow line is worth waiting for.
 _GIVE_UP_AFTER_S = 3600.0
@@ -58,7 +59,7 @@ def new_item(paths: Paths) -> Item:
     """Make a locked directory in tmp/.  Raises OSError."""
     gate = _locked_directory(paths.tmp)
     try:
-        path = f"{paths.tmp}/{_PREFIX}{os.urandom(8).hex()}"
+        path = f"{paths.tmp}/{_item_prefix(os.getpid())}{os.urandom(8).hex()}"
         os.mkdir(path, 0o700)
         fd = os.open(path, _DIRECTORY)
         fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -98,6 +99,19 @@ def sweep(paths: Paths, maps: IdMaps) -> None:
         except OSError:
             # Owned by ids that this map does not hold.
             continue
+
+
+def sweep_after(paths: Paths, maps: IdMaps, makers: set[int], limit_s: float) -> None:
+    """Remove what processes that were killed left in tmp/, as soon as it is nobody's.
+
+    Their children share the locks, and may be about to die: a dying process closes its pipes and
+    lets go of its locks in no certain order.  What is held for longer is left for another time.
+    """
+    deadline = time.monotonic() + limit_s
+    sweep(paths, maps)
+    while _are_left(paths, makers) and time.monotonic() < deadline:
+        time.sleep(_BRIEF_S)
+        sweep(paths, maps)
 
 
 def abandoned(paths: Paths) -> list[str]:
@@ -156,6 +170,33 @@ def _wait_for_lock(fd: int, waiting: Callable[[int], None]) -> None:
             children.kill(child)
             raise Conflict(f"process {_holder(fd)} has been pulling the same layer for an hour")
     children.wait(child)
+
+
+def _are_left(paths: Paths, makers: set[int]) -> bool:
+    """Say whether tmp/ has an item or a lock that one of these processes made, or may have made."""
+    prefixes = tuple(map(_item_prefix, makers))
+    return any(
+        name.startswith(prefixes)
+        # 0: it was killed before it had written who it is.
+        or (name.endswith(_LOCK_SUFFIX) and _maker(f"{paths.tmp}/{name}") in (0, *makers))
+        for name in os.listdir(paths.tmp)
+    )
+
+
+def _item_prefix(pid: int) -> str:
+    return f"{_PREFIX}{pid}-"
+
+
+def _maker(path: str) -> int:
+    """Return who locked a blob last; 0: nobody knows, or the lock is gone."""
+    try:
+        fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+    except OSError:
+        return 0
+    try:
+        return _holder(fd)
+    finally:
+        os.close(fd)
 
 
 def _remove_stale_lock(path: str) -> None:

@@ -315,7 +315,8 @@ class Writer:
         # Every descendant holds the other end of this pipe; they die with the jobs.
         while select.select([reader], [], [], _END_OF_CHILDREN_S)[0] and os.read(reader, 65536):
             pass
-        locks.sweep(self._paths, self._maps)
+        killed = {child.pid for child in running.values()}
+        locks.sweep_after(self._paths, self._maps, killed, _END_OF_CHILDREN_S)
 
     def _let_go(self) -> None:
         os.umask(self._old_umask)

@@ -7,8 +7,10 @@ import hashlib
 import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -432,6 +434,37 @@ def test_stale_locks_are_swept_and_live_ones_are_not(shelf: Shelf) -> None:
     locks.sweep(shelf.paths, MAPS)
     assert os.listdir(shelf.paths.tmp) == [os.path.basename(live.path)]
     live.release()
+
+
+@pytest.mark.row("X1", "nothing half-made is left")
+def test_what_a_dying_child_of_a_killed_process_holds_is_waited_for(shelf: Shelf) -> None:
+    """As that of a job: it lets go of its pipes and of the locks that it shares in any order."""
+    others = locks.new_item(shelf.paths)
+    ready, told = os.pipe()
+    awaited, end = os.pipe()
+    maker = os.fork()
+    if maker == 0:
+        os.mkdir(f"{locks.new_item(shelf.paths).path}/layer")
+        locks.lock_blob(shelf.paths, f"sha256:{'a' * 64}", lambda pid: None)
+        os.close(end)
+        if os.fork() != 0:
+            os.write(told, b"1")
+            signal.pause()
+        os.read(awaited, 1)
+        os._exit(0)
+    assert os.read(ready, 1) == b"1"
+    os.kill(maker, signal.SIGKILL)
+    os.waitpid(maker, 0)
+    locks.sweep(shelf.paths, MAPS)
+    assert len(os.listdir(shelf.paths.tmp)) == 3
+    later = threading.Timer(0.1, os.close, (end,))
+    later.start()
+    # Another pull's is not waited for: this has a limit of an hour.
+    locks.sweep_after(shelf.paths, MAPS, {maker}, 3600)
+    later.join()
+    assert os.listdir(shelf.paths.tmp) == [os.path.basename(others.path)]
+    for fd in (ready, told, awaited, others.fd):
+        os.close(fd)
 
 
 @pytest.mark.row("C4", "waiting has an end")
