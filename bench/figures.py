@@ -50,6 +50,8 @@ class Outcome(NamedTuple):
     values: dict[str, list[float]]
     failed: dict[str, str]
     repeated: dict[str, str]
+    goal: float | None = None
+    """As Group has it."""
 
     def of(self, name: str) -> Figure | None:
         """Return the figure of a contestant, None when it has failed."""
@@ -85,6 +87,7 @@ def outcome(group: Group, measured: Measured) -> Outcome:
         values={figure.name: measured.values[figure.name] for figure in figures},
         failed=failed,
         repeated=dict(measured.repeated),
+        goal=group.goal,
     )
 
 
@@ -100,6 +103,7 @@ def failure(group: Group, why: str) -> Outcome:
         values={},
         failed=dict.fromkeys(names, why),
         repeated={},
+        goal=group.goal,
     )
 
 
@@ -157,6 +161,7 @@ def as_json(date: str, facts: dict[str, Any], outcomes: Sequence[Outcome]) -> di
                 "title": each.title,
                 "unit": each.unit,
                 "ratio": each.ratio._asdict() if each.ratio else None,
+                "goal": each.goal,
                 "figures": [figure._asdict() for figure in each.figures],
                 "values": {
                     name: [round(value, 2) for value in values]

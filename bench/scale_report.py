@@ -6,11 +6,15 @@ import operator
 import statistics
 from typing import Any, NamedTuple
 
+from bench import tables
+
 MARKERS = ("<!-- bench-scale -->", "<!-- /bench-scale -->")
 _COMMANDS = ("ps", "ps -a", "inspect", "exec", "logs", "stats", "images", "create", "start",
              "stop", "rm", "run", "run -d", "rm -f", "ps -a --format json", "stats, of all",
              "system df", "volume ls", "network ls", "pod ps")  # fmt: skip
 _SERVERS = ("systemd --user", "dbus-daemon", "journald", "pid 1")
+_GOAL = 0.60
+"""Of starting so many at once, ours ÷ podman's."""
 _WINDOW = 25
 _COLOURS = {"rp": "#2f6f9f", "podman": "#a9b4bd"}
 _INK = "#1f2328"
@@ -101,10 +105,9 @@ def _bursts(report: dict[str, Any]) -> list[str]:
         return []
     titles = {"all": "processor time of the machine for each, ms"}
     titles |= {server: f"of them {server}, ms" for server in _SERVERS}
+    took = f"{report['burst']} `run -d` at once, until all run, s"
     rows = {
-        f"{report['burst']} `run -d` at once, until all run, s": [
-            [each["took_s"] for each in of] for of in bursts.values()
-        ],
+        took: [[each["took_s"] for each in of] for of in bursts.values()],
         **{
             title: [[each["start_cpu_ms"][kind] for each in of] for of in bursts.values()]
             for kind, title in titles.items()
@@ -112,14 +115,16 @@ def _bursts(report: dict[str, Any]) -> list[str]:
     }
     both = len(bursts) == 2
     written = [
-        f"| | {' | '.join(bursts)} |{' rp ÷ podman |' if both else ''}",
-        f"| --- |{' ---: |' * (len(bursts) + both)}",
+        f"| | {' | '.join(bursts)} |{' rp ÷ podman | goal |' if both else ''}",
+        f"| --- |{' ---: |' * (len(bursts) + both)}{' --- |' if both else ''}",
     ]
     for title, values in rows.items():
         medians = [statistics.median(each) for each in values]
         cells = [f"{median:.1f}" if median < 10 else f"{median:,.0f}" for median in medians]
         if both:
-            cells.append(f"**{medians[0] / medians[1]:.2f}**" if medians[1] else _NONE)
+            ratio = medians[0] / medians[1] if medians[1] else None
+            cells.append(_NONE if ratio is None else f"**{ratio:.2f}**")
+            cells.append(tables.goal(_GOAL if title == took else None, ratio))
         written.append(f"| {title} | {' | '.join(cells)} |")
     failed = [
         f"{name}: {len(each['failed'])} did not start ({each['failed'][0]})."

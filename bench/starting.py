@@ -34,17 +34,19 @@ _FLOORS = (
 # fmt: off
 _RUN = (
     Group("run", "`run --rm alpine true`",
-          pair("{run} --rm alpine true"), rounds=25, limit_s=30),
+          pair("{run} --rm alpine true"), rounds=25, limit_s=30, goal=0.40),
     Group("run-none", "`run --rm --network none alpine true`",
-          (*pair("{run} --rm --network=none alpine true"), *_FLOORS), rounds=25, limit_s=40),
+          (*pair("{run} --rm --network=none alpine true"), *_FLOORS), rounds=25, limit_s=40,
+          goal=0.33),
     Group("run-host", "`run --rm --network host alpine true`",
           pair("{run} --rm --network=host alpine true"), rounds=20, limit_s=20),
     Group("run-d", "`run -d alpine sleep`, until it returns",
           pair("{detach} --name bench-d " + _LONG, after="{p} rm -f -t 0 bench-d"),
-          rounds=20, limit_s=40),
+          rounds=20, limit_s=40, goal=0.60),
 )
 _ALIVE = (
-    Group("exec", "`exec NAME true`", pair("{p} exec bench-up true"), rounds=25, limit_s=25),
+    Group("exec", "`exec NAME true`", pair("{p} exec bench-up true"), rounds=25, limit_s=25,
+          goal=0.33),
     Group("start", "`start NAME`",
           pair("{p} start bench-obeys", before="{p} stop bench-obeys"), rounds=15, limit_s=30),
     Group("stop", "`stop NAME`, which obeys",
@@ -52,7 +54,14 @@ _ALIVE = (
 )
 # fmt: on
 _LISTS = tuple(
-    Group(f"ps-{count}", f"`ps -a`, {count} stopped", pair("{p} ps -a"), rounds=20, limit_s=15)
+    Group(
+        f"ps-{count}",
+        f"`ps -a`, {count} stopped",
+        pair("{p} ps -a"),
+        rounds=20,
+        limit_s=15,
+        goal=0.70,
+    )
     for count in (1, 100)
 )
 

@@ -18,7 +18,7 @@ _VERSIONS = ("podman", "crun", "runc", "python", "systemd")
 def short(outcomes: Sequence[Outcome], keys: Sequence[str]) -> list[str]:
     """Return the rows that tell most, in the order of the keys."""
     found = {each.key: each for each in outcomes}
-    return table("rp", "podman", [found[key] for key in keys if key in found], others=False)
+    return table("rp", "podman", [found[key] for key in keys if key in found], whole=False)
 
 
 def full(sections: Iterable[Section], outcomes: Sequence[Outcome]) -> list[str]:
@@ -30,21 +30,28 @@ def full(sections: Iterable[Section], outcomes: Sequence[Outcome]) -> list[str]:
         if rows:
             ours, peer = (each.name for each in section.groups[0].contestants[:2])
             rows = [row._replace(title=f"[{row.title}]({_DRAWINGS}/{row.key}.svg)") for row in rows]
-            lines += [f"**{section.title}**", "", *table(ours, peer, rows, others=True), ""]
+            lines += [f"**{section.title}**", "", *table(ours, peer, rows, whole=True), ""]
             lines += [section.note, ""] if section.note else []
     return lines
 
 
-def table(ours: str, peer: str, rows: Sequence[Outcome], *, others: bool) -> list[str]:
-    """Return a table with a row per group: ours, the peer, the ratio, and who was beside them."""
-    beside = any(len(row.names) > 2 for row in rows) and others
+def table(ours: str, peer: str, rows: Sequence[Outcome], *, whole: bool) -> list[str]:
+    """Return a table with a row per group: ours, the peer and the ratio.
+
+    whole: and what that is meant to be, and who was beside them.
+    """
+    goals = any(row.goal is not None for row in rows) and whole
+    beside = any(len(row.names) > 2 for row in rows) and whole
+    further = [*([" goal |"] if goals else []), *([" beside them |"] if beside else [])]
     lines = [
-        f"| | {ours} | {peer} | {ours} ÷ {peer} |{' beside them |' if beside else ''}",
-        f"| --- | ---: | ---: | ---: |{' --- |' if beside else ''}",
+        f"| | {ours} | {peer} | {ours} ÷ {peer} |{''.join(further)}",
+        f"| --- | ---: | ---: | ---: |{' --- |' * len(further)}",
     ]
     for row in rows:
         first, second = (_figure(row, name) for name in row.names[:2])
         cells = [f"{row.title}, {row.unit}", first, second, _ratio(row.ratio)]
+        if goals:
+            cells.append(goal(row.goal, row.ratio.median if row.ratio else None))
         if beside:
             cells.append(", ".join(f"{name} {_alone(row, name)}" for name in row.names[2:]))
         lines.append(f"| {' | '.join(cells)} |")
@@ -89,6 +96,14 @@ def lines(outcome: Outcome) -> list[str]:
         found.append(f"  ratio {ratio.median:.2f} ({ratio.lower:.2f} to {ratio.upper:.2f})")
     found += [f"  {name} had a second try: {why}" for name, why in outcome.repeated.items()]
     return found + [f"  {line}" for line in failures([outcome])]
+
+
+def goal(wanted: float | None, ratio: float | None) -> str:
+    """Say what a ratio is meant to be at most, and whether it is more."""
+    if wanted is None:
+        return ""
+    missed = ratio is None or round(ratio, 2) > wanted
+    return f"{wanted:.2f}, missed" if missed else f"{wanted:.2f}"
 
 
 def shown(value: float) -> str:

@@ -68,6 +68,8 @@ class Group(NamedTuple):
     least_rounds: int = 3
     warm_up: bool = True
     """Begin with a round that does not count."""
+    goal: float | None = None
+    """What ours ÷ the peer's is meant to be at most."""
 
 
 class Measured(NamedTuple):

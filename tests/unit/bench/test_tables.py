@@ -33,6 +33,23 @@ def test_a_table_per_section() -> None:
     ]
 
 
+@pytest.mark.parametrize(
+    ("wanted", "cell"), [(0.25, "0.25"), (0.3, "0.30"), (0.24, "0.24, missed")]
+)
+def test_a_goal_stands_beside_its_ratio(wanted: float, cell: str) -> None:
+    section = SECTION._replace(groups=(GROUP._replace(goal=wanted), ALONE))
+    found = [FOUND._replace(goal=wanted), FAILED]
+    head, _, first, second = tables.full([section], found)[2:6]
+    assert head == "| | rp | podman | rp ÷ podman | goal | beside them |"
+    assert first.endswith(f" **0.25** (0.25–0.25) | {cell} | crun 5.0 |")
+    assert second.endswith(" failed | – |  |  |")
+    assert "goal" not in tables.short(found, ["g"])[0]
+
+
+def test_what_could_not_be_measured_has_missed_its_goal() -> None:
+    assert tables.goal(0.5, None) == "0.50, missed"
+
+
 def test_sections_that_were_not_measured_are_left_out() -> None:
     assert tables.full([SECTION], []) == []
 
